@@ -1,0 +1,39 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need in .venv.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# In an activated virtual environment, use that one instead of making another.
+ifdef VIRTUAL_ENV
+BIN := $(VIRTUAL_ENV)/bin
+endif
+STAMP  := $(BIN)/.tidegate-installed
+
+.PHONY: help run test lint bench clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[node,dev]'
+	@touch $@
+
+run: $(STAMP) ## start the embedded node with simulated clinic traffic; Ctrl-C stops it
+	$(BIN)/tidegate up --simulate
+
+test: $(STAMP) ## run every test
+	$(BIN)/python -m pytest
+
+typings/tidegate:
+	@mkdir -p typings && ln -sfn .. typings/tidegate
+
+lint: $(STAMP) typings/tidegate ## ruff and mypy --strict
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy -p tidegate
+
+bench: $(STAMP) ## run the benchmarks and write docs/benchmarks.md
+	$(BIN)/python -m bench
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

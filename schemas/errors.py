@@ -1,0 +1,50 @@
+"""The error tree: every way Tidegate says no, and what follows from each.
+
+    TidegateError
+    ├── InvalidEvent        one record cannot be understood       → dead letter, the rest goes on
+    ├── Backpressure        try again later                       → slow down, nothing is lost
+    │   ├── LogUnavailable  the durable log cannot be reached     → the emitter spools and retries
+    │   └── StoreUnavailable the store cannot be reached          → the sink pauses and retries
+    ├── EnvelopeRefused     the log will never take this envelope → counted as dropped, with the reason
+    └── UsageError          the person at the keyboard can mend it → printed, exit code 2
+
+Whatever is none of these is unknown and crashes its process; offsets make that harmless.
+"""
+
+from __future__ import annotations
+
+
+class TidegateError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class InvalidEvent(TidegateError):
+    """One event cannot be understood. `reason` is safe to store: it names fields and bounds, never their content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Backpressure(TidegateError):
+    """Nothing is wrong with the data; the other side cannot take it now. `retry_after_s` is a hint, or None."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class LogUnavailable(Backpressure):
+    """The durable log cannot be reached or is busy."""
+
+
+class StoreUnavailable(Backpressure):
+    """ClickHouse cannot be reached or is busy."""
+
+
+class EnvelopeRefused(TidegateError):
+    """The log will never take this envelope (too large, not authorised); retrying cannot help."""
+
+
+class UsageError(TidegateError):
+    """A setting, file or argument is wrong; the message says what to do about it."""

@@ -1,0 +1,131 @@
+"""Every setting, once. `TIDEGATE_*` environment variables win over `tidegate.toml`, which wins over the defaults.
+
+The TOML file is `./tidegate.toml`, or what `TIDEGATE_CONFIG` names. Read with `Settings.read()`; nothing else in the
+project looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from .errors import UsageError
+
+# The scopes that Usage is kept for; each is a set of fields of a call. Policies add theirs.
+DEFAULT_SCOPE_SETS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("tenant",),
+    ("tenant", "team"),
+    ("tenant", "user"),
+    ("tenant", "prompt_name", "prompt_version"),
+    ("provider_name", "model"),
+)
+SCOPE_FIELDS = (
+    "tenant",
+    "team",
+    "user",
+    "service",
+    "environment",
+    "region",
+    "task_type",
+    "provider_name",
+    "model",
+    "prompt_name",
+    "prompt_version",
+)
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults. Units are in the names."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="forbid", frozen=True, env_ignore_empty=True)
+
+    # who and where
+    url: Annotated[str, Field(description="where events go: a data folder, or the http(s) address of a node")] = (
+        "./tidegate-data"
+    )
+    token: Annotated[str | None, Field(description="bearer token for the node; needed when it binds beyond loopback")] = None
+    service: str | None = None
+    environment: str | None = None
+    region: str | None = None
+
+    # producer
+    producer_id: Annotated[str | None, Field(description="fixed identity; only where one process at a time uses it")] = None
+    spool_dir: Annotated[Path | None, Field(description="where events wait while the log is away")] = None
+    spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    buffer_events: Annotated[int, Field(ge=1)] = 20_000
+    buffer_bytes: Annotated[int, Field(ge=65_536)] = 32 * 1024 * 1024
+    linger_s: Annotated[float, Field(ge=0, le=10)] = 0.02
+    flush_timeout_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+
+    # node
+    data_dir: Annotated[Path, Field(description="the node's data folder")] = Path("tidegate-data")
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, description="0 picks a free one")] = 8400
+    partitions: Annotated[int, Field(ge=1, le=256, description="of each topic; fixed once the data folder is made")] = 1
+    fsync: Annotated[
+        Literal["full", "normal"],
+        Field(description="full: an accepted event survives a power cut; normal: it survives a crash of the process"),
+    ] = "full"
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
+    max_backlog_bytes: Annotated[int, Field(ge=1, description="unprocessed log above which ingest answers 503")] = 4 * 1024**3
+    flush_s: Annotated[float, Field(gt=0, le=60, description="how often the meter commits")] = 0.1
+    price_file: Path | None = None
+    max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
+    scope_sets: tuple[tuple[str, ...], ...] = DEFAULT_SCOPE_SETS
+
+    # store
+    store: Annotated[
+        str | None,
+        Field(description="ClickHouse server DSN (clickhouse://user:password@host:8123/database); none: chDB in data_dir"),
+    ] = None
+    sink_batch_rows: Annotated[int, Field(ge=1, le=500_000)] = 50_000
+    sink_linger_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+
+    @field_validator("scope_sets")
+    @classmethod
+    def _known_fields(cls, sets: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        for fields in sets:
+            for name in fields:
+                if name not in SCOPE_FIELDS:
+                    raise ValueError(f"unknown scope field {name!r}; choose from {', '.join(SCOPE_FIELDS)}")
+            if len(set(fields)) != len(fields):
+                raise ValueError("a scope set names a field twice")
+        if len(set(sets)) != len(sets):
+            raise ValueError("a scope set is there twice")
+        return sets
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("TIDEGATE_CONFIG", "tidegate.toml")))
+        return init_settings, env_settings, toml
+
+    @classmethod
+    def read(cls, **overrides: Any) -> Self:
+        """The settings in force; `overrides` that are None are left out. Raises `UsageError` naming what is wrong."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        named = os.environ.get("TIDEGATE_CONFIG")
+        if named and not Path(named).is_file():
+            raise UsageError(f"TIDEGATE_CONFIG names {named}, which is not a file; correct it or unset it")
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False)
+            )
+            raise UsageError(f"settings: {problems} (set TIDEGATE_<NAME> or correct tidegate.toml)") from None
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"settings: {named or 'tidegate.toml'} is not valid TOML: {error}") from None
