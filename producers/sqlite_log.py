@@ -1,0 +1,244 @@
+"""The embedded log: topics with partitions and offsets in one SQLite file in WAL mode.
+
+Several processes append at once; one node consumes. Offsets are dense from 0 in each partition and never reused.
+
+    partitions(topic, partition, next_offset)         where each partition ends
+    "records/<topic>/<partition>"(offset, ...)        what was appended, with the time of the append
+    offsets(consumer_group, topic, partition, next_offset)   how far each consumer has come
+
+Durability is SQLite's: `full` waits for the disk on every commit (an accepted event survives a power cut), `normal`
+leaves that to the next checkpoint (it survives a crash of the process).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import orjson
+
+from ..schemas.errors import LogUnavailable, UsageError
+from ..schemas.topics import TOPICS
+
+FILE_NAME: Final = "log.sqlite"
+_FORMAT: Final = "1"
+# The node holds the write lock for some 10 ms a flush; ten seconds of waiting means that something is wrong.
+_BUSY_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the log. `appended_ms` is the log's clock at the append, milliseconds since 1970."""
+
+    offset: int
+    appended_ms: int
+    value: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key: bytes | None = None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteLog:
+    """One connection to the log of a data folder. Not shared between threads: open one in each.
+
+    Raises `LogUnavailable` when the file is busy for too long or the disk is full, `UsageError` when the folder was
+    made with other settings.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        partitions: int | None = None,
+        fsync: Literal["full", "normal"] = "full",
+        clock_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self.path = data_dir / FILE_NAME
+        self._clock_ms = clock_ms
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.path.exists():
+            self.path.touch(mode=0o600)
+        with _translated(self.path):
+            self.db = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            try:
+                self.db.execute("PRAGMA journal_mode=WAL")
+                self.db.execute(f"PRAGMA synchronous={fsync.upper()}")
+                # A quarter of a gigabyte mapped saves a copy per read; the log is read once, in order.
+                self.db.execute("PRAGMA mmap_size=268435456")
+                self.partitions = self._prepare(partitions)
+            except BaseException:
+                self.db.close()
+                raise
+
+    @classmethod
+    def exists(cls, data_dir: Path) -> bool:
+        """Whether a data folder has a log with anything in it."""
+        path = data_dir / FILE_NAME
+        return path.is_file() and path.stat().st_size > 0
+
+    def _prepare(self, partitions: int | None) -> int:
+        row = None
+        if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log_format'").fetchone():
+            row = self.db.execute("SELECT version, partitions FROM log_format").fetchone()
+        if row is None:
+            row = self._create(partitions or 1)
+        version, found = row
+        if version != _FORMAT:
+            raise UsageError(f"{self.path} has log format {version}; this version of Tidegate reads {_FORMAT}")
+        if partitions is not None and partitions != found:
+            raise UsageError(
+                f"{self.path} was made with {found} partitions, not {partitions}: the number is fixed, because a producer's "
+                "events must stay in one partition to be counted once. Set TIDEGATE_PARTITIONS to match, or use a new folder."
+            )
+        return int(found)
+
+    def _create(self, partitions: int) -> tuple[str, int]:
+        with self.transaction():
+            if self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'log_format'").fetchone():
+                # another process was faster
+                row: tuple[str, int] = self.db.execute("SELECT version, partitions FROM log_format").fetchone()
+                return row
+            self.db.execute("CREATE TABLE log_format (version TEXT NOT NULL, partitions INTEGER NOT NULL)")
+            self.db.execute("INSERT INTO log_format VALUES (?, ?)", (_FORMAT, partitions))
+            self.db.execute(
+                "CREATE TABLE partitions (topic TEXT, partition INTEGER, next_offset INTEGER NOT NULL,"
+                " PRIMARY KEY (topic, partition)) WITHOUT ROWID"
+            )
+            self.db.execute(
+                "CREATE TABLE offsets (consumer_group TEXT, topic TEXT, partition INTEGER, next_offset INTEGER NOT NULL,"
+                " PRIMARY KEY (consumer_group, topic, partition)) WITHOUT ROWID"
+            )
+            for topic in TOPICS:
+                for partition in range(partitions):
+                    self.db.execute(
+                        f"CREATE TABLE {_table(topic, partition)} (offset INTEGER PRIMARY KEY, appended_ms INTEGER NOT NULL,"
+                        " key BLOB, headers TEXT NOT NULL, value BLOB NOT NULL)"
+                    )
+                    self.db.execute("INSERT INTO partitions VALUES (?, ?, 0)", (topic, partition))
+            return _FORMAT, partitions
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, with the write lock held from the start."""
+        with _translated(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+            self.db.execute("COMMIT")
+
+    def append(
+        self, topic: str, partition: int, records: Iterable[tuple[bytes | None, Mapping[str, str], bytes]]
+    ) -> tuple[int, int]:
+        """Append `(key, headers, value)` in order, inside a `transaction`. Returns first offset and the one after the last."""
+        (first,) = self.db.execute(
+            "SELECT next_offset FROM partitions WHERE topic = ? AND partition = ?", (topic, partition)
+        ).fetchone()
+        now_ms = self._clock_ms()
+        rows = [
+            (offset, now_ms, key, orjson.dumps(headers).decode(), value)
+            for offset, (key, headers, value) in enumerate(records, first)
+        ]
+        if rows:
+            self.db.executemany(f"INSERT INTO {_table(topic, partition)} VALUES (?, ?, ?, ?, ?)", rows)
+            self.db.execute(
+                "UPDATE partitions SET next_offset = ? WHERE topic = ? AND partition = ?", (first + len(rows), topic, partition)
+            )
+        return first, first + len(rows)
+
+    def read(self, topic: str, partition: int, start: int, *, end: int | None = None, max_bytes: int = 8 << 20) -> list[Record]:
+        """Records from offset `start` on (to before `end`), in order, until `max_bytes` are reached; at least one if any."""
+        records: list[Record] = []
+        size = 0
+        with _translated(self.path):
+            cursor = self.db.execute(
+                f"SELECT offset, appended_ms, value, headers, key FROM {_table(topic, partition)}"
+                " WHERE offset >= ? AND offset < ? ORDER BY offset",
+                (start, 2**62 if end is None else end),
+            )
+            for offset, appended_ms, value, headers, key in cursor:
+                records.append(Record(offset, appended_ms, value, orjson.loads(headers), key))
+                size += len(value) + 100
+                if size >= max_bytes:
+                    break
+            cursor.close()
+        return records
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """The offset that the next append to the partition will get."""
+        with _translated(self.path):
+            row = self.db.execute(
+                "SELECT next_offset FROM partitions WHERE topic = ? AND partition = ?", (topic, partition)
+            ).fetchone()
+        return int(row[0])
+
+    def committed(self, group: str, topic: str, partition: int) -> int:
+        """The offset a consumer group reads next; 0 before its first commit."""
+        with _translated(self.path):
+            row = self.db.execute(
+                "SELECT next_offset FROM offsets WHERE consumer_group = ? AND topic = ? AND partition = ?",
+                (group, topic, partition),
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def commit_offset(self, group: str, topic: str, partition: int, next_offset: int) -> None:
+        """Record how far a group has come; inside the `transaction` that holds what it did."""
+        self.db.execute(
+            "INSERT INTO offsets VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+            (group, topic, partition, next_offset),
+        )
+
+    def waiting_bytes(self, group: str, topic: str) -> int:
+        """Roughly how much a group has not read yet, bytes; from one record in sixteen where there are many."""
+        total = 0
+        with _translated(self.path):
+            for partition in range(self.partitions):
+                start, end = self.committed(group, topic, partition), self.end_offset(topic, partition)
+                stride = 16 if end - start > 1_000 else 1
+                (size,) = self.db.execute(
+                    f"SELECT coalesce(sum(length(value)), 0) FROM {_table(topic, partition)} WHERE offset >= ? AND offset % ? = 0",
+                    (start, stride),
+                ).fetchone()
+                total += size * stride
+        return total
+
+    def trim(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 2_000) -> int:
+        """Delete at most `limit` of the oldest records that are below an offset and older than a time. Returns how many."""
+        with self.transaction():
+            return self.db.execute(
+                f"DELETE FROM {_table(topic, partition)} WHERE offset IN (SELECT offset FROM {_table(topic, partition)}"
+                " WHERE offset < ? AND appended_ms < ? ORDER BY offset LIMIT ?)",
+                (below, older_than_ms, limit),
+            ).rowcount
+
+    def close(self) -> None:
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _table(topic: str, partition: int) -> str:
+    return f'"records/{topic}/{partition}"'
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise LogUnavailable(f"{path}: {error}", retry_after_s=0.2) from error
+
