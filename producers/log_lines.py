@@ -59,27 +59,51 @@ _SCOPE: Final = (
     "trace_id",
     "span_id",
 )
-# Request parameters under the names that providers give them; the first present wins.
-_PARAMETERS: Final = (
-    ("temperature", ("temperature",)),
-    ("top_p", ("top_p", "topP", "p")),
-    ("top_k", ("top_k", "topK", "k")),
-    ("frequency_penalty", ("frequency_penalty", "frequencyPenalty")),
-    ("presence_penalty", ("presence_penalty", "presencePenalty")),
-    ("max_tokens", ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxTokens", "maxOutputTokens")),
-    ("seed", ("seed",)),
-    ("choice_count", ("n", "candidateCount")),
-    ("stream", ("stream",)),
-    ("service_tier", ("service_tier",)),
-)
+# Request parameters by the names that providers give them.
+_PARAMETERS: Final = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "topP": "top_p",
+    "p": "top_p",
+    "top_k": "top_k",
+    "topK": "top_k",
+    "k": "top_k",
+    "frequency_penalty": "frequency_penalty",
+    "frequencyPenalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "presencePenalty": "presence_penalty",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "maxTokens": "max_tokens",
+    "maxOutputTokens": "max_tokens",
+    "seed": "seed",
+    "n": "choice_count",
+    "candidateCount": "choice_count",
+    "stream": "stream",
+    "service_tier": "service_tier",
+}
 _NESTED_PARAMETERS: Final = ("inferenceConfig", "generationConfig", "generation_config")
 _STARTED: Final = ("started_at", "start_time", "timestamp", "time")
 _CREATED: Final = ("created", "created_at", "createTime")
 _RESPONSE_MARKS: Final = ("usage", "usageMetadata", "usage_metadata", "choices", "candidates", "meta")
 # Labels of these names would carry what this module keeps out.
 _TEXT_TAGS: Final = frozenset(
-    ["answer", "completion", "content", "context", "input", "message", "messages", "output"]
-    + ["prompt", "query", "question", "response", "text"]
+    {
+        "answer",
+        "completion",
+        "content",
+        "context",
+        "input",
+        "message",
+        "messages",
+        "output",
+        "prompt",
+        "query",
+        "question",
+        "response",
+        "text",
+    }
 )
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 # Ids of chunks and names of sources come from beside the text: only what cannot be a sentence is taken.
@@ -349,12 +373,16 @@ def _add_request(
         event["provider_name"] = _text(provider, "provider")
     if "messages" in request or "contents" in request:
         event["operation_name"] = "chat"
-    sources = [request, *(_object(request, name) for name in _NESTED_PARAMETERS if name in request)]
-    for field, names in _PARAMETERS:
-        for source in sources:
-            if (parameter := _first(source, names)) is not None:
-                event[field] = parameter[1]
-                break
+    _add_parameters(event, request)
+    for name in _NESTED_PARAMETERS:
+        if name in request:
+            _add_parameters(event, _object(request, name))
+
+
+def _add_parameters(event: dict[str, Any], source: Mapping[str, Any]) -> None:
+    for name, value in source.items():
+        if value is not None and (field := _PARAMETERS.get(name)) is not None:
+            event.setdefault(field, value)
 
 
 # ---- what was retrieved

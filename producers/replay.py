@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, Protocol
+from typing import Any, BinaryIO, Final, Literal, Protocol, cast
 
 from ..schemas.call import parse_timestamp
 from ..schemas.errors import InvalidEvent, UsageError
@@ -110,8 +110,9 @@ def open_log(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises `UsageError` when it cannot be opened.
     """
+    raw: io.BufferedReader[Any]
     if str(path) == STDIN:
-        raw = io.BufferedReader(sys.stdin.buffer)  # type: ignore[arg-type]  # it has readinto, which is all that is used
+        raw = io.BufferedReader(cast("io.RawIOBase", sys.stdin.buffer))
         try:
             yield _decompressed(raw)
         finally:
@@ -125,7 +126,7 @@ def open_log(path: str | Path) -> Iterator[BinaryIO]:
         yield _decompressed(raw)
 
 
-def _decompressed(raw: io.BufferedReader) -> BinaryIO:
+def _decompressed(raw: io.BufferedReader[Any]) -> BinaryIO:
     if raw.peek(2)[:2] == b"\x1f\x8b":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), _CHUNK_BYTES)
     return raw
