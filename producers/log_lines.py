@@ -33,7 +33,7 @@ from ..schemas.call import parse_timestamp
 from ..schemas.envelope import MAX_EVENT_BYTES
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
-from ..schemas.provider_usage import ResponseFacts, read_response
+from ..schemas.provider_usage import ResponseFacts, canonical_provider, normalise_usage, read_response
 
 # Twice a million-token prompt in UTF-8. A longer line is refused unread, so that memory stays bounded.
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -86,7 +86,8 @@ _PARAMETERS: Final = {
 _NESTED_PARAMETERS: Final = ("inferenceConfig", "generationConfig", "generation_config")
 _STARTED: Final = ("started_at", "start_time", "timestamp", "time")
 _CREATED: Final = ("created", "created_at", "createTime")
-_RESPONSE_MARKS: Final = ("usage", "usageMetadata", "usage_metadata", "choices", "candidates", "meta")
+_USAGES: Final = ("usage", "usageMetadata", "usage_metadata")
+_RESPONSE_MARKS: Final = (*_USAGES, "choices", "candidates", "meta", "generation_token_count")
 # Labels of these names would carry what this module keeps out.
 _TEXT_TAGS: Final = frozenset(
     {
@@ -134,7 +135,7 @@ def read_line(line: bytes, *, chunk_key: bytes | None = None) -> dict[str, Any]:
         return _checked(record)
     if isinstance(record.get("response"), dict) or isinstance(record.get("request"), dict) or record.get("error"):
         return _checked(_wrapped(record, chunk_key))
-    if any(isinstance(record.get(mark), dict | list) for mark in _RESPONSE_MARKS):
+    if any(record.get(mark) is not None for mark in _RESPONSE_MARKS):
         return _checked(_wrapped({**record, "response": record}, chunk_key))
     raise InvalidEvent(_UNKNOWN_SHAPE)
 
@@ -199,6 +200,8 @@ def _wrapped(record: dict[str, Any], chunk_key: bytes | None) -> dict[str, Any]:
             event["error_code"] = code
     if isinstance(record.get("cache_hit"), bool):
         event["cache_hit"] = record["cache_hit"]
+    if (operation := _operation(request, response)) is not None:
+        event["operation_name"] = operation
     _add_retrieval(event, record, chunk_key)
     if call_id is None:
         # From the event, not from the line: an id must not let anyone test a guess at the text.
@@ -232,12 +235,20 @@ def _provider_response(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(record: Mapping[str, Any], response: dict[str, Any]) -> ResponseFacts | None:
-    if not any(response.get(mark) is not None for mark in (*_RESPONSE_MARKS, "content", "output", "message", "data")):
-        if response.get("error"):
-            return None
-        raise InvalidEvent("`response` has neither a usage nor an answer of a known provider")
+    """What the response says; None when all it says is an error. A usage that cannot be counted is refused, not lost."""
+    usage = next((response[name] for name in _USAGES if response.get(name) is not None), None)
+    if usage is None and response.get("error"):
+        return None
     provider = record.get("provider", record.get("provider_name"))
-    return read_response(response, None if provider is None else _text(provider, "provider"))
+    try:
+        facts = read_response(response, None if provider is None else _text(provider, "provider"))
+        if not facts.tokens and usage is not None:
+            if not isinstance(usage, dict):
+                raise ValueError("usage must be an object: send the provider's usage object unchanged")
+            normalise_usage(usage, facts.provider_name)
+    except ValueError as error:
+        raise InvalidEvent(f"{error}"[:256]) from None
+    return facts
 
 
 # ---- times
@@ -368,15 +379,27 @@ def _add_request(
     event["request_model"] = _text(asked[1], asked[0]) if asked else response_model
     if response_model:
         event["response_model"] = response_model
-    provider = facts.provider_name if facts else record.get("provider", record.get("provider_name"))
-    if provider is not None:
-        event["provider_name"] = _text(provider, "provider")
-    if "messages" in request or "contents" in request:
-        event["operation_name"] = "chat"
+    if facts is not None:
+        provider = facts.provider_name
+    elif (provider := record.get("provider", record.get("provider_name"))) is not None:
+        provider = canonical_provider(_text(provider, "provider"))
+    if provider:
+        event["provider_name"] = provider
     _add_parameters(event, request)
     for name in _NESTED_PARAMETERS:
         if name in request:
             _add_parameters(event, _object(request, name))
+
+
+def _operation(request: Mapping[str, Any], response: Mapping[str, Any]) -> str | None:
+    """What kind of call it was, told from the fields that only that kind has."""
+    if "messages" in request or "contents" in request or "choices" in response or "candidates" in response:
+        return "text_completion" if response.get("object") == "text_completion" else "chat"
+    if response.get("object") == "response" or response.get("type") == "message":
+        return "chat"
+    if "embeddings" in response or (response.get("object") == "list" and "input" in request):
+        return "embeddings"
+    return None
 
 
 def _add_parameters(event: dict[str, Any], source: Mapping[str, Any]) -> None:
