@@ -111,6 +111,7 @@ _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 _CHUNK_NAME: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 
+_BOM: Final = b"\xef\xbb\xbf"
 _UNKNOWN_SHAPE: Final = (
     "not a native, OpenAI-style or Anthropic-style line; write either `event` with the schema's fields, or `request` and "
     "`response` with `started_at`, one JSON object a line"
@@ -130,10 +131,12 @@ def read_line(line: bytes, *, chunk_key: bytes | None = None) -> dict[str, Any]:
     Raises `InvalidEvent`, with a reason that names fields and bounds and never repeats the line.
     """
     record = _json_object(line)
-    if "event" in record:
-        decode_event(line.removeprefix(b"\xef\xbb\xbf"))
+    wrapped = isinstance(record.get("response"), dict) or isinstance(record.get("request"), dict)
+    # A structured logger's own `event` ("llm_call") does not make a line native.
+    if "event" in record and (record["event"] in ("request", "response", "rejected") or not wrapped):
+        decode_event(line.removeprefix(_BOM))
         return _checked(record)
-    if isinstance(record.get("response"), dict) or isinstance(record.get("request"), dict) or record.get("error"):
+    if wrapped or record.get("error"):
         return _checked(_wrapped(record, chunk_key))
     if any(record.get(mark) is not None for mark in _RESPONSE_MARKS):
         return _checked(_wrapped({**record, "response": record}, chunk_key))
@@ -146,7 +149,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if b"\x00" in line or line.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidEvent("not UTF-8 text (NUL bytes: UTF-16 or binary); convert the file to UTF-8")
     try:
-        record = orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        record = orjson.loads(line.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
         if error.msg.startswith("str is not valid UTF-8"):
             raise InvalidEvent("not UTF-8 text; convert the file to UTF-8") from None
