@@ -198,6 +198,14 @@ class SqliteLog:
             (group, topic, partition, next_offset),
         )
 
+    def lag(self, group: str, topics: Iterable[str]) -> int:
+        """How many records of the topics a group has not passed."""
+        return sum(
+            self.end_offset(topic, partition) - self.committed(group, topic, partition)
+            for topic in topics
+            for partition in range(self.partitions)
+        )
+
     def waiting_bytes(self, group: str, topic: str) -> int:
         """Roughly how much a group has not read yet, bytes; from one record in sixteen where there are many."""
         total = 0
@@ -206,7 +214,8 @@ class SqliteLog:
                 start, end = self.committed(group, topic, partition), self.end_offset(topic, partition)
                 stride = 16 if end - start > 1_000 else 1
                 (size,) = self.db.execute(
-                    f"SELECT coalesce(sum(length(value)), 0) FROM {_table(topic, partition)} WHERE offset >= ? AND offset % ? = 0",
+                    f"SELECT coalesce(sum(length(value)), 0) FROM {_table(topic, partition)}"
+                    " WHERE offset >= ? AND offset % ? = 0",
                     (start, stride),
                 ).fetchone()
                 total += size * stride
@@ -241,4 +250,3 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise LogUnavailable(f"{path}: {error}", retry_after_s=0.2) from error
-

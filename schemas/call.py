@@ -27,7 +27,8 @@ ShortText = Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE
 Slug = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:/-]+\Z")]
 
 # Above any context window by three orders of magnitude; below what could overflow a sum of billions of calls.
-Tokens = Annotated[int, Field(ge=0, le=1_000_000_000)]
+MAX_TOKENS: Final = 1_000_000_000
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 # A week: longer than any provider's batch window.
 Seconds = Annotated[float, Field(ge=0, le=604_800)]
 
@@ -74,9 +75,7 @@ def parse_timestamp(value: Any) -> datetime:
         raise ValueError("must be RFC 3339 with a time zone, such as 2026-11-02T08:00:09.778Z") from error
 
 
-Timestamp = Annotated[
-    datetime, PlainValidator(parse_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})
-]
+Timestamp = Annotated[datetime, PlainValidator(parse_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class _Model(BaseModel):

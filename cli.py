@@ -1,0 +1,335 @@
+"""The command line, and the place where the rooms are put together."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import orjson
+import typer
+from rich.console import Console
+from tidegate.schemas.errors import TidegateError, UsageError
+from tidegate.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from tidegate.processors.embedded.node import Node
+    from tidegate.producers.emitter import Emitter
+
+app = typer.Typer(
+    name="tidegate",
+    help="Telemetry and guardrails for LLM applications: meter every call, ask ClickHouse, obey budgets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
+]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="URL", help="Send to a running node instead, e.g. http://host:8400")
+]
+
+
+class Form(StrEnum):
+    """How a query's answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def main() -> NoReturn:
+    """The console script: errors on purpose are one line and exit code 2."""
+    try:
+        app()
+    except TidegateError as error:
+        err.print(f"[bold red]tidegate:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        sys.exit(2)
+    sys.exit(0)
+
+
+@app.command()
+def up(
+    data: DataOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs TIDEGATE_TOKEN")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Also make simulated clinic traffic")] = False,
+    rate: Annotated[float, typer.Option(help="Simulated calls a second")] = 20.0,
+) -> None:
+    """Run the embedded node: take events, meter and price them, keep them in ClickHouse. Ctrl-C stops it."""
+    from tidegate.processors.embedded.node import Node
+
+    _log_to_stderr()
+    settings = Settings.read(data_dir=data, host=host, port=port)
+    stopping = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stopping.set())
+    node = Node(settings.data_dir, settings)
+    traffic: threading.Thread | None = None
+    try:
+        with err.status("starting the node …"):
+            node.start()
+        out.print(f"Tidegate listens on [bold]{node.url}[/], data in {settings.data_dir}", highlight=False, soft_wrap=True)
+        if simulate:
+            traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping), name="tidegate-traffic")
+            traffic.start()
+        _watch(node, stopping)
+    finally:
+        stopping.set()
+        if traffic is not None:
+            traffic.join()
+        with err.status("stopping: bringing what was accepted into the store …"):
+            node.stop()
+    if node.failure is not None:
+        raise node.failure
+    out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
+
+
+def _watch(node: Node, stopping: threading.Event) -> None:
+    """Show the node until it is told to stop or fails; a live panel on a terminal, a line now and then elsewhere."""
+    from rich.live import Live
+    from tidegate.dashboards.terminal import summary
+
+    if not out.is_terminal:
+        while not stopping.wait(0.2) and node.failure is None:
+            pass
+        return
+    before, at = node.status()["totals"].get("events", 0), time.monotonic()
+    with Live(summary(node.status()), console=out, auto_refresh=False, transient=True) as live:
+        while not stopping.wait(0.5) and node.failure is None:
+            status = node.status()
+            events, now = status["totals"].get("events", 0), time.monotonic()
+            live.update(summary(status, (events - before) / (now - at)), refresh=True)
+            before, at = events, now
+
+
+def _traffic(settings: Settings, rate: float, stopping: threading.Event) -> None:
+    from tidegate.producers.connect import connect
+    from tidegate.producers.simulate import simulate
+
+    with connect(str(settings.data_dir), service="simulated-clinic") as emitter:
+        simulate(emitter, rate_per_s=rate, duration_s=None, seed=None, stop=stopping.is_set)
+
+
+@app.command()
+def replay(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Logs of calls, plain or .gz; - reads standard input")],
+    data: DataOption = None,
+    to: ToOption = None,
+    speed: Annotated[str, typer.Option(help="max, or N for N times the recorded pace")] = "max",
+    producer: Annotated[
+        str | None, typer.Option(help="Producer identity. The default comes from a file's first line, so a file counts once")
+    ] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Files are complete: a torn last line is a dead letter, not awaited")
+    ] = False,
+) -> None:
+    """Publish logs of past calls through the real Emitter. A file replayed again changes nothing.
+
+    Each line may be OpenAI-style, Anthropic-style or native JSON. Lines that cannot be read become dead letters.
+    """
+    pace = _speed(speed)
+    settings = Settings.read(data_dir=data)
+    if to is not None and data is not None:
+        raise UsageError("give either --data or --to, not both")
+    if to is not None:
+        from tidegate.producers.connect import connect
+
+        report = _publish(files, lambda identity: connect(to, producer_id=identity), pace, producer, final)
+        _tell(report, None)
+        return
+
+    from tidegate.processors.embedded.client import OwnFolder, opened
+    from tidegate.producers.emitter import Emitter
+    from tidegate.producers.local_log import LocalLog
+
+    with opened(settings.data_dir, settings) as folder:
+        before = folder.status()["totals"]
+        if isinstance(folder, OwnFolder):
+            folder.pipeline.start()
+
+        def emitter(identity: str) -> Emitter:
+            return Emitter(LocalLog(settings.data_dir, fsync=settings.fsync), settings=settings, producer_id=identity)
+
+        report = _publish(files, emitter, pace, producer, final)
+        with _progress("into the store") as bar:
+            task = bar.add_task("into the store", total=None)
+            if isinstance(folder, OwnFolder):
+                folder.pipeline.stop()
+                if folder.pipeline.failure is not None:
+                    raise folder.pipeline.failure
+            folder.settle(lambda meter, sink: bar.update(task, description=f"into the store, {meter + sink} records to go"))
+        after = folder.status()["totals"]
+    _tell(report, {name: after.get(name, 0) - before.get(name, 0) for name in after})
+
+
+def _speed(text: str) -> Any:
+    if text == "max":
+        return "max"
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"--speed {text}: give max, or a positive number such as 1 (as recorded) or 60 (a minute a second)")
+    return factor
+
+
+def _publish(files: list[str], open_emitter: Any, speed: Any, producer: str | None, final: bool) -> Any:
+    from tidegate.producers.replay import ReplayReport, replay, replay_files
+
+    sizes = [Path(file).stat().st_size for file in files if file != "-" and Path(file).is_file()]
+    total = sum(sizes) if len(sizes) == len(files) and not any(file.endswith(".gz") for file in files) else None
+    with _progress("reading") as bar:
+        task = bar.add_task("publishing", total=total)
+
+        def progress(report: ReplayReport) -> None:
+            bar.update(task, completed=report.bytes, description=f"publishing, {report.lines:,} lines")
+
+        if producer is None:
+            return replay_files(files, open_emitter, speed=speed, progress=progress, final=final)
+        emitter = open_emitter(producer)
+        try:
+            report = replay(files, emitter, speed=speed, progress=progress, final=final)
+            if not emitter.flush(60):
+                report.problems.append("the log has not taken everything in 60 s; replay again, nothing is counted twice")
+        finally:
+            emitter.close()
+        return report
+
+
+@contextmanager
+def _progress(_what: str) -> Iterator[Any]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield bar
+
+
+def _tell(report: Any, became: dict[str, int] | None) -> None:
+    """Account for every line."""
+    out.print(
+        f"{report.lines:,} lines read, {report.published:,} published, {report.rejected_lines:,} refused", highlight=False
+    )
+    for reason, count in sorted(report.rejected.items(), key=lambda item: -item[1])[:10]:
+        out.print(f"  {count:,} × {reason}", highlight=False, markup=False)
+    if became is not None:
+        known = became.get("duplicates", 0)
+        out.print(
+            f"{became.get('responses', 0):,} new calls, {became.get('requests', 0):,} requests,"
+            f" {became.get('rejected', 0) + became.get('dead_letters', 0):,} dead letters, {known:,} already known",
+            highlight=False,
+        )
+        if known and known == report.lines:
+            out.print("Every line was counted before. To count them again, give another --producer.", style="dim")
+    for problem in report.problems:
+        err.print(f"[yellow]{problem}[/]", highlight=False)
+    if report.dropped:
+        raise UsageError(f"{report.dropped:,} lines were dropped on the way; replay again, nothing is counted twice")
+
+
+@app.command()
+def simulate(
+    data: DataOption = None,
+    to: ToOption = None,
+    rate: Annotated[float, typer.Option(help="Calls a second")] = 20.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds; without it, until Ctrl-C")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same traffic")] = None,
+) -> None:
+    """Make simulated clinic traffic: tenants, models, prompts, errors and outages, through the real Emitter."""
+    from tidegate.producers.connect import connect
+    from tidegate.producers.simulate import simulate as run
+
+    if to is not None and data is not None:
+        raise UsageError("give either --data or --to, not both")
+    settings = Settings.read(data_dir=data)
+    stopping = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stopping.set())
+    with connect(to or str(settings.data_dir), service="simulated-clinic") as emitter:
+        with err.status(f"simulating {rate:g} calls a second; Ctrl-C stops"):
+            run(emitter, rate_per_s=rate, duration_s=duration, seed=seed, stop=stopping.is_set)
+    stats = emitter.stats()
+    out.print(
+        f"{stats.emitted:,} events emitted, {stats.appended:,} in the log, {stats.dropped.total():,} dropped", highlight=False
+    )
+
+
+@app.command()
+def query(
+    sql: Annotated[
+        str, typer.Argument(help='One read-only statement, e.g. "SELECT model, sum(cost_usd) FROM calls GROUP BY model"')
+    ],
+    data: DataOption = None,
+    form: Annotated[Form, typer.Option("--format", "-f", help="How to print the answer")] = Form.TABLE,
+) -> None:
+    """Ask the store in SQL. Works the same while a node runs and while none does."""
+    from tidegate.dashboards.terminal import answer
+    from tidegate.processors.embedded.client import OwnFolder, opened
+
+    settings = Settings.read(data_dir=data)
+    _must_exist(settings)
+    with opened(settings.data_dir, settings) as folder:
+        if isinstance(folder, OwnFolder):
+            with _progress("catching up") as bar:
+                task = bar.add_task("catching up", total=None)
+                folder.settle(lambda meter, sink: bar.update(task, description=f"catching up, {meter + sink} records to go"))
+        wire = {Form.TABLE: "JSONCompact", Form.JSON: "JSONEachRow", Form.CSV: "CSVWithNames"}[form]
+        found = folder.query(sql, wire)
+    if form is not Form.TABLE:
+        sys.stdout.buffer.write(found)
+        sys.stdout.buffer.flush()
+        return
+    table = orjson.loads(found)
+    out.print(answer([c["name"] for c in table["meta"]], [c["type"] for c in table["meta"]], table["data"]))
+    out.print(f"{len(table['data']):,} row{'' if len(table['data']) == 1 else 's'}", style="dim", highlight=False)
+
+
+@app.command()
+def status(
+    data: DataOption = None,
+    form: Annotated[Form, typer.Option("--format", "-f", help="table or json")] = Form.TABLE,
+) -> None:
+    """Show what came in, what became of it, and what still waits."""
+    from tidegate.dashboards.terminal import summary
+    from tidegate.processors.embedded.client import opened
+
+    settings = Settings.read(data_dir=data)
+    _must_exist(settings)
+    with opened(settings.data_dir, settings) as folder:
+        found = folder.status()
+    if form is Form.JSON:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
+        return
+    if not found["url"]:
+        found["url"] = f"no node runs on {settings.data_dir}"
+    out.print(summary(found))
+
+
+def _must_exist(settings: Settings) -> None:
+    if not (settings.data_dir / "log.sqlite").exists():
+        raise UsageError(f"{settings.data_dir} holds no Tidegate data; give --data DIR, or start with `tidegate up`")
+
+
+def _log_to_stderr() -> None:
+    """The application configures logging; the libraries never do."""
+    import logging
+
+    import structlog
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,55 @@
+"""A page for whoever opens the node's address in a browser: what came in, what became of it, where to go next."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, Final
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:#17252b;--dim:#5b6b72;--line:#d8e0e3;--paper:#fbfcfc;--tide:#0b7285;--warn:#b3541e}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e4ecee;--dim:#93a4ab;--line:#2b3a40;--paper:#11191c;--tide:#4fc3d9;--warn:#f0a36b}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
+max-width:60rem;margin:3rem auto;padding:0 1.5rem}
+h1{font-size:1.4rem;margin:0}h1 b{color:var(--tide)}h2{font-size:1rem;color:var(--dim);font-weight:500;margin:2rem 0 .5rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:1rem;margin:1.5rem 0}
+.card{border:1px solid var(--line);border-radius:.5rem;padding:.8rem 1rem}
+.card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
+.card span{color:var(--dim);font-size:.85rem}.bad b{color:var(--warn)}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}a{color:var(--tide)}
+"""
+
+
+def render(status: dict[str, Any]) -> str:
+    """The page, drawn on the server; it fetches nothing and reloads itself every two seconds."""
+    totals = status["totals"]
+    bad = totals.get("rejected", 0) + totals.get("dead_letters", 0) + totals.get("bad_envelopes", 0)
+    cards = [
+        ("calls", totals.get("responses", 0), ""),
+        ("spent today, USD", f"{status['today']['cost_nano_usd'] / 1e9:,.4f}", ""),
+        ("tokens today", status["today"]["input_tokens"] + status["today"]["output_tokens"], ""),
+        ("dead letters", bad, "bad" if bad else ""),
+        ("duplicates skipped", totals.get("duplicates", 0), ""),
+        ("waiting, records", status["meter_lag_records"] + status["sink_lag_records"], ""),
+    ]
+    shown = "".join(
+        f'<div class="card {kind}"><b>{_number(value)}</b><span>{label}</span></div>' for label, value, kind in cards
+    )
+    rows = "".join(
+        f"<tr><td>{escape(row['model'])}</td><td class=n>{row['requests']:,}</td><td class=n>{row['errors']:,}</td>"
+        f"<td class=n>{row['tokens']:,}</td><td class=n>{row['cost_nano_usd'] / 1e9:,.6f}</td>"
+        f"<td class=n>{row['unpriced']:,}</td></tr>"
+        for row in status["today"]["models"]
+    )
+    return f"""<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<meta http-equiv=refresh content=2><title>Tidegate</title><style>{_STYLE}</style>
+<h1><b>Tidegate</b> node</h1><div class=cards>{shown}</div>
+<h2>Models, {escape(status["today"]["day"])} (UTC day of the newest call)</h2>
+<table><tr><th>model<th class=n>calls<th class=n>errors<th class=n>tokens<th class=n>USD<th class=n>unpriced</tr>{rows}</table>
+<h2>Ask it</h2><p><code>tidegate query "SELECT model, count(), sum(cost_usd) FROM calls GROUP BY model"</code></p>
+<p>Send it <code>POST /v1/events</code> · watch <a href=/metrics>/metrics</a> · <a href=/readyz>/readyz</a></p></html>"""
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))

@@ -1,0 +1,170 @@
+"""Usage of every configured scope, per minute, hour and day, as absolute counters.
+
+Events are first added up at the finest key that any scope set asks for; `roll_up` then spreads those few sums over the
+scope sets and buckets. A thousand calls of one busy minute thus cost a thousand small adds, not eighteen thousand.
+
+Memory holds the buckets near the event-time watermark; older ones are fetched through `load` when a late event needs
+them, and forgotten after the flush. An event older than a unit's retention is not counted in that unit's buckets any
+more (it is still in the ledger); `too_old` says how often that was so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from ..schemas.call import TOKEN_FIELDS
+from ..schemas.usage import BUCKET_S, COUNTERS, BucketUnit, Usage
+from .sketch import bin_of
+
+
+class UsageKey(NamedTuple):
+    """One scope in one bucket; `start` is seconds since 1970, UTC."""
+
+    fields: tuple[str, ...]
+    values: tuple[str | None, ...]
+    bucket: BucketUnit
+    start: int
+
+    def dump(self) -> bytes:
+        """The key as stored, and as the usage topic's record key."""
+        return orjson.dumps([self.bucket, self.start, self.fields, self.values])
+
+    @classmethod
+    def load(cls, key: bytes) -> UsageKey:
+        bucket, start, fields, values = orjson.loads(key)
+        return cls(tuple(fields), tuple(values), bucket, start)
+
+
+# How far behind the watermark a bucket stays in memory: an hour of stragglers costs no look-up.
+LIVE_S: Final[dict[BucketUnit, int]] = {"minute": 3_600, "hour": 2 * 3_600, "day": 86_400}
+# How far behind the watermark a bucket is kept at all. A policy's window of 31 days needs hours for that long.
+RETENTION_S: Final[dict[BucketUnit, int]] = {"minute": 3 * 86_400, "hour": 40 * 86_400, "day": 800 * 86_400}
+
+_tokens: Final = attrgetter(*TOKEN_FIELDS)
+_FIRST_TOKEN: Final = COUNTERS.index("input_tokens")
+_REQUESTS, _ERRORS, _CACHE_HITS, _COST, _UNPRICED, _UNKNOWN = range(_FIRST_TOKEN)
+
+
+@dataclass(slots=True)
+class ScopeSets:
+    """The scope sets in force, with what is needed to read them off an event."""
+
+    sets: tuple[tuple[str, ...], ...]
+    fields: tuple[str, ...] = field(init=False)
+    read: Callable[[Any], tuple[Any, ...]] = field(init=False)
+    pick: list[tuple[tuple[str, ...], Callable[[tuple[Any, ...]], tuple[Any, ...]]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fields = tuple(dict.fromkeys(name for fields in self.sets for name in fields))
+        plain = tuple(name for name in self.fields if name != "model")
+        self.fields = ("model", *plain)
+        self.read = _tuple_getter(attrgetter, plain)
+        self.pick = [(fields, _tuple_getter(itemgetter, [self.fields.index(name) for name in fields])) for fields in self.sets]
+
+
+def _tuple_getter(kind: Any, names: Iterable[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    names = tuple(names)
+    if len(names) > 1:
+        return kind(*names)  # type: ignore[no-any-return]
+    if not names:
+        return lambda _: ()
+    one = kind(names[0])
+    return lambda source: (one(source),)
+
+
+@dataclass(slots=True)
+class UsageState:
+    """All live buckets of one source partition. `load(key)` fetches a stored bucket, or None."""
+
+    scope_sets: ScopeSets
+    load: Callable[[UsageKey], Usage | None] = lambda _: None
+    live: dict[UsageKey, Usage] = field(default_factory=dict)
+    changed: set[UsageKey] = field(default_factory=set)
+    watermark_s: int = 0
+    too_old: int = 0
+    _fine: dict[tuple[Any, ...], Usage] = field(default_factory=dict)
+
+    def add(self, response: Any, started_s: float, cost_nano_usd: int | None) -> None:
+        """Count one response event. `cost_nano_usd` None means that its price is unknown."""
+        sets = self.scope_sets
+        minute = int(started_s) // 60
+        key = (minute, response.response_model or response.request_model, *sets.read(response))
+        usage = self._fine.get(key)
+        if usage is None:
+            usage = self._fine[key] = Usage()
+        counts = usage.counts
+        counts[_REQUESTS] += 1
+        if cost_nano_usd is None:
+            counts[_UNPRICED] += 1
+        else:
+            counts[_COST] += cost_nano_usd
+        tokens = _tokens(response)
+        if tokens[0] is None and tokens[1] is None:
+            counts[_UNKNOWN] += 1
+        for index, count in enumerate(tokens, _FIRST_TOKEN):
+            if count:
+                counts[index] += count
+        if response.error_type is not None:
+            counts[_ERRORS] += 1
+            usage.errors[response.error_type] = usage.errors.get(response.error_type, 0) + 1
+        if response.cache_hit:
+            counts[_CACHE_HITS] += 1
+        if response.latency_s is not None:
+            latency_bin = bin_of(response.latency_s)
+            usage.latency[latency_bin] = usage.latency.get(latency_bin, 0) + 1
+        if response.time_to_first_token_s is not None:
+            ttft_bin = bin_of(response.time_to_first_token_s)
+            usage.ttft[ttft_bin] = usage.ttft.get(ttft_bin, 0) + 1
+
+    def roll_up(self) -> None:
+        """Spread what was added since the last call over scopes and buckets."""
+        fine, self._fine = self._fine, {}
+        if not fine:
+            return
+        self.watermark_s = max(self.watermark_s, max(key[0] for key in fine) * 60)
+        for fields, pick in self.scope_sets.pick:
+            by_minute: dict[tuple[int, tuple[Any, ...]], Usage] = {}
+            for key, usage in fine.items():
+                _merge_into(by_minute, (key[0], pick(key[1:])), usage)
+            by_hour: dict[tuple[int, tuple[Any, ...]], Usage] = {}
+            for (minute, values), usage in by_minute.items():
+                _merge_into(by_hour, (minute // 60, values), usage)
+                self._apply(UsageKey(fields, values, "minute", minute * 60), usage)
+            by_day: dict[tuple[int, tuple[Any, ...]], Usage] = {}
+            for (hour, values), usage in by_hour.items():
+                _merge_into(by_day, (hour // 24, values), usage)
+                self._apply(UsageKey(fields, values, "hour", hour * 3_600), usage)
+            for (day, values), usage in by_day.items():
+                self._apply(UsageKey(fields, values, "day", day * 86_400), usage)
+
+    def _apply(self, key: UsageKey, delta: Usage) -> None:
+        bucket = self.live.get(key)
+        if bucket is None:
+            age_s = self.watermark_s - key.start - BUCKET_S[key.bucket]
+            if age_s > RETENTION_S[key.bucket]:
+                self.too_old += delta.counts[_REQUESTS]
+                return
+            if age_s > LIVE_S[key.bucket]:
+                bucket = self.load(key)
+            self.live[key] = bucket = bucket or Usage()
+        bucket.merge(delta)
+        self.changed.add(key)
+
+    def flushed(self) -> None:
+        """The changed buckets are stored: forget which they were, and let old ones go from memory."""
+        self.changed.clear()
+        horizon = {bucket: self.watermark_s - BUCKET_S[bucket] - LIVE_S[bucket] for bucket in BUCKET_S}
+        for key in [key for key in self.live if key.start < horizon[key.bucket]]:
+            del self.live[key]
+
+
+def _merge_into(sums: dict[Any, Usage], key: Any, usage: Usage) -> None:
+    total = sums.get(key)
+    if total is None:
+        total = sums[key] = Usage()
+    total.merge(usage)

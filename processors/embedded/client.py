@@ -1,0 +1,116 @@
+"""Asks a data folder a question, whether a node runs on it or not, without the person noticing which."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import orjson
+import urllib3
+
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.errors import TidegateError, UsageError
+from ...schemas.settings import Settings
+from ...schemas.topics import CALLS
+from .engine import GROUP as METER_GROUP
+from .folder import FolderLock, RunningNode, own_or_find
+from .node import status_of
+from .pipeline import Pipeline
+from .sink import GROUP as SINK_GROUP
+from .sink import TABLES
+
+# A little above the node's own bound on a query, so that it is the node that says what was wrong.
+_TIMEOUT: Final = urllib3.Timeout(connect=5, read=130)
+
+
+class Folder(Protocol):
+    """A data folder as the command line sees it."""
+
+    def query(self, sql: str, form: str) -> bytes:
+        """The answer in a ClickHouse format. Raises `TidegateError` saying what is wrong with the statement."""
+        ...
+
+    def status(self) -> dict[str, Any]: ...
+
+    def settle(self, progress: Callable[[int, int], None]) -> None:
+        """Wait until everything in the log is in the store; `progress(meter lag, sink lag)` hears of it."""
+        ...
+
+
+class OwnFolder:
+    """No node runs: this process has the folder."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def query(self, sql: str, form: str) -> bytes:
+        return self.pipeline.store.query_bytes(sql, form)
+
+    def status(self) -> dict[str, Any]:
+        return status_of(self.pipeline, url="")
+
+    def settle(self, progress: Callable[[int, int], None]) -> None:
+        self.pipeline.drain(progress)
+
+
+class NodeFolder:
+    """A node has the folder: ask it."""
+
+    def __init__(self, data_dir: Path, node: RunningNode) -> None:
+        self._data_dir = data_dir
+        self._node = node
+        self._http = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self._node.token}", "Content-Type": "application/json"}
+        try:
+            answer = self._http.request(
+                method, self._node.url + path, headers=headers, body=orjson.dumps(body) if body is not None else None
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise UsageError(
+                f"the node on {self._data_dir} (pid {self._node.pid}, {self._node.url}) does not answer: {type(error).__name__}"
+            ) from error
+        if answer.status != 200:
+            try:
+                reason = str(orjson.loads(answer.data)["error"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                reason = f"the node answered {answer.status}"
+            raise TidegateError(reason)
+        return answer.data
+
+    def query(self, sql: str, form: str) -> bytes:
+        return self._ask("POST", "/v1/query", {"sql": sql, "format": form})
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = orjson.loads(self._ask("GET", "/v1/status"))
+        return status
+
+    def settle(self, progress: Callable[[int, int], None]) -> None:
+        with SqliteLog(self._data_dir) as log:
+            while True:
+                meter, sink = log.lag(METER_GROUP, [CALLS.name]), log.lag(SINK_GROUP, [topic.name for topic, _ in TABLES])
+                progress(meter, sink)
+                if not meter and not sink:
+                    return
+                self.status()  # raises when the node is gone, instead of waiting for ever
+                time.sleep(0.05)
+
+
+@contextmanager
+def opened(data_dir: Path, settings: Settings) -> Iterator[OwnFolder | NodeFolder]:
+    """The folder, through its node when one runs. Raises `UsageError` when it is neither free nor answered for."""
+    found = own_or_find(data_dir)
+    if isinstance(found, RunningNode):
+        yield NodeFolder(data_dir, found)
+        return
+    lock: FolderLock = found
+    with lock:
+        pipeline = Pipeline(data_dir, settings)
+        try:
+            yield OwnFolder(pipeline)
+        finally:
+            pipeline.close()

@@ -1,0 +1,195 @@
+"""Runs the meter on the embedded log: offsets, state and outputs commit in one transaction.
+
+One flush, numbered as the crash test aborts it:
+
+    1  read      records after the state's own offset
+    2  step      the pure step; only memory changes
+    3  append    outputs, inside the transaction
+    4  store     changed usage, producers, totals, offset, inside the transaction
+    5  commit    all of it at once
+
+A crash before 5 leaves nothing; after 5 everything. If the transaction fails, memory is ahead of the disk, so the
+state is read from the disk again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.settings import Settings
+from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE
+from ...schemas.usage import BUCKET_S, Usage
+from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
+from ..meter import PRODUCER_RETENTION_MS, MeterState, Seen, meter
+from ..pricing import PriceBook
+
+GROUP: Final = "meter"
+# Bounds the memory of one flush and how much a crash has to do again; some 10,000 events.
+_FLUSH_BYTES: Final = 8 << 20
+
+_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS meter_state (
+        partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, watermark_s INTEGER NOT NULL, too_old INTEGER NOT NULL,
+        totals TEXT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS producers (
+        partition INTEGER, producer TEXT, next_seq INTEGER NOT NULL, seen_ms INTEGER NOT NULL, dropped INTEGER NOT NULL,
+        PRIMARY KEY (partition, producer)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS usage (
+        partition INTEGER, key BLOB, bucket TEXT NOT NULL, start INTEGER NOT NULL, value BLOB NOT NULL,
+        PRIMARY KEY (partition, key)) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS usage_by_start ON usage (partition, bucket, start)",
+)
+
+
+def _nothing(_step: str) -> None:
+    return None
+
+
+class MeterEngine:
+    """The meter over every partition of one data folder's log. Used from one thread.
+
+    `at` is called with the name of each step; a crash test aborts there.
+    """
+
+    def __init__(self, data_dir: Path, settings: Settings, *, at: Callable[[str], None] = _nothing) -> None:
+        self._settings = settings
+        self._at = at
+        self.book = PriceBook.load(settings.price_file)
+        self.log = SqliteLog(data_dir, fsync=settings.fsync)
+        with self.log.transaction():
+            for statement in _SCHEMA:
+                self.log.db.execute(statement)
+        self._scope_sets = ScopeSets(settings.scope_sets)
+        self.states = {partition: self._load(partition) for partition in range(self.log.partitions)}
+
+    def run_once(self) -> int:
+        """One flush of every partition that has something to read. Returns how many log records were applied."""
+        return sum(self._flush(partition) for partition in self.states)
+
+    def _flush(self, partition: int) -> int:
+        state = self.states[partition]
+        records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=_FLUSH_BYTES)
+        self._at("1 read")
+        if not records:
+            return 0
+        try:
+            _, outputs = meter(state, records, self.book, self._settings.max_future_s)
+            self._at("2 step")
+            with self.log.transaction():
+                for topic, out in (
+                    (METERED, outputs.metered),
+                    (REQUESTS, outputs.requests),
+                    (DEAD_LETTERS, outputs.dead_letters),
+                ):
+                    self.log.append(topic.name, partition, ((None, headers, value) for headers, value in out))
+                self._at("3 append")
+                self._store(state)
+                self._at("4 store")
+            self._at("5 commit")
+        except BaseException:
+            self.states[partition] = self._load(partition)
+            raise
+        state.flushed()
+        return len(records)
+
+    def _store(self, state: MeterState) -> None:
+        db, partition = self.log.db, state.partition
+        changed = [(key, key.dump(), state.usage.live[key].dump()) for key in state.usage.changed]
+        db.executemany(
+            "INSERT INTO usage VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            [(partition, stored_key, key.bucket, key.start, value) for key, stored_key, value in changed],
+        )
+        if changed:
+            headers = {
+                "schema": "usage/1",
+                "source_partition": str(partition),
+                "source_offset": str(state.next_offset - 1),
+                "count": str(len(changed)),
+            }
+            lines = b"\n".join(stored_key[:-1] + b"," + value[1:] for _, stored_key, value in changed)
+            self.log.append(USAGE.name, partition, [(None, headers, lines)])
+        db.executemany(
+            "INSERT INTO producers VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET next_seq = excluded.next_seq,"
+            " seen_ms = excluded.seen_ms, dropped = excluded.dropped",
+            [
+                (partition, name, seen.next_seq, seen.seen_ms, seen.dropped)
+                for name in state.changed_producers
+                if (seen := state.producers[name])
+            ],
+        )
+        db.execute(
+            "INSERT INTO meter_state VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset,"
+            " watermark_s = excluded.watermark_s, too_old = excluded.too_old, totals = excluded.totals",
+            (partition, state.next_offset, state.usage.watermark_s, state.usage.too_old, orjson.dumps(state.totals).decode()),
+        )
+        self.log.commit_offset(GROUP, CALLS.name, partition, state.next_offset)
+
+    def _load(self, partition: int) -> MeterState:
+        db = self.log.db
+
+        def load_bucket(key: UsageKey) -> Usage | None:
+            row = db.execute("SELECT value FROM usage WHERE partition = ? AND key = ?", (partition, key.dump())).fetchone()
+            return Usage.load(row[0]) if row else None
+
+        usage = UsageState(self._scope_sets, load_bucket)
+        state = MeterState(partition, usage)
+        row = db.execute(
+            "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
+        ).fetchone()
+        if row is None:
+            return state
+        state.next_offset, usage.watermark_s, usage.too_old = row[:3]
+        state.totals = orjson.loads(row[3])
+        for name, next_seq, seen_ms, dropped in db.execute(
+            "SELECT producer, next_seq, seen_ms, dropped FROM producers WHERE partition = ?", (partition,)
+        ):
+            state.producers[name] = Seen(next_seq, seen_ms, dropped)
+        for bucket, length_s in BUCKET_S.items():
+            for key, value in db.execute(
+                "SELECT key, value FROM usage WHERE partition = ? AND bucket = ? AND start >= ?",
+                (partition, bucket, usage.watermark_s - length_s - LIVE_S[bucket]),
+            ):
+                usage.live[UsageKey.load(key)] = Usage.load(value)
+        return state
+
+    def tidy(self, now_ms: int) -> None:
+        """Forget what is past its retention; a little at a time, so that nobody waits for it."""
+        for partition, state in self.states.items():
+            with self.log.transaction():
+                for bucket, length_s in BUCKET_S.items():
+                    self.log.db.execute(
+                        "DELETE FROM usage WHERE partition = ? AND bucket = ? AND start < ?",
+                        (partition, bucket, state.usage.watermark_s - length_s - RETENTION_S[bucket]),
+                    )
+                self.log.db.execute(
+                    "DELETE FROM producers WHERE partition = ? AND seen_ms < ?", (partition, now_ms - PRODUCER_RETENTION_MS)
+                )
+            for name in [name for name, seen in state.producers.items() if seen.seen_ms < now_ms - PRODUCER_RETENTION_MS]:
+                del state.producers[name]
+
+    def usage_of(self, bucket: str, since_s: int) -> Iterator[tuple[UsageKey, Usage]]:
+        """Stored usage of one bucket unit from a time on; a source partition each, to be summed by the caller."""
+        for key, value in self.log.db.execute(
+            "SELECT key, value FROM usage WHERE bucket = ? AND start >= ?", (bucket, since_s)
+        ):
+            yield UsageKey.load(key), Usage.load(value)
+
+    def totals(self) -> dict[str, int]:
+        """The account of every line that ever came in, over all partitions."""
+        sums: dict[str, int] = {}
+        for state in self.states.values():
+            for name, count in dict(state.totals).items():
+                sums[name] = sums.get(name, 0) + count
+        return sums
+
+    def lag(self) -> int:
+        """Log records not yet applied."""
+        return self.log.lag(GROUP, [CALLS.name])
+
+    def close(self) -> None:
+        self.log.close()

@@ -1,0 +1,50 @@
+"""What the node tells Prometheus. Totals come from the durable account, so they survive restarts and never double."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+_OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
+
+
+class Metrics:
+    """A registry of one node; nothing global."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self._status = status
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._events = Counter("tidegate_http_events", "Events taken over HTTP", ["outcome"], registry=self._registry)
+        self._bytes = Counter("tidegate_http_bytes", "Bytes of bodies taken over HTTP", registry=self._registry)
+
+    def ingested(self, accepted: int, rejected: int, size: int) -> None:
+        self._events.labels("accepted").inc(accepted)
+        self._events.labels("rejected").inc(rejected)
+        self._bytes.inc(size)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry on every scrape."""
+        status = self._status()
+        events = CounterMetricFamily(
+            "tidegate_events", "Events by what became of them, since the folder was made", labels=["outcome"]
+        )
+        for outcome in _OUTCOMES:
+            events.add_metric([outcome], status["totals"].get(outcome, 0))
+        yield events
+        for name, text, value in (
+            ("tidegate_meter_lag_records", "Log records the meter has not applied", status["meter_lag_records"]),
+            ("tidegate_sink_lag_records", "Log records not yet in the store", status["sink_lag_records"]),
+            ("tidegate_backlog_bytes", "Bytes of log the meter has not applied", status["backlog_bytes"]),
+            ("tidegate_store_away", "1 while the store cannot be reached", int(status["store_away"])),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,166 @@
+"""Log → meter → sink → store on one data folder: the embedded pipeline without its doors.
+
+`Pipeline` is driven either by its own two threads (`start`, the node) or by the caller (`drain`, a command line).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.errors import LogUnavailable, StoreUnavailable
+from ...schemas.settings import Settings
+from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, TOPICS, USAGE
+from ...sinks.clickhouse import Store
+from .engine import GROUP as METER_GROUP
+from .engine import MeterEngine
+from .sink import GROUP as SINK_GROUP
+from .sink import TABLES, Sink
+
+log = structlog.get_logger("tidegate.pipeline")
+
+# Housekeeping is cheap and nobody waits for it; twice a minute keeps the file from growing unseen.
+_TIDY_EVERY_S: Final = 30.0
+# Between looks at an empty log: short enough that a dashboard feels live, long enough to cost nothing.
+_IDLE_S: Final = 0.05
+_BACKOFF_MAX_S: Final = 10.0
+
+
+class Pipeline:
+    """The meter and the sink of one data folder. The caller holds the folder's lock."""
+
+    def __init__(self, data_dir: Path, settings: Settings, *, at: Callable[[str], None] = lambda _step: None) -> None:
+        self.data_dir = data_dir
+        self.settings = settings
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
+        self.store.migrate()
+        # Made here, so that the folder's number of partitions is settled before anyone appends.
+        self.meter = MeterEngine(data_dir, settings, at=at)
+        self.sink = Sink(data_dir, settings, self.store, at=at)
+        # For questions from other threads; the meter's and the sink's own connections may be amid a transaction.
+        self._reader = SqliteLog(data_dir, fsync=settings.fsync)
+        self._reading = threading.Lock()
+        self.backlog_bytes = 0
+        self.failure: BaseException | None = None
+        self.store_away = False
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def drain(self, progress: Callable[[int, int], None] = lambda _meter, _sink: None) -> None:
+        """Carry everything that is in the log now into the store, in this thread. `progress(meter lag, sink lag)`."""
+        while self.meter.run_once():
+            progress(self.meter.lag(), self.sink.lag())
+        while self.sink.run_once(drain=True) or self.sink.lag():
+            progress(0, self.sink.lag())
+
+    def start(self) -> None:
+        """Run meter and sink in threads of their own until `stop`."""
+        for name, run in (("meter", self._run_meter), ("sink", self._run_sink)):
+            thread = threading.Thread(target=self._guarded, args=(run,), name=f"tidegate-{name}")
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Let both threads finish what they are at, bring what the meter has done into the store, and end them."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def close(self) -> None:
+        self.stop()
+        self.sink.close()
+        self.meter.close()
+        self._reader.close()
+        self.store.close()
+
+    def lags(self) -> tuple[int, int]:
+        """Records that the meter, and that the sink, has not passed. From any thread."""
+        with self._reading:
+            return (
+                self._reader.lag(METER_GROUP, [CALLS.name]),
+                self._reader.lag(SINK_GROUP, [topic.name for topic, _ in TABLES]),
+            )
+
+    @property
+    def healthy(self) -> bool:
+        """Both threads run and none has met anything unknown."""
+        return self.failure is None and all(thread.is_alive() for thread in self._threads)
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001 — a thread's death must be seen by the node, which then ends
+            self.failure = error
+            self._stopping.set()
+            log.error("pipeline_failed", error_type=type(error).__name__)
+
+    def _run_meter(self) -> None:
+        tidied = looked = time.monotonic()
+        backoff_s = _IDLE_S
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                applied = self.meter.run_once()
+                if started - looked >= 1:
+                    looked = started
+                    self.backlog_bytes = self.meter.log.waiting_bytes(METER_GROUP, CALLS.name)
+                if started - tidied >= _TIDY_EVERY_S:
+                    tidied = started
+                    self._tidy()
+            except LogUnavailable as error:
+                log.warning("log_unavailable", error=str(error), retry_in_s=backoff_s)
+                self._stopping.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+                continue
+            backoff_s = _IDLE_S
+            if applied and self.meter.lag():
+                continue  # behind: no rest
+            # One flush each `flush_s` under load, so that a burst is one transaction and not a hundred.
+            pause_s = self.settings.flush_s - (time.monotonic() - started) if applied else _IDLE_S
+            self._stopping.wait(max(pause_s, 0.001))
+
+    def _run_sink(self) -> None:
+        backoff_s = _IDLE_S
+        while True:
+            stopping = self._stopping.is_set() and not self._meter_alive()
+            try:
+                rows = self.sink.run_once(drain=stopping)
+            except (StoreUnavailable, LogUnavailable) as error:
+                if stopping:
+                    return  # what is left stays in the log, and the next start carries on
+                self.store_away = True
+                log.warning("sink_waits", error=str(error), retry_in_s=backoff_s)
+                self._stopping.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+                continue
+            self.store_away = False
+            backoff_s = _IDLE_S
+            if stopping and not rows:
+                return
+            if not rows:
+                time.sleep(_IDLE_S)
+
+    def _meter_alive(self) -> bool:
+        return bool(self._threads) and self._threads[0].is_alive()
+
+    def _tidy(self) -> None:
+        """Drop what every consumer has passed and retention no longer asks for."""
+        now_ms = time.time_ns() // 1_000_000
+        self.meter.tidy(now_ms)
+        groups = {CALLS.name: METER_GROUP, METERED.name: SINK_GROUP, REQUESTS.name: SINK_GROUP, DEAD_LETTERS.name: SINK_GROUP}
+        for topic in TOPICS.values():
+            for partition in range(self.meter.log.partitions):
+                below = (
+                    self.meter.log.end_offset(topic.name, partition)
+                    if topic is USAGE
+                    else self.meter.log.committed(groups[topic.name], topic.name, partition)
+                )
+                self.meter.log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)

@@ -1,0 +1,306 @@
+"""The meter: envelopes of the calls topic in; priced rows, usage and dead letters out.
+
+    record ─ envelope? ─ seen before? ─ each line: decode ─ clock sane? ─ normalise usage ─ price ─┬─ row of metered
+       │          │            │                │              │               │                   ├─ usage of its scopes
+       │          │            └ duplicates     └──────────────┴───────────────┴─ dead letter      └─ row of requests
+       │          └ dead letter
+       └ (partition, offset) named in every output
+
+Every line in comes out once: as a row, a dead letter, or a counted duplicate. `totals` keeps that account for ever.
+The step looks at no clock but the log's own (`appended_ms`), so that a replay judges every line as it did before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, Final, Protocol
+
+import msgspec
+import orjson
+
+from ..schemas.call import MAX_TOKENS, TOKEN_FIELDS, RejectedEvent, ResponseEvent, check_response
+from ..schemas.envelope import Envelope
+from ..schemas.errors import InvalidEvent
+from ..schemas.hot import HotRejected, HotRequest, decode_event
+from ..schemas.provider_usage import normalise_usage
+from .aggregate import UsageState
+from .pricing import PriceBook
+
+# Before this no LLM API existed: an earlier time is a clock that was never set.
+EARLIEST_S: Final = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
+# A producer that has been silent for this long is gone; its number would only take room.
+PRODUCER_RETENTION_MS: Final = 400 * 86_400_000
+
+_tokens: Final = attrgetter(*TOKEN_FIELDS)
+
+Out = tuple[dict[str, str], bytes]
+
+
+class SourceRecord(Protocol):
+    """What the meter needs to know of a log record, whichever log it is from."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def appended_ms(self) -> int: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def headers(self) -> Any: ...
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of a producer: the next number it should send, when it last spoke, what it says it dropped."""
+
+    next_seq: int
+    seen_ms: int
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class MeterState:
+    """Everything the meter knows of one source partition."""
+
+    partition: int
+    usage: UsageState
+    next_offset: int = 0
+    producers: dict[str, Seen] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    changed_producers: set[str] = field(default_factory=set)
+
+    def flushed(self) -> None:
+        """What has changed is stored."""
+        self.changed_producers.clear()
+        self.usage.flushed()
+
+
+@dataclass(slots=True)
+class MeterOutputs:
+    """What one step yields besides the state: records for three topics, as (headers, value)."""
+
+    metered: list[Out] = field(default_factory=list)
+    requests: list[Out] = field(default_factory=list)
+    dead_letters: list[Out] = field(default_factory=list)
+    events: int = 0
+
+
+def meter(
+    state: MeterState, records: Sequence[SourceRecord], book: PriceBook, max_future_s: float
+) -> tuple[MeterState, MeterOutputs]:
+    """Apply records of one partition, in order, to the state given (which is changed), and say what they yield.
+
+    Records below `state.next_offset` were applied before and are skipped: a replay changes nothing.
+    """
+    outputs = MeterOutputs()
+    for record in records:
+        if record.offset < state.next_offset:
+            continue
+        _Envelope(state, record, book, max_future_s, outputs).apply()
+        state.next_offset = record.offset + 1
+    state.usage.roll_up()
+    return state, outputs
+
+
+class _Envelope:
+    """One record on its way through; holds what its lines share."""
+
+    def __init__(
+        self, state: MeterState, record: SourceRecord, book: PriceBook, max_future_s: float, outputs: MeterOutputs
+    ) -> None:
+        self.state = state
+        self.record = record
+        self.book = book
+        self.outputs = outputs
+        self.latest_s = record.appended_ms / 1_000 + max_future_s
+        self.rows: list[bytes] = []
+        self.requests: list[bytes] = []
+        self.dead: list[bytes] = []
+
+    def apply(self) -> None:
+        record, totals = self.record, self.state.totals
+        try:
+            envelope = Envelope.from_record(record.headers, record.value)
+        except InvalidEvent as error:
+            _count(totals, "bad_envelopes")
+            self._dead_letter(record.value, error.reason, producer="", seq=None)
+            self._send()
+            return
+        _count(totals, "envelopes")
+        seen = self._seen(envelope)
+        try:
+            lines = envelope.lines()
+        except InvalidEvent as error:
+            # The numbers it claims are used up; what it held is one dead letter to look at.
+            if envelope.seq + envelope.count > seen.next_seq:
+                _count(totals, "bad_envelopes")
+                self._dead_letter(record.value, error.reason, producer=envelope.producer, seq=envelope.seq)
+                seen.next_seq = envelope.seq + envelope.count
+                self._send()
+            return
+        known = min(max(seen.next_seq - envelope.seq, 0), len(lines))
+        _count(totals, "events", len(lines))
+        _count(totals, "duplicates", known)
+        if known == len(lines):
+            return
+        if envelope.seq > seen.next_seq:
+            _count(totals, "lost", envelope.seq - seen.next_seq)
+        self._prepare_tail(envelope)
+        self.producer = envelope.producer
+        for seq, line in enumerate(lines[known:], envelope.seq + known):
+            try:
+                self._event(line, seq)
+            except InvalidEvent as error:
+                _count(totals, "dead_letters")
+                self._dead_letter(line, error.reason, producer=envelope.producer, seq=seq)
+        seen.next_seq = envelope.seq + len(lines)
+        self.outputs.events += len(lines) - known
+        self._send()
+
+    def _seen(self, envelope: Envelope) -> Seen:
+        producers = self.state.producers
+        seen = producers.get(envelope.producer)
+        if seen is None:
+            # A producer whose first numbers never came has lost nothing that we know of: a replay may start later.
+            seen = producers[envelope.producer] = Seen(0 if envelope.seq == 0 else envelope.seq, self.record.appended_ms)
+        self.state.changed_producers.add(envelope.producer)
+        seen.seen_ms = self.record.appended_ms
+        if envelope.dropped > seen.dropped:
+            _count(self.state.totals, "dropped", envelope.dropped - seen.dropped)
+            seen.dropped = envelope.dropped
+        return seen
+
+    def _prepare_tail(self, envelope: Envelope) -> None:
+        """What all rows of this envelope end in."""
+        self.tail = (
+            b","
+            + orjson.dumps(
+                {
+                    "producer": envelope.producer,
+                    "ingested_at": _iso(self.record.appended_ms),
+                    "source_partition": self.state.partition,
+                    "source_offset": self.record.offset,
+                }
+            )[1:]
+        )
+        self.book_version = orjson.dumps(self.book.version)
+
+    def _event(self, line: bytes, seq: int) -> None:
+        event = decode_event(line)
+        totals = self.state.totals
+        if isinstance(event, HotRejected):
+            _count(totals, "rejected")
+            self.dead.append(_rejected_row(event, self.producer, seq, self.state.partition, self.record.offset))
+            return
+        started_s = event.started_at.timestamp()
+        if started_s > self.latest_s:
+            raise InvalidEvent("started_at is too far ahead of the log's clock; check the producer's clock - at `$.started_at`")
+        if started_s < EARLIEST_S:
+            raise InvalidEvent("started_at is before 2015; check the producer's clock - at `$.started_at`")
+        if isinstance(event, HotRequest):
+            self.requests.append(b'%b,"seq":%d%b' % (msgspec.json.encode(event)[:-1], seq, self.tail))
+            _count(totals, "requests")
+            return
+        if event.usage is not None:
+            event = _normalised(event)
+        cost_nano_usd, status = self._price(event)
+        self.state.usage.add(event, started_s, cost_nano_usd)
+        # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
+        self.rows.append(
+            b'%b,"cost_nano_usd":%b,"price_status":"%b","price_book":%b,"seq":%d%b'
+            % (
+                msgspec.json.encode(event)[:-1],
+                b"null" if cost_nano_usd is None else b"%d" % cost_nano_usd,
+                status.encode(),
+                self.book_version,
+                seq,
+                self.tail,
+            )
+        )
+        _count(totals, "responses")
+
+    def _price(self, event: ResponseEvent) -> tuple[int | None, str]:
+        price = self.book.price(
+            event.tenant,
+            event.provider_name,
+            event.response_model,
+            event.request_model,
+            event.service_tier,
+            event.started_at,
+            *_tokens(event),
+            event.cache_hit,
+        )
+        return price.cost_nano_usd, price.status
+
+    def _dead_letter(self, value: bytes, reason: str, producer: str, seq: int | None) -> None:
+        self.dead.append(
+            orjson.dumps(
+                {
+                    "at": _iso(self.record.appended_ms),
+                    "stage": "meter",
+                    "source": "log",
+                    "line": None,
+                    "size_bytes": len(value),
+                    "sha256": hashlib.sha256(value).hexdigest(),
+                    "reason": reason,
+                    "producer": producer,
+                    "seq": seq,
+                    "source_partition": self.state.partition,
+                    "source_offset": self.record.offset,
+                }
+            )
+        )
+
+    def _send(self) -> None:
+        headers = {"schema": "rows/1", "source_partition": str(self.state.partition), "source_offset": str(self.record.offset)}
+        for rows, out in (
+            (self.rows, self.outputs.metered),
+            (self.requests, self.outputs.requests),
+            (self.dead, self.outputs.dead_letters),
+        ):
+            if rows:
+                out.append(({**headers, "count": str(len(rows))}, b"\n".join(rows)))
+
+
+def _normalised(event: ResponseEvent) -> ResponseEvent:
+    """The event with token fields in place of the provider's raw usage object. Raises `InvalidEvent`."""
+    try:
+        tokens = normalise_usage(event.usage or {}, event.provider_name)
+        if max(tokens.values(), default=0) > MAX_TOKENS:
+            raise ValueError(f"usage holds a count above {MAX_TOKENS}")
+        normalised: ResponseEvent = msgspec.structs.replace(event, usage=None, **tokens)  # type: ignore[type-var]  # a hot struct
+        check_response(normalised)
+    except ValueError as error:
+        raise InvalidEvent(f"{error} - at `$.usage`"[:256]) from None
+    return normalised
+
+
+def _rejected_row(event: RejectedEvent, producer: str, seq: int, partition: int, offset: int) -> bytes:
+    return orjson.dumps(
+        {
+            "at": event.rejected_at,
+            "stage": "edge",
+            "source": event.source,
+            "line": event.line,
+            "size_bytes": event.size_bytes,
+            "sha256": event.sha256,
+            "reason": event.reason,
+            "producer": producer,
+            "seq": seq,
+            "source_partition": partition,
+            "source_offset": offset,
+        }
+    )
+
+
+def _count(totals: dict[str, int], name: str, by: int = 1) -> None:
+    if by:
+        totals[name] = totals.get(name, 0) + by
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds")
