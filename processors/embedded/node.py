@@ -123,8 +123,6 @@ def today(pipeline: Pipeline) -> dict[str, Any]:
     models: list[dict[str, Any]] = [
         {"model": model, **dict(zip(COUNTERS, usage.counts, strict=True))} for model, usage in sums.items()
     ]
-        {"model": model, **dict(zip(COUNTERS, usage.counts, strict=True))} for model, usage in sums.items()
-    ]
     for row in models:
         row["tokens"] = int(row["input_tokens"]) + int(row["output_tokens"])
     models.sort(key=lambda row: -int(row["cost_nano_usd"]))
