@@ -29,8 +29,6 @@ from ..meter import PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
 
 GROUP: Final = "meter"
-# Bounds the memory of one flush and how much a crash has to do again; some 10,000 events.
-_FLUSH_BYTES: Final = 8 << 20
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS meter_state (
@@ -73,7 +71,7 @@ class MeterEngine:
 
     def _flush(self, partition: int) -> int:
         state = self.states[partition]
-        records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=_FLUSH_BYTES)
+        records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
         self._at("1 read")
         if not records:
             return 0

@@ -55,7 +55,7 @@ def events() -> list[dict[str, Any]]:
             "tenant": f"tenant-{number % 3}",
             "team": "triage" if number % 2 else None,
             "provider_name": "openai",
-            "request_model": MODELS[number % len(MODELS)],
+            "request_model": MODELS[number // 3 % len(MODELS)],
             "latency_s": 0.25 * (number % 7),
         }
         if number % 11:
@@ -128,7 +128,7 @@ def rollups(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def settings() -> Settings:
-    return Settings.read(fsync="normal", sink_batch_rows=25, sink_linger_s=0.0)
+    return Settings.read(fsync="normal", flush_bytes=3_000, sink_batch_rows=8, sink_linger_s=0.0)
 
 
 def run(data_dir: Path, at: Callable[[str], None]) -> bool:
