@@ -225,7 +225,7 @@ def _check_usage(value: Any, depth: int) -> None:
     elif isinstance(value, str):
         if not _CODE.match(value):
             raise ValueError("usage may hold numbers and short codes only, no text")
-    elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+    elif isinstance(value, int | float) and not -(2**63) <= value < 2**63:  # NaN is not in between either
         raise ValueError("usage holds a number out of range")
 
 

@@ -10,6 +10,7 @@ judged by the public schema itself.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from datetime import datetime
@@ -19,8 +20,15 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from .call import EVENT_ADAPTER, PRINTABLE, RejectedEvent, RequestEvent, ResponseEvent, check_response
+from .call import EVENT_ADAPTER, PRINTABLE, RejectedEvent, RequestEvent, ResponseEvent, RetrievedChunk, check_response
 from .errors import InvalidEvent
+
+_SCALAR: Final = int | float | str | bool | None
+# What `Any` is in a provider's usage object. One level deeper than `check_response` lets pass, and no deeper: pydantic's
+# parser gives up at 200 levels, and would do so even for a key that is given again.
+_JSON: Any = _SCALAR
+for _ in range(5):
+    _JSON = Union[_SCALAR, list[_JSON], dict[str, _JSON]]  # noqa: UP007 — built at run time
 
 _CONSTRAINTS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
 
@@ -44,6 +52,8 @@ def _hot_type(annotation: Any, metadata: tuple[Any, ...] = ()) -> Any:
     if origin in (Union, types.UnionType):
         inner = [_hot_type(arg, metadata if arg is not type(None) else ()) for arg in args]
         return Union[tuple(inner)]  # noqa: UP007 — built at run time
+    if annotation is Any:
+        return _JSON
     if annotation is datetime:
         return Annotated[datetime, msgspec.Meta(tz=True)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -90,6 +100,9 @@ else:
     HotRejected = derive(RejectedEvent)
 
 _decoder: Final = msgspec.json.Decoder(HotRequest | HotResponse | HotRejected)
+_FIELDS: Final = frozenset(
+    name for model in (RequestEvent, ResponseEvent, RejectedEvent, RetrievedChunk) for name in model.model_fields
+)
 
 
 def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent:
@@ -97,9 +110,11 @@ def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent:
     try:
         event = _decoder.decode(line)
     except msgspec.ValidationError as error:
-        raise InvalidEvent(_without_values(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidEvent(f"not valid JSON: {error}"[:256]) from None
+        return _second_opinion(line, _without_values(str(error)))
+    except UnicodeDecodeError:
+        return _second_opinion(line, "not valid JSON: it is not UTF-8")
+    except msgspec.DecodeError as error:
+        return _second_opinion(line, f"not valid JSON: {error}"[:256])
     except RecursionError:
         raise InvalidEvent("nested too deeply") from None
     if b"\\" in line or b"\x7f" in line:
@@ -110,19 +125,31 @@ def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent:
     return event  # type: ignore[no-any-return]  # the decoder's union is built at run time
 
 
+def _second_opinion(line: bytes, reason: str) -> RequestEvent | ResponseEvent | RejectedEvent:
+    """What the public schema makes of a line that msgspec refused for `reason`.
+
+    Of a key given twice the last counts, there as here; but msgspec also judges the ones before it.
+    """
+    try:
+        event = EVENT_ADAPTER.validate_json(line)
+    except ValidationError:
+        raise InvalidEvent(reason) from None
+    return msgspec.convert(event.model_dump(), HotRequest | HotResponse | HotRejected)
+
+
 def _without_values(message: str) -> str:
-    """msgspec's reason without anything the sender wrote: an unknown field, tag or value may hold text."""
-    _, found, path = message.rpartition(" - at `")
-    at = f" - at `{path}" if found else ""
+    """msgspec's reason without anything the sender wrote: an unknown field, tag or value may hold text, even a false path."""
+    found = re.search(r" - at `\$\.(\w+)(?:\[[^`]*\])?`\Z", message)
+    at = f" - at `$.{found[1]}`" if found and found[1] in _FIELDS else ""
     if message.startswith("Object contains unknown field"):
-        return f"unknown field; a metering event takes the schema's fields only, and free text never{at}"[:256]
+        return f"unknown field; a metering event takes the schema's fields only, and free text never{at}"
     if message.startswith("Invalid "):
-        return f"not one of the allowed values{at}"[:256]
+        return f"not one of the allowed values{at}"
     return message[:256]
 
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    # The location's last parts may be the sender's own keys (labels); only schema field names are repeated.
-    known = [str(part) for part in first["loc"][:2] if str(part).isidentifier()]
-    return f"{first['msg']} - at `$.{'.'.join(known[1:] or known)}`"[:256]
+    at = "".join(f" - at `$.{part}`" for part in first["loc"][1:2] if part in _FIELDS)
+    # Only a tag's message repeats what the sender wrote.
+    return f"not one of the allowed values{at}" if first["type"] == "union_tag_invalid" else f"{first['msg']}{at}"[:256]
