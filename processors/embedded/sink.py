@@ -106,13 +106,13 @@ class Sink:
         if not (found.full or drain or self._clock() - waiting_since >= self._settings.sink_linger_s):
             return 0
         self._at("1 cut")
-        promise = Batch(topic.name, partition, records[0].offset, records[-1].offset)
+        promise = found.batch
         with self.log.transaction():
             self.log.db.execute(
                 "INSERT INTO sink_promises VALUES (?, ?, ?, ?)", (topic.name, partition, promise.first, promise.last)
             )
         self._at("2 promise")
-        return self._insert(promise, table, records)
+        return self._insert(promise, table, [record for record in records if record.offset <= promise.last])
 
     def _standing(self, topic: Topic, partition: int) -> Batch | None:
         row = self.log.db.execute(

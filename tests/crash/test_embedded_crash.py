@@ -74,10 +74,10 @@ def append_all(data_dir: Path) -> None:
         own = [*lines[producer::3], b'{"event": "response", "patient": "Rosa Martinez"}'] if producer == 0 else lines[producer::3]
         sent = 0
         for size in (1, 4, 9, 2, 30):
-            envelope = Envelope.of(f"producer-{producer}", sent, own[sent : sent + size])
+            envelope = Envelope.of(f"producer-{producer}{producer}", sent, own[sent : sent + size])
             log.append([envelope, envelope])  # the first acknowledgement was lost, so it was sent again
             overlap = max(0, sent - 2)
-            log.append([Envelope.of(f"producer-{producer}", overlap, own[overlap : sent + size])])
+            log.append([Envelope.of(f"producer-{producer}{producer}", overlap, own[overlap : sent + size])])
             sent += size
     log.close()
 
