@@ -1,0 +1,1 @@
+"""A real one-node Kafka from Maven artifacts, for benches and integration tests on machines without containers."""
