@@ -128,7 +128,8 @@ def open_log(path: str | Path) -> Iterator[BinaryIO]:
 
 def _decompressed(raw: io.BufferedReader[Any]) -> BinaryIO:
     if raw.peek(2)[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), _CHUNK_BYTES)
+        # Read as it is: a large buffer around it would lose, with the end of a damaged file, what came before.
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
     return raw
 
 
