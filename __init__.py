@@ -1,1 +1,47 @@
-"""Tidegate."""
+"""Tidegate: what every LLM call costs, how it does, and a gate for whoever overspends.
+
+What a service writes:
+
+    import tidegate
+
+    tide = tidegate.connect()  # TIDEGATE_URL: an http node or a data folder
+    with tide.call(model="claude-sonnet-4-5", tenant="harbor-health", prompt="triage@2.1") as call:
+        call.answer(client.messages.create(model=call.model, ...))
+
+Importing this loads the producer helper alone; node, store and command line are apart.
+"""
+
+# Absolute on purpose: the repository's root is this package, and a relative import would work from inside it only.
+from tidegate.producers.connect import connect
+from tidegate.producers.emitter import Emitter
+from tidegate.producers.observe import CallScope
+from tidegate.producers.stats import EmitterStats
+from tidegate.schemas.call import RequestEvent, ResponseEvent
+from tidegate.schemas.errors import (
+    Backpressure,
+    EnvelopeRefused,
+    InvalidEvent,
+    LogUnavailable,
+    StoreUnavailable,
+    TidegateError,
+    UsageError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backpressure",
+    "CallScope",
+    "Emitter",
+    "EmitterStats",
+    "EnvelopeRefused",
+    "InvalidEvent",
+    "LogUnavailable",
+    "RequestEvent",
+    "ResponseEvent",
+    "StoreUnavailable",
+    "TidegateError",
+    "UsageError",
+    "__version__",
+    "connect",
+]
