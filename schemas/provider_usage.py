@@ -341,7 +341,7 @@ def _body(response: object, depth: int = 0) -> object:
 
 
 def _provider_of(body: object) -> str | None:
-    if _get(body, "usageMetadata", "usage_metadata", "modelVersion", "model_version") is not None:
+    if _shape_of(_get(body, "usageMetadata", "usage_metadata"), None) is _gemini:
         return "gcp.gemini"
     if _get(body, "stopReason", "ResponseMetadata") is not None:
         return "aws.bedrock"
