@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 import threading
@@ -118,7 +119,7 @@ def _traffic(settings: Settings, rate: float, stopping: threading.Event) -> None
     from tidegate.producers.simulate import simulate
 
     with connect(str(settings.data_dir), service="simulated-clinic") as emitter:
-        simulate(emitter, rate_per_s=rate, duration_s=None, seed=None, stop=stopping.is_set)
+        simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set)
 
 
 @app.command()
@@ -257,9 +258,12 @@ def simulate(
     stopping = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopping.set())
-    with connect(to or str(settings.data_dir), service="simulated-clinic") as emitter:
-        with err.status(f"simulating {rate:g} calls a second; Ctrl-C stops"):
-            run(emitter, rate_per_s=rate, duration_s=duration, seed=seed, stop=stopping.is_set)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    with (
+        connect(to or str(settings.data_dir), service="simulated-clinic") as emitter,
+        err.status(f"simulating {rate:g} calls a second; Ctrl-C stops"),
+    ):
+        run(emitter, rate_per_s=rate, duration_s=duration, seed=seed, stop=stopping.is_set)
     stats = emitter.stats()
     out.print(
         f"{stats.emitted:,} events emitted, {stats.appended:,} in the log, {stats.dropped.total():,} dropped", highlight=False

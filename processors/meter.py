@@ -232,7 +232,7 @@ class _Envelope:
             event.service_tier,
             event.started_at,
             *_tokens(event),
-            event.cache_hit,
+            cache_hit=event.cache_hit,
         )
         return price.cost_nano_usd, price.status
 

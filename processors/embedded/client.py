@@ -15,12 +15,10 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS
-from .engine import GROUP as METER_GROUP
+from ..topology import METER, SINK
 from .folder import FolderLock, RunningNode, own_or_find
 from .node import status_of
 from .pipeline import Pipeline
-from .sink import GROUP as SINK_GROUP
-from .sink import TABLES
 
 # A little above the node's own bound on a query, so that it is the node that says what was wrong.
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=130)
@@ -92,7 +90,7 @@ class NodeFolder:
     def settle(self, progress: Callable[[int, int], None]) -> None:
         with SqliteLog(self._data_dir) as log:
             while True:
-                meter, sink = log.lag(METER_GROUP, [CALLS.name]), log.lag(SINK_GROUP, [topic.name for topic, _ in TABLES])
+                meter, sink = log.lag(METER.name, [CALLS.name]), log.lag(SINK.name, [topic.name for topic in SINK.reads])
                 progress(meter, sink)
                 if not meter and not sink:
                     return

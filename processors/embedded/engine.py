@@ -27,8 +27,7 @@ from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..meter import PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
-
-GROUP: Final = "meter"
+from ..topology import METER
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS meter_state (
@@ -125,7 +124,7 @@ class MeterEngine:
             " watermark_s = excluded.watermark_s, too_old = excluded.too_old, totals = excluded.totals",
             (partition, state.next_offset, state.usage.watermark_s, state.usage.too_old, orjson.dumps(state.totals).decode()),
         )
-        self.log.commit_offset(GROUP, CALLS.name, partition, state.next_offset)
+        self.log.commit_offset(METER.name, CALLS.name, partition, state.next_offset)
 
     def _load(self, partition: int) -> MeterState:
         db = self.log.db
@@ -187,7 +186,7 @@ class MeterEngine:
 
     def lag(self) -> int:
         """Log records not yet applied."""
-        return self.log.lag(GROUP, [CALLS.name])
+        return self.log.lag(METER.name, [CALLS.name])
 
     def close(self) -> None:
         self.log.close()

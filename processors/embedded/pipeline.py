@@ -16,12 +16,11 @@ import structlog
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, TOPICS, USAGE
+from ...schemas.topics import CALLS, TOPICS
 from ...sinks.clickhouse import Store
-from .engine import GROUP as METER_GROUP
+from ..topology import METER, SINK, readers
 from .engine import MeterEngine
-from .sink import GROUP as SINK_GROUP
-from .sink import TABLES, Sink
+from .sink import Sink
 
 log = structlog.get_logger("tidegate.pipeline")
 
@@ -85,8 +84,8 @@ class Pipeline:
         """Records that the meter, and that the sink, has not passed. From any thread."""
         with self._reading:
             return (
-                self._reader.lag(METER_GROUP, [CALLS.name]),
-                self._reader.lag(SINK_GROUP, [topic.name for topic, _ in TABLES]),
+                self._reader.lag(METER.name, [CALLS.name]),
+                self._reader.lag(SINK.name, [topic.name for topic in SINK.reads]),
             )
 
     @property
@@ -111,7 +110,7 @@ class Pipeline:
                 applied = self.meter.run_once()
                 if started - looked >= 1:
                     looked = started
-                    self.backlog_bytes = self.meter.log.waiting_bytes(METER_GROUP, CALLS.name)
+                    self.backlog_bytes = self.meter.log.waiting_bytes(METER.name, CALLS.name)
                 if started - tidied >= _TIDY_EVERY_S:
                     tidied = started
                     self._tidy()
@@ -155,12 +154,9 @@ class Pipeline:
         """Drop what every consumer has passed and retention no longer asks for."""
         now_ms = time.time_ns() // 1_000_000
         self.meter.tidy(now_ms)
-        groups = {CALLS.name: METER_GROUP, METERED.name: SINK_GROUP, REQUESTS.name: SINK_GROUP, DEAD_LETTERS.name: SINK_GROUP}
+        log = self.meter.log
         for topic in TOPICS.values():
-            for partition in range(self.meter.log.partitions):
-                below = (
-                    self.meter.log.end_offset(topic.name, partition)
-                    if topic is USAGE
-                    else self.meter.log.committed(groups[topic.name], topic.name, partition)
-                )
-                self.meter.log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)
+            for partition in range(log.partitions):
+                passed = [log.committed(step.name, topic.name, partition) for step in readers(topic)]
+                below = min(passed, default=log.end_offset(topic.name, partition))
+                log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)

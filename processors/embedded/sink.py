@@ -24,17 +24,11 @@ import orjson
 
 from ...producers.sqlite_log import Record, SqliteLog
 from ...schemas.settings import Settings
-from ...schemas.topics import DEAD_LETTERS, METERED, REQUESTS, Topic
+from ...schemas.topics import DEAD_LETTERS, Topic
 from ...sinks.batching import Batch, cut
 from ...sinks.clickhouse import RowsRefused, Store
+from ..topology import SINK, TABLES
 
-GROUP: Final = "sink"
-
-TABLES: Final[tuple[tuple[Topic, str], ...]] = (
-    (METERED, "calls"),
-    (REQUESTS, "call_requests"),
-    (DEAD_LETTERS, "dead_letters"),
-)
 # An insert is one block in memory, several times over; this is some 50,000 rows.
 _BATCH_BYTES: Final = 48 << 20
 # A read ends with the record that reaches its bound; leaving room for one keeps "full" from depending on that.
@@ -77,8 +71,8 @@ class Sink:
         Returns how many rows went in. Raises `StoreUnavailable`; calling again later loses nothing.
         """
         return sum(
-            self._partition(topic, table, partition, drain)
-            for topic, table in TABLES
+            self._partition(topic, TABLES[topic.name], partition, drain)
+            for topic in SINK.reads
             for partition in range(self.log.partitions)
         )
 
@@ -88,7 +82,7 @@ class Sink:
             return self._insert(
                 promise, table, self.log.read(topic.name, partition, promise.first, end=promise.last + 1, max_bytes=1 << 62)
             )
-        start = self.log.committed(GROUP, topic.name, partition)
+        start = self.log.committed(SINK.name, topic.name, partition)
         if self.log.end_offset(topic.name, partition) <= start:
             self._waiting_since.pop((topic.name, partition), None)
             return 0
@@ -134,7 +128,7 @@ class Sink:
         with self.log.transaction():
             if refused:
                 self.log.append(DEAD_LETTERS.name, promise.partition, [_dead_letters(promise, refused)])
-            self.log.commit_offset(GROUP, promise.topic, promise.partition, promise.last + 1)
+            self.log.commit_offset(SINK.name, promise.topic, promise.partition, promise.last + 1)
             self.log.db.execute(
                 "DELETE FROM sink_promises WHERE topic = ? AND partition = ?", (promise.topic, promise.partition)
             )
@@ -158,7 +152,7 @@ class Sink:
 
     def lag(self) -> int:
         """Log records not yet in the store."""
-        return self.log.lag(GROUP, [topic.name for topic, _ in TABLES])
+        return self.log.lag(SINK.name, [topic.name for topic in SINK.reads])
 
     def close(self) -> None:
         self.log.close()

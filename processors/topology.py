@@ -1,0 +1,37 @@
+"""What the steps are and what flows between them, once; both engines read it here.
+
+    calls ──► meter ──► metered ──────► sink ──► ClickHouse
+                 ├────► requests ─────► sink
+                 ├────► dead_letters ─► sink
+                 └────► usage (compacted: the counters of every scope)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the pipeline; its name is its consumer group."""
+
+    name: str
+    reads: tuple[Topic, ...]
+    writes: tuple[Topic, ...] = ()
+
+
+METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, DEAD_LETTERS, USAGE))
+SINK: Final = Step("sink", (METERED, REQUESTS, DEAD_LETTERS))
+
+STEPS: Final = (METER, SINK)
+
+# Which table of the store takes which topic.
+TABLES: Final = {METERED.name: "calls", REQUESTS.name: "call_requests", DEAD_LETTERS.name: "dead_letters"}
+
+
+def readers(topic: Topic) -> tuple[Step, ...]:
+    """The steps that must have passed a record before it may go."""
+    return tuple(step for step in STEPS if topic in step.reads)
