@@ -227,7 +227,7 @@ def test_cached_audio_that_may_or_may_not_be_there_is_unknown_usage() -> None:
     ],
 )
 def test_parts_beyond_their_whole_are_invalid(counts: dict[str, int]) -> None:
-    stated = {"input_tokens": 100, "output_tokens": 10, **counts}
+    stated: dict[str, Any] = {"input_tokens": 100, "output_tokens": 10, **counts}
 
     assert BOOK.price(None, "openai", None, "gpt-realtime", None, NOW, **stated) == Price(None, "invalid_usage")
 
