@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from .errors import UsageError
 
@@ -128,5 +134,11 @@ class Settings(BaseSettings):
                 for problem in error.errors(include_input=False, include_url=False)
             )
             raise UsageError(f"settings: {problems} (set TIDEGATE_<NAME> or correct tidegate.toml)") from None
-        except tomllib.TOMLDecodeError as error:
+        except SettingsError as error:  # a variable that should hold JSON does not; the message names the field, not the value
+            raise UsageError(f'settings: {error}; set TIDEGATE_<NAME> to JSON, such as [["tenant"]]') from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"settings: {named or 'tidegate.toml'} is not valid TOML: {error}") from None
+        except OSError as error:
+            raise UsageError(
+                f"settings: {named or 'tidegate.toml'} cannot be read ({error.strerror}); mend or unset it"
+            ) from None
