@@ -10,7 +10,7 @@ more (it is still in the ledger); `too_old` says how often that was so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
@@ -50,21 +50,29 @@ _FIRST_TOKEN: Final = COUNTERS.index("input_tokens")
 _REQUESTS, _ERRORS, _CACHE_HITS, _COST, _UNPRICED, _UNKNOWN = range(_FIRST_TOKEN)
 
 
-@dataclass(slots=True)
+# (number of the bucket since 1970, values of the scope's fields) to what was counted there
+Sums = dict[tuple[int, tuple[Any, ...]], Usage]
+Pick = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+
 class ScopeSets:
-    """The scope sets in force, with what is needed to read them off an event."""
+    """The scope sets in force, and the shortest way to add each up.
 
-    sets: tuple[tuple[str, ...], ...]
-    fields: tuple[str, ...] = field(init=False)
-    read: Callable[[Any], tuple[Any, ...]] = field(init=False)
-    pick: list[tuple[tuple[str, ...], Callable[[tuple[Any, ...]], tuple[Any, ...]]]] = field(init=False)
+    A set is summed from the smallest set that has all its fields, or from the finest keys where there is none: tenants
+    from teams, and all from tenants.
+    """
 
-    def __post_init__(self) -> None:
-        self.fields = tuple(dict.fromkeys(name for fields in self.sets for name in fields))
-        plain = tuple(name for name in self.fields if name != "model")
+    def __init__(self, sets: Sequence[tuple[str, ...]]) -> None:
+        plain = tuple(dict.fromkeys(name for fields in sets for name in fields if name != "model"))
         self.fields = ("model", *plain)
-        self.read = _tuple_getter(attrgetter, plain)
-        self.pick = [(fields, _tuple_getter(itemgetter, [self.fields.index(name) for name in fields])) for fields in self.sets]
+        self.read: Callable[[Any], tuple[Any, ...]] = _tuple_getter(attrgetter, plain)
+        # (fields, the set it is summed from or None for the finest keys, how to pick its values from that one's)
+        self.plan: list[tuple[tuple[str, ...], tuple[str, ...] | None, Pick]] = []
+        for fields in sorted(sets, key=len, reverse=True):
+            wider = [done for done, _, _ in self.plan if set(fields) < set(done)]
+            source = min(wider, key=len, default=None)
+            names = self.fields if source is None else source
+            self.plan.append((fields, source, _tuple_getter(itemgetter, [names.index(name) for name in fields])))
 
 
 def _tuple_getter(kind: Any, names: Iterable[Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -127,20 +135,21 @@ class UsageState:
         if not fine:
             return
         self.watermark_s = max(self.watermark_s, max(key[0] for key in fine) * 60)
-        for fields, pick in self.scope_sets.pick:
-            by_minute: dict[tuple[int, tuple[Any, ...]], Usage] = {}
-            for key, usage in fine.items():
-                _merge_into(by_minute, (key[0], pick(key[1:])), usage)
-            by_hour: dict[tuple[int, tuple[Any, ...]], Usage] = {}
+        minutes: dict[tuple[str, ...] | None, Sums] = {None: {(key[0], key[1:]): usage for key, usage in fine.items()}}
+        for fields, source, pick in self.scope_sets.plan:
+            by_minute: Sums = {}
+            for (minute, values), usage in minutes[source].items():
+                _merge_into(by_minute, (minute, pick(values)), usage)
+            minutes[fields] = by_minute
+            by_hour: Sums = {}
             for (minute, values), usage in by_minute.items():
                 _merge_into(by_hour, (minute // 60, values), usage)
-                self._apply(UsageKey(fields, values, "minute", minute * 60), usage)
-            by_day: dict[tuple[int, tuple[Any, ...]], Usage] = {}
+            by_day: Sums = {}
             for (hour, values), usage in by_hour.items():
                 _merge_into(by_day, (hour // 24, values), usage)
-                self._apply(UsageKey(fields, values, "hour", hour * 3_600), usage)
-            for (day, values), usage in by_day.items():
-                self._apply(UsageKey(fields, values, "day", day * 86_400), usage)
+            for (bucket, length_s), sums in zip(BUCKET_S.items(), (by_minute, by_hour, by_day), strict=True):
+                for (number, values), usage in sums.items():
+                    self._apply(UsageKey(fields, values, bucket, number * length_s), usage)
 
     def _apply(self, key: UsageKey, delta: Usage) -> None:
         bucket = self.live.get(key)
@@ -151,7 +160,11 @@ class UsageState:
                 return
             if age_s > LIVE_S[key.bucket]:
                 bucket = self.load(key)
-            self.live[key] = bucket = bucket or Usage()
+            if bucket is None:
+                self.live[key] = delta.copy()
+                self.changed.add(key)
+                return
+            self.live[key] = bucket
         bucket.merge(delta)
         self.changed.add(key)
 
@@ -163,8 +176,9 @@ class UsageState:
             del self.live[key]
 
 
-def _merge_into(sums: dict[Any, Usage], key: Any, usage: Usage) -> None:
+def _merge_into(sums: Sums, key: tuple[int, tuple[Any, ...]], usage: Usage) -> None:
     total = sums.get(key)
     if total is None:
-        total = sums[key] = Usage()
-    total.merge(usage)
+        sums[key] = usage.copy()
+    else:
+        total.merge(usage)

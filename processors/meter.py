@@ -231,8 +231,7 @@ class _Envelope:
             event.request_model,
             event.service_tier,
             event.started_at,
-            *_tokens(event),
-            cache_hit=event.cache_hit,
+            *(*_tokens(event), event.cache_hit),
         )
         return price.cost_nano_usd, price.status
 

@@ -1,9 +1,9 @@
 """What the steps are and what flows between them, once; both engines read it here.
 
-    calls ──► meter ──► metered ──────► sink ──► ClickHouse
-                 ├────► requests ─────► sink
-                 ├────► dead_letters ─► sink
-                 └────► usage (compacted: the counters of every scope)
+calls ──► meter ──► metered ──────► sink ──► ClickHouse
+             ├────► requests ─────► sink
+             ├────► dead_letters ─► sink
+             └────► usage (compacted: the counters of every scope)
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ whose tokens or price are unknown are in `unknown_tokens` and `unpriced`.
 
 from __future__ import annotations
 
+from operator import add
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -72,10 +73,20 @@ class Usage:
 
     def merge(self, other: Usage) -> None:
         """Add the other's counters to these."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        _add(self.errors, other.errors)
-        _add(self.latency, other.latency)
-        _add(self.ttft, other.ttft)
+        self.counts = list(map(add, self.counts, other.counts))
+        if other.errors:
+            _add(self.errors, other.errors)
+        if other.latency:
+            _add(self.latency, other.latency)
+        if other.ttft:
+            _add(self.ttft, other.ttft)
+
+    def copy(self) -> Usage:
+        """The same counters, apart."""
+        copied = Usage.__new__(Usage)
+        copied.counts = self.counts[:]
+        copied.errors, copied.latency, copied.ttft = self.errors.copy(), self.latency.copy(), self.ttft.copy()
+        return copied
 
     def dump(self) -> bytes:
         """The state as stored beside its key; compact, read back by `load`."""
