@@ -159,7 +159,8 @@ class Emitter(Observer):
             elif isinstance(event, msgspec.Struct):
                 line = msgspec.json.encode(event)
             elif isinstance(event, BaseModel):
-                line = event.model_dump_json(exclude_none=True).encode()
+                # Not model_dump_json: pydantic warns at its own text for a field with a PlainValidator (`started_at`).
+                line = orjson.dumps(event.model_dump(exclude_none=True))
             else:
                 line = orjson.dumps(dict(event))
             return self._put(line)
