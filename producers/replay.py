@@ -31,6 +31,8 @@ from .log_lines import MAX_LINE_BYTES, oversize_reason, read_line
 STDIN: Final = "-"
 # Often enough for a progress bar that moves, rarely enough not to be felt.
 _PROGRESS_LINES: Final = 1_000
+# No sleep is more precise than this; a shorter wait is none.
+_PACE_S: Final = 50e-6
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -262,7 +264,7 @@ class _Replay:
             return
         due = self._clock_start + (started - self._recorded_start).total_seconds() / speed
         # In slices, so that a stop during a night without traffic is heard within a second.
-        while (wait := due - self.clock()) > 0 and not self.stop():
+        while (wait := due - self.clock()) > _PACE_S and not self.stop():
             self.sleep(min(wait, 1.0))
 
 

@@ -278,12 +278,13 @@ def reads_or_refuses_safely(line: bytes) -> None:
         assert reason.isprintable()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_junk_is_refused_and_nothing_else_happens(line: bytes) -> None:
     reads_or_refuses_safely(line)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)  # a busy machine is no failure
 @given(damaged_lines())
 def test_a_damaged_line_is_an_event_the_meter_accepts_or_a_safe_refusal(line: bytes) -> None:
     reads_or_refuses_safely(line)
