@@ -25,9 +25,13 @@ CALLS: Final = Topic("tidegate.calls", 3 * _DAY_S)
 # Priced rows are derived; they stay until the sink has them, and an hour more to look at when something is odd.
 METERED: Final = Topic("tidegate.metered", 3_600)
 REQUESTS: Final = Topic("tidegate.requests", 3_600)
-# Absolute counters: the last record of a key says all.
-USAGE: Final = Topic("tidegate.usage", 3_600, compacted=True)
+# Absolute counters of what policies watch: the meter's state holds them all, so an hour is for looking only.
+USAGE: Final = Topic("tidegate.usage", 3_600)
+# What policies say now, and to whom: the last record of each key is the word in force.
+SIGNALS: Final = Topic("tidegate.signals", 86_400, compacted=True)
+GATES: Final = Topic("tidegate.gates", 60, compacted=True)
+ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
 
-TOPICS: Final = {topic.name: topic for topic in (CALLS, METERED, REQUESTS, USAGE, DEAD_LETTERS)}
+TOPICS: Final = {topic.name: topic for topic in (CALLS, METERED, REQUESTS, USAGE, SIGNALS, GATES, ALERTS, DEAD_LETTERS)}

@@ -1,0 +1,112 @@
+"""Signals: what a policy says about a scope now. Compacted by key, so a gate that starts late still hears the last word.
+
+Three kinds of record share the topic, told apart by the key's first part:
+
+    signal|<policy>|<values>   one Signal
+    policies                   the PolicySet in force, for gates: limits of scopes nobody has spoken of yet
+    gates                      the live gates, by id: a lease is a share among these
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+import orjson
+
+from .policy import State
+
+SCHEMA: Final = "signals/1"
+POLICIES_KEY: Final = b"policies"
+GATES_KEY: Final = b"gates"
+
+
+class Contributor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who spent it: a value below the scope (or the scope itself), and its part of the measure."""
+
+    scope: dict[str, str | None]
+    spend: float
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A policy's word on one scope. Spend, reserved, limit and remaining are in the measure's counted unit (money:
+    nano-dollars; rates: 0 to 1; latencies: seconds). Times are seconds since 1970."""
+
+    policy: str
+    policy_version: str
+    scope: dict[str, str | None]
+    state: State
+    measure: str
+    spend: float
+    reserved: float = 0
+    limit: float | None = None
+    remaining: float | None = None
+    lease_share: float = 0.5
+    model: str | None = None
+    per_minute: float | None = None
+    probe_every_s: float | None = None
+    window_start: float
+    window_end: float
+    resets_at: float | None = None
+    burn_per_s: float | None = None
+    exhausted_at: float | None = None
+    reason: str
+    contributors: list[Contributor] = []
+    sequence: int
+    at: float
+    # Source offset up to which each partition of `calls` is counted in; -1: nothing yet.
+    applied: list[int] = []
+    gates: int = 1
+    stale: Literal["open", "closed"] = "open"
+    stale_after_s: float = 30
+    owner: str | None = None
+    runbook: str | None = None
+
+    def key(self) -> bytes:
+        return signal_key(self.policy, tuple(self.scope.values()))
+
+
+def signal_key(policy: str, values: tuple[str | None, ...]) -> bytes:
+    """The compaction key of a policy's signal on a scope."""
+    return b"signal|" + policy.encode() + b"|" + orjson.dumps(values)
+
+
+class Gates(msgspec.Struct, frozen=True):
+    """The live gates at a time, by id."""
+
+    ids: list[str]
+    at: float
+
+
+class Alert(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Something a person must know. `key` names the incident; the notifier deduplicates by it."""
+
+    key: str
+    kind: str
+    severity: Literal["info", "warning", "critical"]
+    title: str
+    at: float
+    policy: str | None = None
+    scope: dict[str, str | None] = {}
+    state: State | None = None
+    previous_state: State | None = None
+    spend: float | None = None
+    limit: float | None = None
+    resets_at: float | None = None
+    exhausted_at: float | None = None
+    contributors: list[Contributor] = []
+    owner: str | None = None
+    runbook: str | None = None
+    details: dict[str, Any] = {}
+
+
+_signal: Final = msgspec.json.Decoder(Signal)
+_gates: Final = msgspec.json.Decoder(Gates)
+
+
+def decode_signal(value: bytes) -> Signal:
+    return _signal.decode(value)
+
+
+def decode_gates(value: bytes) -> Gates:
+    return _gates.decode(value)
