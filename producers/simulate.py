@@ -16,9 +16,9 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 # The draws that every event needs come from tables of this size: a table look-up costs a tenth of a draw.
 _TABLE: Final = 4_096
@@ -60,7 +60,7 @@ _MODELS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a key of dicts on every draw: hashed by identity, not by 18 fields
 class _Workload:
     """What one team does with one prompt; `night` is its share of daytime traffic between 19 and 7 o'clock UTC."""
 
@@ -240,7 +240,7 @@ class _Clinics:
         self.worse_chunks = {w: [self._retrieved(w, 0.12) for _ in range(256)] for w in _WORKLOADS if w.chunks}
         self.templates = {w: [self._template(w, number) for number in range(w.users)] for w in _WORKLOADS}
         self.outage: tuple[float, float, str] = (FIRST_OUTAGE_S, FIRST_OUTAGE_S + 40.0, "anthropic")
-        self._second, self._second_text = -1, ""
+        self._seconds: dict[int, str] = {}
 
     def _retrieved(self, workload: _Workload, worse: float) -> list[dict[str, Any]]:
         scores = sorted((min(0.99, max(0.05, self.rng.gauss(0.74 - worse, 0.1))) for _ in range(workload.chunks)), reverse=True)
@@ -279,10 +279,12 @@ class _Clinics:
     def stamp(self, at_s: float) -> str:
         """RFC 3339 of a moment in seconds from the start, to the microsecond."""
         second, micros = divmod(self.start_us + round(at_s * 1e6), 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}.{micros:06}Z"
+        text = self._seconds.get(second)
+        if text is None:
+            if len(self._seconds) > 256:  # many calls start within the same minute
+                self._seconds.clear()
+            text = self._seconds[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{text}.{micros:06}Z"
 
     def down(self, at_s: float) -> str | None:
         """The provider whose outage it is, if any."""
@@ -361,8 +363,7 @@ class _Clinics:
             event["quality"] = {"user_rating": float(min(5, int(draw() * 4) + (1 if changed else 2)))}
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(NamedTuple):
     workload: _Workload
     user: int
     model: _Model
@@ -373,9 +374,9 @@ class _Attempt:
     def after(self) -> _Attempt | None:
         """What the service tries when this has failed: the same model once more, then another one, then nothing."""
         if self.number == 1:
-            return replace(self, number=2)
+            return self._replace(number=2)
         if self.number == 2 and self.model.fallback != self.model.name:
-            return replace(self, number=3, model=_MODELS[self.model.fallback], fallback_from=self.model.name)
+            return self._replace(number=3, model=_MODELS[self.model.fallback], fallback_from=self.model.name)
         return None
 
 
