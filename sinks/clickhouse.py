@@ -180,12 +180,14 @@ class Store:
         More than `max_rows` rows is an error, not a cut: half an answer looks like a whole one.
         """
         with self._readers.take(max_rows, timeout_s) as client, query_errors():
-            result = client.query(_read_only(client, sql), dict(parameters) if parameters else None)
-            return Table(
-                columns=list(result.column_names),
-                types=[kind.name for kind in result.column_types],
-                rows=[tuple(row) for row in result.result_rows],
-            )
+            text, values = _read_only(client, sql), dict(parameters) if parameters else None
+            result = client.query(text, values)
+            names, types = list(result.column_names), [kind.name for kind in result.column_types]
+            if not names and text.startswith(("SELECT", "WITH")):
+                # An answer without rows comes without a header too.
+                described = client.query(f"DESCRIBE ({text})", values).result_rows
+                names, types = [row[0] for row in described], [row[1] for row in described]
+            return Table(names, types, [tuple(row) for row in result.result_rows])
 
     def query_bytes(
         self,
