@@ -17,7 +17,7 @@ h1{font-size:1.4rem;margin:0}h1 b{color:var(--tide)}h2{font-size:1rem;color:var(
 .card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
 .card span{color:var(--dim);font-size:.85rem}.bad b{color:var(--warn)}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}a{color:var(--tide)}
+.wide{overflow-x:auto}td.none{color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}a{color:var(--tide)}
 """
 
 
@@ -36,17 +36,24 @@ def render(status: dict[str, Any]) -> str:
     shown = "".join(
         f'<div class="card {kind}"><b>{_number(value)}</b><span>{label}</span></div>' for label, value, kind in cards
     )
-    rows = "".join(
-        f"<tr><td>{escape(row['model'])}</td><td class=n>{row['requests']:,}</td><td class=n>{row['errors']:,}</td>"
-        f"<td class=n>{row['tokens']:,}</td><td class=n>{row['cost_nano_usd'] / 1e9:,.6f}</td>"
-        f"<td class=n>{row['unpriced']:,}</td></tr>"
-        for row in status["today"]["models"]
+    day = status["today"]["day"]
+    title = f"Models, {escape(day)} (UTC day of the newest call)" if day else "Models"
+    rows = (
+        "".join(
+            f"<tr><td>{escape(row['model'])}</td><td class=n>{row['requests']:,}</td><td class=n>{row['errors']:,}</td>"
+            f"<td class=n>{row['tokens']:,}</td><td class=n>{row['cost_nano_usd'] / 1e9:,.6f}</td>"
+            f"<td class=n>{row['unpriced']:,}</td></tr>"
+            for row in status["today"]["models"]
+        )
+        or "<tr><td colspan=6 class=none>no calls yet</td></tr>"
     )
     return f"""<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
 <meta http-equiv=refresh content=2><title>Tidegate</title><style>{_STYLE}</style>
 <h1><b>Tidegate</b> node</h1><div class=cards>{shown}</div>
-<h2>Models, {escape(status["today"]["day"])} (UTC day of the newest call)</h2>
-<table><tr><th>model<th class=n>calls<th class=n>errors<th class=n>tokens<th class=n>USD<th class=n>unpriced</tr>{rows}</table>
+<h2>{title}</h2>
+<div class=wide><table>
+<tr><th>model<th class=n>calls<th class=n>errors<th class=n>tokens<th class=n>USD<th class=n>unpriced</tr>
+{rows}</table></div>
 <h2>Ask it</h2><p><code>tidegate query "SELECT model, count(), sum(cost_usd) FROM calls GROUP BY model"</code></p>
 <p>Send it <code>POST /v1/events</code> · watch <a href=/metrics>/metrics</a> · <a href=/readyz>/readyz</a></p></html>"""
 

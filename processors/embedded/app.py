@@ -12,7 +12,7 @@ import asyncio
 import hmac
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,11 +30,19 @@ from ...schemas.envelope import Envelope
 from ...schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
 from . import ingest
+from .body import Bodies, NoRoom, TooLarge
 from .metrics import Metrics
 from .pipeline import Pipeline
 
 # Long enough for a heavy analytical query on one machine; short enough that a forgotten one ends.
 _QUERY_TIMEOUT_S: Final = 120.0
+# The longest statement anyone has written by hand is a hundredth of this.
+_MAX_STATEMENT_BYTES: Final = 1 << 20
+# The page draws itself from nothing but its own bytes, whatever a model is named.
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
 
 
 class Doors:
@@ -46,12 +54,13 @@ class Doors:
         self._own_token = own_token
         self._status = status
         self._metrics = Metrics(status)
+        self._bodies = Bodies(settings.max_body_bytes)
         self._log = LocalLog(pipeline.data_dir, fsync=settings.fsync)
-        self._producer = f"node-{secrets.token_hex(8)}"
-        self._next_seq = 0
+        self._producer, self._next_seq = _own_producer(), 0
         self._append_lock = threading.Lock()
-        # One thread appends: SQLite takes one writer at a time anyway. Queries get their own, so that none waits for ingest.
-        self._ingest_pool = ThreadPoolExecutor(1, "tidegate-ingest")
+        # Several judge, so that a small body does not wait for a huge one; they append one at a time, as SQLite does.
+        self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
+        # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
 
     def app(self) -> Starlette:
@@ -76,89 +85,75 @@ class Doors:
 
     async def events(self, request: Request) -> Response:
         """Events in. Once it answers 202, all of them are durable in the log."""
-        if self._settings.token and not _bears(request, self._settings.token, self._own_token):
-            return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
-        if self._pipeline.backlog_bytes > self._settings.max_backlog_bytes:
-            return _problem(503, "the node is behind with its work; try again", retry_after_s=2)
         try:
-            body = await self._body(request)
+            if self._settings.token and not _bears(request, self._settings.token, self._own_token):
+                await self._bodies.discard(request)
+                return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+            if self._pipeline.backlog_bytes > self._settings.max_backlog_bytes:
+                await self._bodies.discard(request)
+                return self._refused(503, "the node is behind with its work; try again", retry_after_s=2)
+            async with self._bodies.read(request) as body:
+                judged = await self._in_ingest_thread(self._take, request.headers, body)
         except ClientDisconnect:
             return _problem(400, "the body ended before its length")
+        except TooLarge as error:
+            return await self._too_large(error)
+        except NoRoom:
+            return self._refused(503, "too many bodies at once; try again", retry_after_s=1)
         except ingest.BadBody as error:
-            return _problem(error.status, error.reason)
-        try:
-            judged = await asyncio.get_running_loop().run_in_executor(self._ingest_pool, self._take, request, body)
-        except ingest.BadBody as error:
-            return _problem(error.status, error.reason)
+            return self._refused(error.status, error.reason)
         except LogUnavailable as error:
-            return _problem(503, f"the log cannot take events now: {error}", retry_after_s=1)
+            return self._refused(503, f"the log cannot take events now: {error}", retry_after_s=1)
         answer = {"accepted": judged.accepted, "rejected": judged.rejected, "errors": judged.errors}
         self._metrics.ingested(judged.accepted, judged.rejected, len(body))
         return Response(orjson.dumps(answer), 202, media_type="application/json")
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self._settings.max_body_bytes
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise ingest.BadBody(f"the body is larger than {limit} bytes; send it in parts", 413)
-            chunks.append(chunk)
-        return b"".join(chunks)
+    async def _in_ingest_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._ingest_pool, work, *args)
 
-    def _take(self, request: Request, body: bytes) -> ingest.Judged:
-        """Judge and append one body; runs in the ingest thread."""
-        headers = request.headers
+    def _refused(self, status: int, error: str, retry_after_s: int | None = None) -> Response:
+        self._metrics.refused(status)
+        return _problem(status, error, retry_after_s)
+
+    async def _too_large(self, error: TooLarge) -> Response:
+        reason = f"the body is larger than {self._settings.max_body_bytes} bytes; send it in parts"
+        refusal = ingest.refusal(error.sha256, error.size_bytes, reason, "http", None, datetime.now(UTC))
+        try:
+            await self._in_ingest_thread(self._append, None, 0, 0, [refusal])
+        except LogUnavailable as away:
+            return self._refused(503, f"the log cannot take events now: {away}", retry_after_s=1)
+        return self._refused(413, reason)
+
+    def _take(self, headers: Mapping[str, str], body: bytes) -> ingest.Judged:
+        """Judge and append one body; runs in an ingest thread. A body refused as a whole leaves one dead letter."""
         now = datetime.now(UTC)
         try:
-            encoding = headers.get("content-encoding", "identity").strip().lower()
-            if encoding == "gzip":
-                plain = ingest.gunzip(body, self._settings.max_body_bytes * 4)
-            elif encoding in ("identity", ""):
-                plain = body
-            else:
-                raise ingest.BadBody("Content-Encoding must be gzip or identity", 415)
+            plain = ingest.unpack(body, headers.get("content-encoding", ""), self._settings.max_body_bytes * 4)
             lines = ingest.split(plain, headers.get("content-type", ""))
+            producer, seq, dropped = _identity(headers, len(lines))
+            judged = ingest.judge(lines, "http", now)
         except ingest.BadBody as error:
-            self._append(*self._identity(headers, None), [ingest.rejection(body, error.reason, "http", None, now)])
+            self._append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now)])
             raise
-        producer, seq, dropped = self._identity(headers, len(lines))
-        judged = ingest.judge(lines, "http", now)
         self._append(producer, seq, dropped, judged.lines)
         return judged
-
-    def _identity(self, headers: Any, count: int | None) -> tuple[str | None, int, int]:
-        """Who numbers these events: the producer itself, the client's Idempotency-Key, or this node (None)."""
-        producer = headers.get("x-tidegate-producer")
-        if producer is not None and count is not None:
-            numbered = {
-                "schema": headers.get("x-tidegate-schema", "calls/1"),
-                "producer": producer,
-                "seq": headers.get("x-tidegate-seq", ""),
-                "count": headers.get("x-tidegate-count", str(count)),
-                "dropped": headers.get("x-tidegate-dropped", "0"),
-            }
-            try:
-                envelope = Envelope.from_record(numbered, b"")
-            except InvalidEvent as error:
-                raise ingest.BadBody(error.reason.replace("envelope header", "header x-tidegate-")) from None
-            if envelope.count != count:
-                raise ingest.BadBody(f"x-tidegate-count says {envelope.count} events, the body holds {count}")
-            return producer, envelope.seq, envelope.dropped
-        if (key := headers.get("idempotency-key")) is not None and count is not None:
-            return f"http-{sha256(key.encode()).hexdigest()[:32]}", 0, 0
-        return None, 0, 0
 
     def _append(self, producer: str | None, seq: int, dropped: int, lines: list[bytes]) -> None:
         if not lines:
             return
         with self._append_lock:
-            if producer is None:
-                producer, seq = self._producer, self._next_seq
-                self._next_seq += len(lines)
             try:
-                self._log.append(ingest.envelopes(producer, seq, lines, dropped))
+                if producer is not None:
+                    self._log.append(ingest.envelopes(producer, seq, lines, dropped))
+                    return
+                self._log.append(ingest.envelopes(self._producer, self._next_seq, lines))
+                self._next_seq += len(lines)
+            except LogUnavailable:
+                if producer is None:
+                    # Whether it is in the log nobody knows. Under these numbers the next events might be taken for
+                    # repetitions, after them for a gap; so this node goes on under another name.
+                    self._producer, self._next_seq = _own_producer(), 0
+                raise
             except EnvelopeRefused as error:
                 raise ingest.BadBody(str(error), 413) from error
 
@@ -169,8 +164,17 @@ class Doors:
         if not _bears(request, self._own_token, self._settings.token):
             return _problem(401, "queries need the token in the data folder's node.json (or TIDEGATE_TOKEN)")
         try:
-            asked = orjson.loads(await request.body())
-            sql, form = str(asked["sql"]), str(asked.get("format", "JSONCompact"))
+            async with self._bodies.read(request, _MAX_STATEMENT_BYTES) as body:
+                asked = orjson.loads(body)
+            sql, form = asked["sql"], asked.get("format", "JSONCompact")
+            if not isinstance(sql, str) or not isinstance(form, str):
+                raise TypeError("not text")
+        except ClientDisconnect:
+            return _problem(400, "the body ended before its length")
+        except NoRoom:
+            return _problem(503, "too many bodies at once; try again", retry_after_s=1)
+        except TooLarge:
+            return _problem(413, f"a statement may have at most {_MAX_STATEMENT_BYTES} bytes")
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return _problem(400, 'send {"sql": "SELECT …", "format": "JSONCompact"}')
         loop = asyncio.get_running_loop()
@@ -184,13 +188,18 @@ class Doors:
             return _problem(400, str(error))
         return Response(answer, media_type="application/octet-stream")
 
-    async def status(self, request: Request) -> Response:
+    # Not async: these ask SQLite and walk over what the meter holds, so they run in a thread of their own.
+
+    def status(self, request: Request) -> Response:
         if not _bears(request, self._own_token, self._settings.token):
             return _problem(401, "status needs the token in the data folder's node.json (or TIDEGATE_TOKEN)")
         return Response(orjson.dumps(self._status()), media_type="application/json")
 
-    async def metrics(self, _request: Request) -> Response:
+    def metrics(self, _request: Request) -> Response:
         return Response(self._metrics.render(), media_type=self._metrics.content_type)
+
+    def page(self, _request: Request) -> Response:
+        return HTMLResponse(render(self._status()), headers=_PAGE_HEADERS)
 
     async def healthz(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -201,8 +210,35 @@ class Doors:
         reason = "ready" if ready else "store away" if self._pipeline.store_away else "behind" if behind else "pipeline ended"
         return PlainTextResponse(reason + "\n", 200 if ready else 503)
 
-    async def page(self, _request: Request) -> Response:
-        return HTMLResponse(render(self._status()))
+
+def _own_producer() -> str:
+    return f"node-{secrets.token_hex(8)}"
+
+
+def _identity(headers: Mapping[str, str], count: int) -> tuple[str | None, int, int]:
+    """Who numbers these events: the producer itself, the client's Idempotency-Key, or this node (None). Raises `BadBody`."""
+    producer = headers.get("x-tidegate-producer")
+    if producer is not None:
+        numbered = {
+            "schema": headers.get("x-tidegate-schema", "calls/1"),
+            "producer": producer,
+            "seq": headers.get("x-tidegate-seq", ""),
+            "count": headers.get("x-tidegate-count", str(count)),
+            "dropped": headers.get("x-tidegate-dropped", "0"),
+        }
+        try:
+            envelope = Envelope.from_record(numbered, b"")
+        except InvalidEvent as error:
+            raise ingest.BadBody(error.reason.replace("envelope header `", "header `X-Tidegate-")) from None
+        if envelope.count != count:
+            raise ingest.BadBody(f"X-Tidegate-Count says {envelope.count} events, the body holds {count}")
+        return producer, envelope.seq, envelope.dropped
+    if (key := headers.get("idempotency-key")) is not None:
+        if not key.strip():
+            # One empty key would make all requests that carry it repetitions of the first.
+            raise ingest.BadBody("Idempotency-Key is empty; give every request a key of its own, or none")
+        return f"http-{sha256(key.encode()).hexdigest()[:32]}", 0, 0
+    return None, 0, 0
 
 
 def _bears(request: Request, *tokens: str | None) -> bool:

@@ -14,7 +14,6 @@ import urllib3
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS
 from ..topology import METER, SINK
 from .folder import FolderLock, RunningNode, own_or_find
 from .node import status_of
@@ -34,7 +33,7 @@ class Folder(Protocol):
     def status(self) -> dict[str, Any]: ...
 
     def settle(self, progress: Callable[[int, int], None]) -> None:
-        """Wait until everything in the log is in the store; `progress(meter lag, sink lag)` hears of it."""
+        """Wait until everything that is in the log now is in the store; `progress(meter lag, sink lag)` hears of it."""
         ...
 
 
@@ -88,14 +87,20 @@ class NodeFolder:
         return status
 
     def settle(self, progress: Callable[[int, int], None]) -> None:
+        # Only up to where the log ends now: under steady traffic something is always on its way.
         with SqliteLog(self._data_dir) as log:
-            while True:
-                meter, sink = log.lag(METER.name, [CALLS.name]), log.lag(SINK.name, [topic.name for topic in SINK.reads])
-                progress(meter, sink)
-                if not meter and not sink:
-                    return
-                self.status()  # raises when the node is gone, instead of waiting for ever
-                time.sleep(0.05)
+            for step in (METER, SINK):
+                ends = [
+                    (topic.name, partition, log.end_offset(topic.name, partition))
+                    for topic in step.reads
+                    for partition in range(log.partitions)
+                ]
+                while waiting := sum(max(0, end - log.committed(step.name, name, partition)) for name, partition, end in ends):
+                    progress(*((waiting, 0) if step is METER else (0, waiting)))
+                    # Raises when the node is gone, instead of waiting for ever.
+                    if not self.status()["healthy"]:
+                        raise TidegateError(f"the node on {self._data_dir} has failed; its own output says why")
+                    time.sleep(0.05)
 
 
 @contextmanager

@@ -33,8 +33,11 @@ class FolderLock:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handle: int | None = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._handle: int | None = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UsageError(f"{data_dir} cannot be used as a data folder: {error.strerror}; give --data DIR") from None
 
     def try_acquire(self) -> bool:
         if self._handle is None:
@@ -43,6 +46,10 @@ class FolderLock:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise UsageError(
+                f"{self._data_dir} is on a file system without locks ({error.strerror}); use a local disk"
+            ) from None
         return True
 
     def announce(self, url: str, token: str) -> None:
@@ -55,11 +62,15 @@ class FolderLock:
             file.write(orjson.dumps({"pid": os.getpid(), "url": url, "token": token}))
         draft.replace(path)
 
-    def release(self) -> None:
-        """Give the folder up, and take back the word left for others."""
+    def withdraw(self) -> None:
+        """Take back the word left for others, and keep the folder."""
         if self._handle is not None:
             (self._data_dir / "node.json").unlink(missing_ok=True)
-            self.close()
+
+    def release(self) -> None:
+        """Give the folder up, and take back the word left for others."""
+        self.withdraw()
+        self.close()
 
     def close(self) -> None:
         """Let go of the lock file without touching the owner's word."""
@@ -81,14 +92,17 @@ def running_node(data_dir: Path) -> RunningNode | None:
         return RunningNode(word["pid"], word["url"], word["token"])
     except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
+    except PermissionError:
+        raise UsageError(f"{data_dir} belongs to a node of another user; ask as that user") from None
 
 
 def own_or_find(
-    data_dir: Path, *, wait_s: float = 10.0, sleep: Callable[[float], None] = time.sleep
+    data_dir: Path, *, wait_s: float = 30.0, sleep: Callable[[float], None] = time.sleep
 ) -> FolderLock | RunningNode:
     """The folder's lock when nobody has it, otherwise the node that does.
 
-    Waits a little for a node that is just starting, or a short command that is just ending. Raises `UsageError`.
+    Waits for a node that is just starting or stopping, or for a command that has the folder: half a minute, which is
+    longer than a query and a start together. Raises `UsageError`.
     """
     lock = FolderLock(data_dir)
     deadline = time.monotonic() + wait_s
@@ -102,6 +116,7 @@ def own_or_find(
             lock.close()
             return node
         if time.monotonic() >= deadline:
+            lock.close()
             raise UsageError(
                 f"{data_dir} is in use by another process that does not answer for it; wait for it to end, or stop it"
             )

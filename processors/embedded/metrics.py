@@ -24,6 +24,11 @@ class Metrics:
         self._events = Counter("tidegate_http_events", "Events taken over HTTP", ["outcome"], registry=self._registry)
         self._bytes = Counter("tidegate_http_bytes", "Bytes of bodies taken over HTTP", registry=self._registry)
 
+        self._refused = Counter("tidegate_http_refused", "Bodies refused as a whole", ["status"], registry=self._registry)
+
+    def refused(self, status: int) -> None:
+        self._refused.labels(str(status)).inc()
+
     def ingested(self, accepted: int, rejected: int, size: int) -> None:
         self._events.labels("accepted").inc(accepted)
         self._events.labels("rejected").inc(rejected)

@@ -15,7 +15,7 @@ import uvicorn
 
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
-from ...schemas.usage import COUNTERS, Usage
+from ...schemas.usage import COUNTERS
 from .app import Doors
 from .folder import FolderLock, own_or_find
 from .pipeline import Pipeline
@@ -55,7 +55,13 @@ class Node:
         own_token = secrets.token_urlsafe(24)
         self._doors = Doors(self.pipeline, self.settings, own_token, self.status)
         config = uvicorn.Config(
-            self._doors.app(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+            self._doors.app(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            # Longer than a producer's pause between two envelopes: it need not connect anew each time.
+            timeout_keep_alive=60,
         )
         self._server = uvicorn.Server(config)
         self.pipeline.start()
@@ -65,10 +71,14 @@ class Node:
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.01)
+        if not self._server.started:
+            raise RuntimeError("the HTTP server ended before it began")
         self._lock.announce(self.url, own_token)
 
     def stop(self) -> None:
         """Close the doors, bring what was accepted into the store, let go. Idempotent."""
+        # First, so that a command which comes now waits for the folder instead of asking doors that are closing.
+        self._lock.withdraw()
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
@@ -112,23 +122,31 @@ def status_of(pipeline: Pipeline, url: str) -> dict[str, Any]:
 
 
 def today(pipeline: Pipeline) -> dict[str, Any]:
-    """Usage of the newest UTC day that has any, in all and by model."""
+    """Usage of the newest UTC day that has any, in all and by model; `day` is None before the first call.
+
+    Read beside the meter at work: a call may be in one number and not yet in the next.
+    """
     watermark_s = max(state.usage.watermark_s for state in pipeline.meter.states.values())
     start = watermark_s - watermark_s % 86_400
-    sums: dict[str, Usage] = {}
+    # One scope set only: what another one says of the same calls is not to be added to it.
+    sets = pipeline.settings.scope_sets
+    fields = min([fields for fields in sets if "model" in fields] or sets, key=len, default=())
+    sums: dict[str, list[int]] = {}
     for state in pipeline.meter.states.values():
         for key, usage in list(state.usage.live.items()):
-            if key.bucket == "day" and key.start == start and "model" in key.fields:
-                sums.setdefault(key.values[key.fields.index("model")] or "unknown", Usage()).merge(usage)
+            if key.bucket == "day" and key.start == start and key.fields == fields:
+                model = (key.values[fields.index("model")] if "model" in fields else None) or "any model"
+                known = sums.get(model)
+                sums[model] = [a + b for a, b in zip(known, usage.counts, strict=True)] if known else list(usage.counts)
     models: list[dict[str, Any]] = [
-        {"model": model, **dict(zip(COUNTERS, usage.counts, strict=True))} for model, usage in sums.items()
+        {"model": model, **dict(zip(COUNTERS, counts, strict=True))} for model, counts in sums.items()
     ]
     for row in models:
         row["tokens"] = int(row["input_tokens"]) + int(row["output_tokens"])
-    models.sort(key=lambda row: -int(row["cost_nano_usd"]))
-    names = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens")
+    models.sort(key=lambda row: (-int(row["cost_nano_usd"]), -int(row["requests"]), row["model"]))
+    names = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced")
     return {
-        "day": datetime.fromtimestamp(start, UTC).date().isoformat(),
+        "day": datetime.fromtimestamp(start, UTC).date().isoformat() if watermark_s else None,
         **{name: sum(int(row[name]) for row in models) for name in names},
         "models": models,
     }
