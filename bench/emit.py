@@ -1,0 +1,220 @@
+"""What emitting costs the caller, against aiokafka's own `send` to a real broker.
+
+    a service's event loop:  calls ─ pause ─ calls …    one side's turn, then the other's
+        emit(dict)           encode, queue; a thread writes to the data folder's log
+        await send(bytes)    batch, in this loop; sockets to the broker, in this loop
+
+aiokafka is given the bytes, already encoded: its best case. The pause lets both do their work, as the pauses of a
+service do; what they do in it shows in the processor time, which is of the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.codec import has_zstd
+from tidegate.producers.emitter import Emitter
+from tidegate.producers.local_log import LocalLog
+from tidegate.schemas.settings import Settings
+
+from .kafka.broker import Broker
+from .report import Result, Table
+from .rounds import WARM_UP, Spread, Tick
+from .traffic import calls
+
+LIBRARIES: Final = ("aiokafka", "orjson", "msgspec")
+_TOPIC: Final = "bench.emit"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """How calls come: `burst` of them, then a pause, again and again."""
+
+    name: str
+    burst: int
+    pause_s: float
+    quick_events: int
+    events: int
+
+
+# Both far below what either side can carry: this is about what a call feels, not about throughput.
+_PATTERNS: Final = (
+    Pattern("in bursts of 50 with 10 ms between", 50, 0.01, 1_000, 10_000),
+    Pattern("one at a time with 1 ms between", 1, 0.001, 200, 1_500),
+)
+# Large enough that no burst waits for a full batch: aiokafka's best case.
+_KAFKA_BATCH_BYTES: Final = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One side in one round, microseconds an event."""
+
+    median_us: float
+    mean_us: float
+    p99_us: float
+    cpu_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """One side in all rounds."""
+
+    median: Spread
+    mean: Spread
+    p99: Spread
+    cpu: Spread
+
+    @classmethod
+    def of(cls, costs: list[Cost]) -> Costs:
+        return cls(
+            Spread(tuple(cost.median_us for cost in costs)),
+            Spread(tuple(cost.mean_us for cost in costs)),
+            Spread(tuple(cost.p99_us for cost in costs)),
+            Spread(tuple(cost.cpu_us for cost in costs)),
+        )
+
+
+def run(quick: bool, tick: Tick) -> Result:
+    """The tables of this bench. Raises `BrokerUnavailable` without java or mvn."""
+    rounds = 2 if quick else 7
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch:
+        tick("starting a broker")
+        with Broker(Path(scratch) / "kafka") as broker:
+            found = asyncio.run(_measure(broker.bootstrap, Path(scratch) / "data", quick, rounds, tick))
+    return _result(found, quick, rounds)
+
+
+async def _measure(bootstrap: str, data_dir: Path, quick: bool, rounds: int, tick: Tick) -> dict[str, tuple[Costs, Costs]]:
+    """For each pattern what `emit` and what `send` cost."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(_TOPIC, num_partitions=1, replication_factor=1)])
+    await admin.close()
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=5,
+        compression_type="zstd" if has_zstd() else None,
+        max_batch_size=_KAFKA_BATCH_BYTES,
+    )
+    await producer.start()
+    emitter = Emitter(LocalLog(data_dir), settings=Settings())
+    try:
+        return {pattern.name: await _compare(emitter, producer, pattern, quick, rounds, tick) for pattern in _PATTERNS}
+    finally:
+        await producer.stop()
+        await emitter.aclose()
+
+
+async def _compare(
+    emitter: Emitter, producer: AIOKafkaProducer, pattern: Pattern, quick: bool, rounds: int, tick: Tick
+) -> tuple[Costs, Costs]:
+    dicts = calls(pattern.quick_events if quick else pattern.events)
+    encoded = [orjson.dumps(call) for call in dicts]
+    emits: list[Cost] = []
+    sends: list[Cost] = []
+    for number in range(rounds + 1):
+        for name in ("emit", "send") if number % 2 else ("send", "emit"):
+            tick(f"{pattern.name}: {f'round {number} of {rounds}' if number else WARM_UP}: {name}")
+            if name == "emit":
+                cost = await _emitting(emitter, dicts, pattern)
+            else:
+                cost = await _sending(producer, encoded, pattern)
+            if number:
+                (emits if name == "emit" else sends).append(cost)
+    return Costs.of(emits), Costs.of(sends)
+
+
+async def _emitting(emitter: Emitter, events: list[dict[str, Any]], pattern: Pattern) -> Cost:
+    emit, clock = emitter.emit, time.perf_counter_ns
+
+    async def burst(first: int, took: list[int]) -> None:
+        for event in events[first : first + pattern.burst]:
+            begun = clock()
+            accepted = emit(event)
+            took.append(clock() - begun)
+            if not accepted:
+                raise RuntimeError(f"the emitter dropped an event: {emitter.stats().dropped}")
+
+    async def settle() -> None:
+        if not await emitter.aflush(60):
+            raise RuntimeError("the log has not taken everything after a minute")
+
+    return await _round(len(events), pattern, burst, settle)
+
+
+async def _sending(producer: AIOKafkaProducer, events: list[bytes], pattern: Pattern) -> Cost:
+    send, clock = producer.send, time.perf_counter_ns
+
+    async def burst(first: int, took: list[int]) -> None:
+        for event in events[first : first + pattern.burst]:
+            begun = clock()
+            await send(_TOPIC, event)
+            took.append(clock() - begun)
+
+    async def settle() -> None:
+        await producer.flush()
+
+    return await _round(len(events), pattern, burst, settle)
+
+
+async def _round(
+    count: int, pattern: Pattern, burst: Callable[[int, list[int]], Awaitable[None]], settle: Callable[[], Awaitable[None]]
+) -> Cost:
+    took: list[int] = []
+    cpu = time.process_time()
+    for first in range(0, count, pattern.burst):
+        await burst(first, took)
+        await asyncio.sleep(pattern.pause_s)
+    await settle()
+    cpu = time.process_time() - cpu
+    took.sort()
+    return Cost(
+        median_us=took[len(took) // 2] / 1e3,
+        mean_us=sum(took) / len(took) / 1e3,
+        p99_us=took[int(len(took) * 0.99)] / 1e3,
+        cpu_us=cpu / count * 1e6,
+    )
+
+
+def _result(found: dict[str, tuple[Costs, Costs]], quick: bool, rounds: int) -> Result:
+    def row(what: str, mine: Spread, its: Spread, target: str = "") -> tuple[str, ...]:
+        return what, f"{mine:.2f}", f"{its:.2f}", f"{mine.per(its):.2f}", target
+
+    tables = tuple(
+        Table(
+            f"Calls {name}: microseconds an event.",
+            ("", "`emit(dict)`", "`await send(bytes)`", "ratio", "target"),
+            (
+                row("the caller waits, median", emit.median, send.median, "≤ 0.5"),
+                row("the caller waits, mean", emit.mean, send.mean),
+                row("the caller waits, 99th percentile", emit.p99, send.p99),
+                row("processor time of the process, until all is durable", emit.cpu, send.cpu),
+            ),
+        )
+        for name, (emit, send) in found.items()
+    )
+    compression = "zstd" if has_zstd() else "no compression (aiokafka's codecs are not installed)"
+    events = " and ".join(f"{pattern.quick_events if quick else pattern.events:,}" for pattern in _PATTERNS)
+    return Result(
+        tables,
+        f"{rounds} rounds after a warm-up, each {events} events a side",
+        (
+            f"`send` is aiokafka's best case: bytes already encoded, batches of {_KAFKA_BATCH_BYTES // 1024} KiB, linger 5 ms,"
+            f" idempotent, acks=all, {compression}, a broker on loopback. `emit` encodes the dict.",
+            "Processor time: `emit` includes validation and writing the SQLite log (fsync=full), which is all there is;"
+            " `send` leaves the writing to the broker, whose time is not counted.",
+        ),
+        LIBRARIES,
+    )
