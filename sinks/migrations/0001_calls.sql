@@ -3,7 +3,8 @@
 -- Names are those of the events. A word that is not known is '' and a number that is not known is NULL, never 0.
 -- Rows are told apart by (producer, seq). `call_id` joins a request to its response and may repeat: never collapse by it.
 -- The deduplication window counts blocks: a batch leaves one per month it holds, and the last batch of each source
--- partition must still be remembered when it is sent again.
+-- partition must still be remembered when it is sent again. Inserts are fsynced: once the sink has moved its offset, nobody
+-- will send the rows again, so they must outlive a power cut.
 
 CREATE TABLE IF NOT EXISTS calls
 (
@@ -88,7 +89,7 @@ CREATE TABLE IF NOT EXISTS calls
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, started_at)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS call_requests
 (
@@ -143,7 +144,7 @@ CREATE TABLE IF NOT EXISTS call_requests
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, started_at)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE IF NOT EXISTS dead_letters
 (
@@ -162,4 +163,4 @@ CREATE TABLE IF NOT EXISTS dead_letters
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(at)
 ORDER BY at
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS calls_1m
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(minute)
 ORDER BY (tenant, minute, team, service, environment, provider_name, model)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS calls_to_1m TO calls_1m AS
 SELECT
@@ -147,7 +147,7 @@ CREATE TABLE IF NOT EXISTS calls_1h
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
 ORDER BY (tenant, hour, team, user, service, environment, region, task_type, provider_name, model, prompt_name, prompt_version)
-SETTINGS non_replicated_deduplication_window = 10000;
+SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS calls_to_1h TO calls_1h AS
 SELECT
