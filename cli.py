@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+from tidegate.dashboards.terminal import plain
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
 
@@ -54,7 +57,8 @@ def main() -> NoReturn:
     try:
         app()
     except TidegateError as error:
-        err.print(f"[bold red]tidegate:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        # What went wrong may hold brackets, a statement's or a file's: it is text, not markup.
+        err.print("[bold red]tidegate:[/] " + escape(plain(str(error))), highlight=False, soft_wrap=True)
         sys.exit(2)
     sys.exit(0)
 
@@ -80,7 +84,8 @@ def up(
     try:
         with err.status("starting the node …"):
             node.start()
-        out.print(f"Tidegate listens on [bold]{node.url}[/], data in {settings.data_dir}", highlight=False, soft_wrap=True)
+        where = escape(str(settings.data_dir))
+        out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}", highlight=False, soft_wrap=True)
         if simulate:
             traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping), name="tidegate-traffic")
             traffic.start()
@@ -106,7 +111,7 @@ def _watch(node: Node, stopping: threading.Event) -> None:
             pass
         return
     before, at = node.status()["totals"].get("events", 0), time.monotonic()
-    with Live(summary(node.status()), console=out, auto_refresh=False, transient=True) as live:
+    with Live(summary(node.status(), 0.0), console=out, auto_refresh=False, transient=True) as live:
         while not stopping.wait(0.5) and node.failure is None:
             status = node.status()
             events, now = status["totals"].get("events", 0), time.monotonic()
@@ -235,7 +240,7 @@ def _tell(report: Any, became: dict[str, int] | None) -> None:
         if known and known == report.lines:
             out.print("Every line was counted before. To count them again, give another --producer.", style="dim")
     for problem in report.problems:
-        err.print(f"[yellow]{problem}[/]", highlight=False)
+        err.print(Text(plain(problem), style="yellow"), soft_wrap=True)
     if report.dropped:
         raise UsageError(f"{report.dropped:,} lines were dropped on the way; replay again, nothing is counted twice")
 
@@ -279,7 +284,7 @@ def query(
     form: Annotated[Form, typer.Option("--format", "-f", help="How to print the answer")] = Form.TABLE,
 ) -> None:
     """Ask the store in SQL. Works the same while a node runs and while none does."""
-    from tidegate.dashboards.terminal import answer
+    from tidegate.dashboards.terminal import Answer
     from tidegate.processors.embedded.client import OwnFolder, opened
 
     settings = Settings.read(data_dir=data)
@@ -289,14 +294,16 @@ def query(
             with _progress("catching up") as bar:
                 task = bar.add_task("catching up", total=None)
                 folder.settle(lambda meter, sink: bar.update(task, description=f"catching up, {meter + sink} records to go"))
-        wire = {Form.TABLE: "JSONCompact", Form.JSON: "JSONEachRow", Form.CSV: "CSVWithNames"}[form]
+        # As texts: a Decimal or a 64-bit number read as JSON's would lose its last digits.
+        wire = {Form.TABLE: "JSONCompactStrings", Form.JSON: "JSONEachRow", Form.CSV: "CSVWithNames"}[form]
         found = folder.query(sql, wire)
     if form is not Form.TABLE:
         sys.stdout.buffer.write(found)
         sys.stdout.buffer.flush()
         return
     table = orjson.loads(found)
-    out.print(answer([c["name"] for c in table["meta"]], [c["type"] for c in table["meta"]], table["data"]))
+    answer = Answer([c["name"] for c in table["meta"]], [c["type"] for c in table["meta"]], table["data"])
+    out.print(answer, crop=False)
     out.print(f"{len(table['data']):,} row{'' if len(table['data']) == 1 else 's'}", style="dim", highlight=False)
 
 

@@ -1,79 +1,140 @@
-"""What a person sees in the terminal: the node's live summary, query answers as tables."""
+"""What a person sees in the terminal: the node's live summary, query answers as tables.
+
+Names come from whoever sends events, so they are text here, never markup, and keep their control characters to
+themselves.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+# How ClickHouse writes NULL among strings.
+_NULL: Final = "ᴺᵁᴸᴸ"
+_MODELS_SHOWN: Final = 12
 
-def usd(nano_usd: int) -> str:
-    """Nano-dollars as dollars, six places: a single short call is still visible."""
-    return f"${nano_usd / 1e9:,.6f}"
+
+def plain(text: str) -> str:
+    """Text that cannot move a cursor, ring a bell or turn the line around; line ends stay."""
+    return "".join(
+        char if char == "\n" else " " if char == "\t" else "\N{REPLACEMENT CHARACTER}" if _acts(char) else char for char in text
+    )
+
+
+def _acts(char: str) -> bool:
+    return not char.isprintable() and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def usd(nano_usd: int, places: int = 6) -> str:
+    """Nano-dollars as dollars; with six places a single short call is still visible."""
+    return f"${nano_usd / 1e9:,.{places}f}"
 
 
 def summary(status: dict[str, Any], rate_per_s: float | None = None) -> RenderableType:
-    """The node at a glance."""
+    """The node at a glance. With a rate it is the panel of a running node, which says how to stop it."""
     totals, today = status["totals"], status["today"]
-    head = Text()
-    head.append("Tidegate ", style="bold cyan")
-    head.append(status["url"], style="underline")
-    head.append("   Ctrl-C stops", style="dim")
-    counts = Table.grid(padding=(0, 3))
-    counts.add_row("events", "calls", "dead letters", "duplicates", "waiting", "events/s", style="dim")
-    bad = sum(totals.get(name, 0) for name in ("rejected", "dead_letters", "bad_envelopes"))
+    head = Text("Tidegate ", style="bold cyan")
+    head.append(plain(status["url"]), style="not bold underline" if "://" in status["url"] else "not bold")
     waiting = status["meter_lag_records"] + status["sink_lag_records"]
-    counts.add_row(
-        f"{totals.get('events', 0):,}",
-        f"{totals.get('responses', 0):,}",
-        Text(f"{bad:,}", style="bold yellow" if bad else ""),
-        f"{totals.get('duplicates', 0):,}",
-        f"{waiting:,}" + (" (store away)" if status["store_away"] else ""),
-        "–" if rate_per_s is None else f"{rate_per_s:,.0f}",
-    )
-    return Panel(Group(head, Text(), counts, Text(), models(today)), border_style="cyan", expand=False)
+    bad = sum(totals.get(name, 0) for name in ("rejected", "dead_letters", "bad_envelopes"))
+    counts: dict[str, str | Text] = {
+        "events": f"{totals.get('events', 0):,}",
+        "calls": f"{totals.get('responses', 0):,}",
+        "dead letters": Text(f"{bad:,}", style="bold yellow" if bad else ""),
+        "duplicates": f"{totals.get('duplicates', 0):,}",
+        "waiting": f"{waiting:,}" + (" (store away)" if status["store_away"] else ""),
+    }
+    if rate_per_s is not None:
+        head.append("   Ctrl-C stops", style="not bold dim")
+        counts["events/s"] = f"{rate_per_s:,.0f}"
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(*counts, style="dim")
+    grid.add_row(*counts.values())
+    return Panel(Group(head, Text(), grid, Text(), models(today)), border_style="cyan", expand=False)
 
 
-def models(today: dict[str, Any]) -> Table:
+def models(today: dict[str, Any]) -> RenderableType:
     """One day's usage by model, dearest first."""
-    table = Table(title=f"{today['day']} (UTC)", title_justify="left", title_style="dim", box=None, header_style="bold")
-    for name in ("model", "calls", "errors", "input tokens", "output tokens", "cost", "unpriced"):
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for row in today["models"][:12]:
-        table.add_row(
-            row["model"],
-            f"{row['requests']:,}",
-            f"{row['errors']:,}",
-            f"{row['input_tokens']:,}",
-            f"{row['output_tokens']:,}",
-            usd(row["cost_nano_usd"]),
-            f"{row['unpriced']:,}" if row["unpriced"] else "",
-        )
-    if len(today["models"]) > 12:
-        table.add_row(f"… and {len(today['models']) - 12} more", style="dim")
-    table.add_row(
-        "all",
-        f"{today['requests']:,}",
-        f"{today['errors']:,}",
-        f"{today['input_tokens']:,}",
-        f"{today['output_tokens']:,}",
-        usd(today["cost_nano_usd"]),
-        "",
-        style="bold",
-        end_section=True,
+    if not today["models"]:
+        return Text("no calls yet", style="dim")
+    # Cents are enough once there are dollars by the hundred; all rows alike, so that the points stand in line.
+    places = 6 if today["cost_nano_usd"] < 100 * 10**9 else 2
+    unpriced = any(row["unpriced"] for row in today["models"])
+    table = Table(
+        title=f"{today['day']} (UTC)",
+        title_justify="left",
+        title_style="dim",
+        box=None,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
     )
+    table.add_column("model", overflow="fold", min_width=16, vertical="top")
+    for name in ("calls", "errors", "input\ntokens", "output\ntokens", "cost", *(["un-\npriced"] if unpriced else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = today["models"][:_MODELS_SHOWN]
+    for row in [*shown, {"model": "all", **today}]:
+        if row is not shown[-1] and row["model"] == "all" and len(today["models"]) > len(shown):
+            table.add_row(Text(f"… and {len(today['models']) - len(shown)} more"), style="dim")
+        cells = [f"{row[name]:,}" for name in ("requests", "errors", "input_tokens", "output_tokens")]
+        cells.append(usd(row["cost_nano_usd"], places) if row["unpriced"] < row["requests"] else "–")
+        if unpriced:
+            cells.append(f"{row['unpriced']:,}" if row["unpriced"] else "")
+        table.add_row(Text(plain(row["model"])), *cells)
     return table
 
 
-def answer(columns: list[str], types: list[str], rows: list[list[Any]]) -> Table:
-    """A query's answer. Numbers stand right; what is not known reads NULL."""
-    table = Table(header_style="bold")
-    for name, kind in zip(columns, types, strict=True):
-        numeric = any(word in kind for word in ("Int", "Float", "Decimal"))
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("NULL", style="dim") if value is None else Text(str(value)) for value in row))
-    return table
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query's answer, from ClickHouse's JSONCompactStrings. Numbers stand right; what is not known reads NULL.
+
+    Where the words of the columns do not fit side by side, each row is a block of lines. Off a terminal there is no
+    width to fit.
+    """
+
+    columns: list[str]
+    types: list[str]
+    rows: list[list[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table()
+        needed = Measurement.get(console, options.update_width(1 << 16), table)
+        if not console.is_terminal:
+            yield from console.render(table, options.update_width(max(needed.maximum, 1)))
+        elif needed.minimum <= options.max_width:
+            yield table
+        else:
+            for number, row in enumerate(self.rows, 1):
+                yield Text(f"row {number}", style="dim")
+                yield self._block(row)
+
+    def _table(self) -> Table:
+        table = Table(header_style="bold")
+        for name, kind in zip(self.columns, self.types, strict=True):
+            number = _is_number(kind)
+            table.add_column(Text(plain(name)), justify="right" if number else "left", no_wrap=number, overflow="fold")
+        for row in self.rows:
+            table.add_row(*(_cell(value, kind) for value, kind in zip(row, self.types, strict=True)))
+        return table
+
+    def _block(self, row: list[str]) -> Table:
+        block = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        block.add_column(style="bold", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, kind, value in zip(self.columns, self.types, row, strict=True):
+            block.add_row(Text(plain(name)), _cell(value, kind))
+        return block
+
+
+def _is_number(kind: str) -> bool:
+    return kind.removeprefix("Nullable(").startswith(("Int", "UInt", "Float", "Decimal"))
+
+
+def _cell(value: str, kind: str) -> Text:
+    return Text("NULL", style="dim") if value == _NULL and "Null" in kind else Text(plain(value))
