@@ -59,7 +59,8 @@ class Pipeline:
         """
         ends = {partition: self.meter.log.end_offset(CALLS.name, partition) for partition in self.meter.states}
         while any(self.meter.states[partition].next_offset < end for partition, end in ends.items()):
-            self.meter.run_once()
+            if not self.meter.run_once():
+                break
             progress(self.meter.lag(), self.sink.lag())
         while self.sink.run_once(drain=True) or self.sink.lag():
             progress(0, self.sink.lag())
