@@ -49,8 +49,8 @@ def _now_ms() -> int:
 class SqliteLog:
     """One connection to the log of a data folder. Not shared between threads: open one in each.
 
-    Raises `LogUnavailable` when the file is busy for too long or the disk is full, `UsageError` when the folder was
-    made with other settings.
+    Raises `LogUnavailable` when the file is busy for too long, cannot be made or the disk is full, `UsageError` when the
+    folder was made with other settings.
     """
 
     def __init__(
@@ -63,9 +63,12 @@ class SqliteLog:
     ) -> None:
         self.path = data_dir / FILE_NAME
         self._clock_ms = clock_ms
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self.path.exists():
-            self.path.touch(mode=0o600)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self.path.exists():
+                self.path.touch(mode=0o600)
+        except OSError as error:
+            raise LogUnavailable(f"{self.path}: {error.strerror}", retry_after_s=0.2) from error
         with _translated(self.path):
             self.db = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
@@ -132,10 +135,11 @@ class SqliteLog:
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self.db.execute("COMMIT")
             except BaseException:
-                self.db.execute("ROLLBACK")
+                if self.db.in_transaction:  # a full disk may have rolled back already
+                    self.db.execute("ROLLBACK")
                 raise
-            self.db.execute("COMMIT")
 
     def append(
         self, topic: str, partition: int, records: Iterable[tuple[bytes | None, Mapping[str, str], bytes]]
