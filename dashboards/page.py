@@ -12,12 +12,12 @@ _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
 max-width:60rem;margin:3rem auto;padding:0 1.5rem}
 h1{font-size:1.4rem;margin:0}h1 b{color:var(--tide)}h2{font-size:1rem;color:var(--dim);font-weight:500;margin:2rem 0 .5rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:1rem;margin:1.5rem 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(45%,15rem),1fr));gap:1rem;margin:1.5rem 0}
 .card{border:1px solid var(--line);border-radius:.5rem;padding:.8rem 1rem}
 .card b{display:block;font-size:1.5rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .card span{color:var(--dim);font-size:.85rem}.bad b{color:var(--warn)}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
-.wide{overflow-x:auto}td.none{color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td{overflow-wrap:anywhere}td.n{white-space:nowrap}code{font-size:.9em;overflow-wrap:anywhere}a{color:var(--tide)}
+.wide{overflow-x:auto}td.none{color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td:first-child{overflow-wrap:anywhere;min-width:12rem}td.n{white-space:nowrap}code{font-size:.9em;overflow-wrap:anywhere}a{color:var(--tide)}
 """
 
 

@@ -6,7 +6,9 @@ themselves.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from rich.text import Text
 # How ClickHouse writes NULL among strings.
 _NULL: Final = "ᴺᵁᴸᴸ"
 _MODELS_SHOWN: Final = 12
+_DECIMAL: Final = re.compile(r"-?\d+(\.\d+)?\Z")
 
 
 def plain(text: str) -> str:
@@ -74,15 +77,16 @@ def models(today: dict[str, Any]) -> RenderableType:
         box=None,
         header_style="bold",
         padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
-    table.add_column("model", overflow="fold", min_width=16, vertical="top")
-    for name in ("calls", "errors", "input\ntokens", "output\ntokens", "cost", *(["un-\npriced"] if unpriced else [])):
+    table.add_column("model", overflow="fold", min_width=16)
+    for name in ("calls", "errors", "tokens", "cost", *(["unpriced"] if unpriced else [])):
         table.add_column(name, justify="right", no_wrap=True)
     shown = today["models"][:_MODELS_SHOWN]
     for row in [*shown, {"model": "all", **today}]:
         if row is not shown[-1] and row["model"] == "all" and len(today["models"]) > len(shown):
             table.add_row(Text(f"… and {len(today['models']) - len(shown)} more"), style="dim")
-        cells = [f"{row[name]:,}" for name in ("requests", "errors", "input_tokens", "output_tokens")]
+        cells = [f"{count:,}" for count in (row["requests"], row["errors"], row["input_tokens"] + row["output_tokens"])]
         cells.append(usd(row["cost_nano_usd"], places) if row["unpriced"] < row["requests"] else "–")
         if unpriced:
             cells.append(f"{row['unpriced']:,}" if row["unpriced"] else "")
@@ -119,9 +123,14 @@ class Answer:
         for name, kind in zip(self.columns, self.types, strict=True):
             number = _is_number(kind)
             table.add_column(Text(plain(name)), justify="right" if number else "left", no_wrap=number, overflow="fold")
-        for row in self.rows:
+        columns = [_points_in_line(column) if "Decimal" in kind else column for column, kind in self._by_column()]
+        for row in zip(*columns, strict=True):
             table.add_row(*(_cell(value, kind) for value, kind in zip(row, self.types, strict=True)))
         return table
+
+    def _by_column(self) -> Iterator[tuple[list[str], str]]:
+        for place, kind in enumerate(self.types):
+            yield [row[place] for row in self.rows], kind
 
     def _block(self, row: list[str]) -> Table:
         block = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -134,6 +143,19 @@ class Answer:
 
 def _is_number(kind: str) -> bool:
     return kind.removeprefix("Nullable(").startswith(("Int", "UInt", "Float", "Decimal"))
+
+
+def _points_in_line(numbers: list[str]) -> list[str]:
+    """Decimals with as many places as the longest of them; ClickHouse leaves out zeros at the end."""
+    places = max((len(number.partition(".")[2]) for number in numbers if _DECIMAL.match(number)), default=0)
+    if not places:
+        return numbers
+    return [
+        f"{number if '.' in number else f'{number}.'}{'0' * (places - len(number.partition('.')[2]))}"
+        if _DECIMAL.match(number)
+        else number
+        for number in numbers
+    ]
 
 
 def _cell(value: str, kind: str) -> Text:
