@@ -72,7 +72,7 @@ class SqliteLog:
         with _translated(self.path):
             self.db = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
-                self.db.execute("PRAGMA journal_mode=WAL")
+                self._switch_to_wal()
                 self.db.execute(f"PRAGMA synchronous={fsync.upper()}")
                 # A quarter of a gigabyte mapped saves a copy per read; the log is read once, in order.
                 self.db.execute("PRAGMA mmap_size=268435456")
@@ -86,6 +86,18 @@ class SqliteLog:
         """Whether a data folder has a log with anything in it."""
         path = data_dir / FILE_NAME
         return path.is_file() and path.stat().st_size > 0
+
+    def _switch_to_wal(self) -> None:
+        """SQLite's busy timeout does not hold here: of processes that open a new file at once, all but one are refused."""
+        deadline = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self.db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
     def _prepare(self, partitions: int | None) -> int:
         row = None

@@ -335,6 +335,34 @@ def test_several_processes_append_to_a_new_folder_at_once(folder: Path) -> None:
             assert [envelope.seq for envelope in envelopes if envelope.producer == name] == [i // 2 * 2 for i in range(200)]
 
 
+OPENER = """
+import sys, time
+from pathlib import Path
+from tidegate.producers.sqlite_log import SqliteLog
+
+print("ready", flush=True)
+start = float(sys.stdin.readline())
+for number in range(80):
+    while time.time() < start + number * 0.01:
+        pass
+    SqliteLog(Path(sys.argv[1]) / str(number)).close()
+"""
+
+
+def test_processes_that_open_a_new_folder_in_the_same_instant_wait_for_each_other(tmp_path: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = [subprocess.Popen([sys.executable, "-c", OPENER, str(tmp_path)], text=True, **pipes) for _ in range(3)]
+    assert [process.stdout.readline() for process in running] == ["ready\n"] * 3
+
+    start = str(time.time() + 0.05)
+    for process in running:
+        process.stdin.write(start + "\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=DEADLINE_S)[1] for process in running]
+
+    assert errors == [""] * 3
+
+
 def test_killing_an_appender_leaves_whole_transactions_and_a_log_to_go_on_with(folder: Path) -> None:
     process = appender(folder, "victim", 10_000_000)
     partition = partition_of("victim", 2)
