@@ -157,7 +157,6 @@ class Shipper:
 
     def unavailable(self, now: float, retry_after_s: float | None) -> None:
         """The log is away: try again after a delay that doubles, with jitter so that a fleet does not return as one."""
-        self._trying, self._trying_from = [], None
         self.away = True
         ceiling = min(_SLOWEST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(self._failures, 30))
         self._failures += 1

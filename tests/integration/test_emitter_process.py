@@ -460,6 +460,57 @@ def test_a_child_of_a_fork_leaves_its_parent_s_spool_alone(stage: Stage) -> None
     assert sorted(stage.counted().values()) == [["child"], ["parent"]]
 
 
+def test_a_child_that_outlives_its_parent_does_not_hold_its_spool(stage: Stage) -> None:
+    stage.away(True)
+    process = stage.start("""
+        tide = make()
+        tide.emit(event("parent"))
+        while tide.stats().spooled == 0:
+            time.sleep(0.001)
+        if os.fork() == 0:
+            say(os.getpid())
+            while not (FILE.parent / "enough").exists():
+                time.sleep(0.005)
+            os._exit(0)
+        while True:
+            time.sleep(60)
+    """)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+
+    stage.away(False)
+    stage.run("make().flush()")
+    os.kill(child, 0)  # it lives
+    (stage.folder / "enough").touch()
+
+    assert stage.only() == ["parent"]
+
+
+def test_a_living_process_takes_over_from_one_that_died_in_the_same_outage(stage: Stage) -> None:
+    stage.away(True)
+    survivor = stage.start("""
+        tide = make()
+        tide.emit(event("survivor"))
+        while tide.stats().spooled == 0:
+            time.sleep(0.001)
+        say("ready")
+        while tide.stats().adopted == 0:
+            time.sleep(0.005)
+            tide.flush(0)
+        say(tide.stats().adopted)
+    """)
+    stage.heard(survivor, "ready")
+    stage.run("make().emit(event('casualty'))")
+
+    stage.away(False)
+    stage.heard(survivor, "1")
+    stage.end(survivor)
+
+    assert list(stage.counted().values()) == [["survivor"], ["casualty"]]
+
+
 # --- kill -9
 
 

@@ -316,7 +316,7 @@ def test_drops_are_told_once_a_minute_with_their_reasons(
 
 def test_flush_reports_that_the_log_is_away_and_the_events_come_later(emitters: Callable[..., Emitter]) -> None:
     log = MemoryLog(then="away")
-    emitter = emitters(log)
+    emitter = emitters(log, monotonic=lambda: 0.0)  # time stands still: no retry comes by itself
     emitter.emit(response())
 
     assert not emitter.flush(0.02)
@@ -461,6 +461,29 @@ def test_an_emit_that_races_with_close_is_sent_or_counted(emitters: Callable[...
         assert stats.pending == 0
 
 
+def test_a_close_that_interrupts_an_emit_leaves_nothing_behind_uncounted() -> None:
+    """A timer closes the emitter wherever the main thread happens to be, in most rounds in the middle of `emit`."""
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        for round_ in range(60):
+            emitter = Emitter(MemoryLog(), settings=Settings(linger_s=0))
+            signal.signal(signal.SIGALRM, lambda signum, frame, emitter=emitter: emitter.close(20))
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + round_ * 1e-6)
+            tries = 0
+            while not emitter.stats().dropped["closed"]:
+                for _ in range(20):
+                    emitter.emit(response())
+                tries += 20
+
+            stats = emitter.stats()
+            assert stats.pending == 0
+            assert emitter._queue.qsize() == 0
+            assert tries == stats.appended + stats.dropped.total()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_closing_sends_what_is_left_and_lets_go_of_the_log() -> None:
     log = MemoryLog()
 
@@ -523,6 +546,14 @@ def test_closing_while_an_append_hangs_saves_its_events_to_disk(tmp_path: Path) 
     heir.close()
     assert [event["call_id"] for _, event in log.counted()[emitter.producer]] == ["0", "1"]
     assert len(log.envelopes) == 4, "the hung append came through after all, and its events twice, under the same numbers"
+
+
+def test_idle_flushes_leave_nothing_behind(emitters: Callable[..., Emitter]) -> None:
+    emitter = emitters(MemoryLog())
+
+    assert all(emitter.flush() for _ in range(100))
+
+    assert emitter._nudges.qsize() <= 1
 
 
 def test_closing_before_the_first_event_starts_nothing() -> None:
