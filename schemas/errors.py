@@ -6,12 +6,15 @@
     │   ├── LogUnavailable  the durable log cannot be reached     → the emitter spools and retries
     │   └── StoreUnavailable the store cannot be reached          → the sink pauses and retries
     ├── EnvelopeRefused     the log will never take this envelope → counted as dropped, with the reason
+    ├── GateClosed          a policy does not let this call go    → the service answers without a model, or later
     └── UsageError          the person at the keyboard can mend it → printed, exit code 2
 
 Whatever is none of these is unknown and crashes its process; offsets make that harmless.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class TidegateError(Exception):
@@ -44,6 +47,33 @@ class StoreUnavailable(Backpressure):
 
 class EnvelopeRefused(TidegateError):
     """The log will never take this envelope (too large, not authorised); retrying cannot help."""
+
+
+class GateClosed(TidegateError):
+    """A policy does not let this call go; the provider was not called. `spend` and `limit` are in the measure's counted
+    unit (money: nano-dollars), `resets_at` in seconds since 1970; what is not known is None."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        policy: str | None = None,
+        scope: Mapping[str, str | None] | None = None,
+        window: str | None = None,
+        spend: float | None = None,
+        limit: float | None = None,
+        resets_at: float | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.policy = policy
+        self.scope = dict(scope or {})
+        self.window = window
+        self.spend = spend
+        self.limit = limit
+        self.resets_at = resets_at
+        self.retry_after_s = retry_after_s
 
 
 class UsageError(TidegateError):
