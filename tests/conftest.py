@@ -7,5 +7,5 @@ import os
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("local", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("local"), max_examples=1_000, print_blob=True)
+settings.register_profile("ci", settings.get_profile("local"), max_examples=500, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
