@@ -22,13 +22,14 @@ from typing import Any, Final, Protocol
 import msgspec
 import orjson
 
-from ..schemas.call import MAX_TOKENS, TOKEN_FIELDS, RejectedEvent, ResponseEvent, check_response
+from ..schemas.call import MAX_TOKENS, TOKEN_FIELDS, RejectedEvent, RequestEvent, ResponseEvent, check_response
 from ..schemas.envelope import Envelope
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, decode_event
 from ..schemas.provider_usage import normalise_usage
 from .aggregate import UsageState
 from .pricing import PriceBook
+from .series import SeriesState
 
 # Before this no LLM API existed: an earlier time is a clock that was never set.
 EARLIEST_S: Final = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
@@ -68,6 +69,7 @@ class MeterState:
 
     partition: int
     usage: UsageState
+    series: SeriesState = field(default_factory=lambda: SeriesState({}))
     next_offset: int = 0
     producers: dict[str, Seen] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class MeterState:
         """What has changed is stored."""
         self.changed_producers.clear()
         self.usage.flushed()
+        self.series.flushed()
 
 
 @dataclass(slots=True)
@@ -203,12 +206,14 @@ class _Envelope:
             raise InvalidEvent("started_at is before 2015; check the producer's clock - at `$.started_at`")
         if isinstance(event, HotRequest):
             self.requests.append(b'%b,"seq":%d%b' % (msgspec.json.encode(event)[:-1], seq, self.tail))
+            self.state.series.request(event, self.record.appended_ms, self._estimate(event))
             _count(totals, "requests")
             return
         if event.usage is not None:
             event = _normalised(event)
         cost_nano_usd, status = self._price(event)
         self.state.usage.add(event, started_s, cost_nano_usd)
+        self.state.series.response(event, started_s, cost_nano_usd, status == "unpriced", self.record.appended_ms / 1_000)
         # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
         self.rows.append(
             b'%b,"cost_nano_usd":%b,"price_status":"%b","price_book":%b,"seq":%d%b'
@@ -234,6 +239,19 @@ class _Envelope:
             *(*_tokens(event), event.cache_hit),
         )
         return price.cost_nano_usd, price.status
+
+    def _estimate(self, event: RequestEvent) -> int | None:
+        """What an announced call is expected to cost; None when nothing was estimated, or no price is known."""
+        return self.book.price(
+            event.tenant,
+            event.provider_name,
+            None,
+            event.request_model,
+            event.service_tier,
+            event.started_at,
+            event.estimated_input_tokens,
+            event.estimated_output_tokens,
+        ).cost_nano_usd
 
     def _dead_letter(self, value: bytes, reason: str, producer: str, seq: int | None) -> None:
         self.dead.append(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE, Topic
+from ..schemas.topics import ALERTS, CALLS, DEAD_LETTERS, GATES, METERED, REQUESTS, SIGNALS, USAGE, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,18 @@ class Step:
 
 
 METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, DEAD_LETTERS, USAGE))
-SINK: Final = Step("sink", (METERED, REQUESTS, DEAD_LETTERS))
+POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, ALERTS))
+SINK: Final = Step("sink", (METERED, REQUESTS, DEAD_LETTERS, ALERTS))
 
-STEPS: Final = (METER, SINK)
+STEPS: Final = (METER, POLICIES, SINK)
 
 # Which table of the store takes which topic.
-TABLES: Final = {METERED.name: "calls", REQUESTS.name: "call_requests", DEAD_LETTERS.name: "dead_letters"}
+TABLES: Final = {
+    METERED.name: "calls",
+    REQUESTS.name: "call_requests",
+    DEAD_LETTERS.name: "dead_letters",
+    ALERTS.name: "alerts",
+}
 
 
 def readers(topic: Topic) -> tuple[Step, ...]:

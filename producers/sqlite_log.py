@@ -113,7 +113,25 @@ class SqliteLog:
                 f"{self.path} was made with {found} partitions, not {partitions}: the number is fixed, because a producer's "
                 "events must stay in one partition to be counted once. Set TIDEGATE_PARTITIONS to match, or use a new folder."
             )
+        self._add_topics(int(found))
         return int(found)
+
+    def _add_topics(self, partitions: int) -> None:
+        """Make what this version knows and the folder does not have yet."""
+        known = set(self.db.execute("SELECT topic, partition FROM partitions"))
+        wanted = {(topic, partition) for topic in TOPICS for partition in range(partitions)}
+        if wanted <= known:
+            return
+        with self.transaction():
+            for topic, partition in sorted(wanted):
+                table = _table(topic, partition)
+                self.db.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (offset INTEGER PRIMARY KEY, appended_ms INTEGER NOT NULL,"
+                    " key BLOB, headers TEXT NOT NULL, value BLOB NOT NULL)"
+                )
+                if TOPICS[topic].compacted:
+                    self.db.execute(f"CREATE INDEX IF NOT EXISTS {_index(topic, partition)} ON {table} (key)")
+                self.db.execute("INSERT OR IGNORE INTO partitions VALUES (?, ?, 0)", (topic, partition))
 
     def _create(self, partitions: int) -> tuple[str, int]:
         with self.transaction():
@@ -131,13 +149,6 @@ class SqliteLog:
                 "CREATE TABLE offsets (consumer_group TEXT, topic TEXT, partition INTEGER, next_offset INTEGER NOT NULL,"
                 " PRIMARY KEY (consumer_group, topic, partition)) WITHOUT ROWID"
             )
-            for topic in TOPICS:
-                for partition in range(partitions):
-                    self.db.execute(
-                        f"CREATE TABLE {_table(topic, partition)} (offset INTEGER PRIMARY KEY, appended_ms INTEGER NOT NULL,"
-                        " key BLOB, headers TEXT NOT NULL, value BLOB NOT NULL)"
-                    )
-                    self.db.execute("INSERT INTO partitions VALUES (?, ?, 0)", (topic, partition))
             return _FORMAT, partitions
 
     @contextmanager
@@ -165,12 +176,14 @@ class SqliteLog:
             (offset, now_ms, key, orjson.dumps(headers).decode(), value)
             for offset, (key, headers, value) in enumerate(records, first)
         ]
+        end = first + len(rows)
         if rows:
+            if TOPICS[topic].compacted:
+                self.db.executemany(f"DELETE FROM {_table(topic, partition)} WHERE key = ?", {(row[2],) for row in rows})
+                rows = list({row[2]: row for row in rows}.values())
             self.db.executemany(f"INSERT INTO {_table(topic, partition)} VALUES (?, ?, ?, ?, ?)", rows)
-            self.db.execute(
-                "UPDATE partitions SET next_offset = ? WHERE topic = ? AND partition = ?", (first + len(rows), topic, partition)
-            )
-        return first, first + len(rows)
+            self.db.execute("UPDATE partitions SET next_offset = ? WHERE topic = ? AND partition = ?", (end, topic, partition))
+        return first, end
 
     def read(self, topic: str, partition: int, start: int, *, end: int | None = None, max_bytes: int = 8 << 20) -> list[Record]:
         """Records from offset `start` on (to before `end`), in order, until `max_bytes` are reached; at least one if any."""
@@ -189,6 +202,26 @@ class SqliteLog:
                     break
             cursor.close()
         return records
+
+    def last(self, topic: str, partition: int, key: bytes) -> Record | None:
+        """The record in force of a key in a compacted topic."""
+        with _translated(self.path):
+            row = self.db.execute(
+                f"SELECT offset, appended_ms, value, headers, key FROM {_table(topic, partition)} WHERE key = ?"
+                " ORDER BY offset DESC LIMIT 1",
+                (key,),
+            ).fetchone()
+        return Record(row[0], row[1], row[2], orjson.loads(row[3]), row[4]) if row else None
+
+    def keyed(self, topic: str, partition: int, prefix: bytes) -> list[Record]:
+        """The records in force of a compacted topic whose keys begin with `prefix`, oldest first."""
+        with _translated(self.path):
+            rows = self.db.execute(
+                f"SELECT offset, appended_ms, value, headers, key FROM {_table(topic, partition)}"
+                " WHERE key >= ? AND key < ? ORDER BY offset",
+                (prefix, prefix + b"\xff"),
+            ).fetchall()
+        return [Record(row[0], row[1], row[2], orjson.loads(row[3]), row[4]) for row in rows]
 
     def end_offset(self, topic: str, partition: int) -> int:
         """The offset that the next append to the partition will get."""
@@ -258,6 +291,10 @@ class SqliteLog:
 
 def _table(topic: str, partition: int) -> str:
     return f'"records/{topic}/{partition}"'
+
+
+def _index(topic: str, partition: int) -> str:
+    return f'"keys/{topic}/{partition}"'
 
 
 @contextmanager

@@ -84,11 +84,12 @@ def _listed(match: Any) -> Any:
 
 
 def _checked_match(match: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The values of each field, each once and in order: how it is written makes no difference."""
     for name, values in match.items():
         _field_name(name)
         if not values:
             raise ValueError(f"match of {name} is empty: it would match nothing; leave it out to match everything")
-    return match
+    return {name: tuple(sorted(set(values))) for name, values in match.items()}
 
 
 class _Model(BaseModel):

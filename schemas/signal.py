@@ -4,7 +4,7 @@ Three kinds of record share the topic, told apart by the key's first part:
 
     signal|<policy>|<values>   one Signal
     policies                   the PolicySet in force, for gates: limits of scopes nobody has spoken of yet
-    gates                      the live gates, by id: a lease is a share among these
+    gates                      the live gates, by id, and the offsets counted in: heartbeat, and what leases divide by
 """
 
 from __future__ import annotations
@@ -72,10 +72,15 @@ def signal_key(policy: str, values: tuple[str | None, ...]) -> bytes:
 
 
 class Gates(msgspec.Struct, frozen=True):
-    """The live gates at a time, by id."""
+    """The live gates at a time, by id, and how far the calls topic is counted in; sent every second, so it is also the
+    heartbeat by which a gate knows that it is not stale.
+
+    `applied` is as in Signal: own spend at or before it is in every signal sent with or before this, or was never counted.
+    """
 
     ids: list[str]
     at: float
+    applied: list[int] = []
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,13 +10,14 @@ _DAY_S: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. A record stays at least `retention_s` after its append, and until every consumer has passed it.
+    """One topic. A record stays at least `retention_s` after its append (None: for ever), and until every consumer has
+    passed it.
 
-    A `compacted` topic says everything in the last record of each key.
+    Of a `compacted` topic only the last record of each key stays; an empty value takes a key back.
     """
 
     name: str
-    retention_s: int
+    retention_s: int | None
     compacted: bool = False
 
 
@@ -25,10 +26,11 @@ CALLS: Final = Topic("tidegate.calls", 3 * _DAY_S)
 # Priced rows are derived; they stay until the sink has them, and an hour more to look at when something is odd.
 METERED: Final = Topic("tidegate.metered", 3_600)
 REQUESTS: Final = Topic("tidegate.requests", 3_600)
-# Absolute counters of what policies watch: the meter's state holds them all, so an hour is for looking only.
-USAGE: Final = Topic("tidegate.usage", 3_600)
-# What policies say now, and to whom: the last record of each key is the word in force.
-SIGNALS: Final = Topic("tidegate.signals", 86_400, compacted=True)
+# What policies watch, scope by scope, in absolute counters. Compacted: it is the meter's own memory of them, too.
+USAGE: Final = Topic("tidegate.usage", None, compacted=True)
+# What policies say now: the last record of each key is the word in force, for as long as nobody takes it back.
+SIGNALS: Final = Topic("tidegate.signals", None, compacted=True)
+# Gates announce themselves every second; one that has been silent for a minute is gone.
 GATES: Final = Topic("tidegate.gates", 60, compacted=True)
 ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.

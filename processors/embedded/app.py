@@ -33,6 +33,7 @@ from . import ingest
 from .body import Bodies, NoRoom, TooLarge
 from .metrics import Metrics
 from .pipeline import Pipeline
+from .signals_door import SignalsDoor
 
 # Long enough for a heavy analytical query on one machine; short enough that a forgotten one ends.
 _QUERY_TIMEOUT_S: Final = 120.0
@@ -62,6 +63,7 @@ class Doors:
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
+        self._signals = SignalsDoor(pipeline.data_dir, self._ingest_pool)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -69,6 +71,7 @@ class Doors:
                 Route("/v1/events", self.events, methods=["POST"]),
                 Route("/v1/query", self.query, methods=["POST"]),
                 Route("/v1/status", self.status),
+                Route("/v1/signals", self.signals),
                 Route("/metrics", self.metrics),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
@@ -76,9 +79,14 @@ class Doors:
             ]
         )
 
+    def end_waits(self) -> None:
+        """Answer every long poll now: the doors are about to close."""
+        self._signals.closing = True
+
     def close(self) -> None:
         self._ingest_pool.shutdown()
         self._query_pool.shutdown(cancel_futures=True)
+        self._signals.close()
         self._log.close()
 
     # ingest

@@ -14,6 +14,7 @@ state is read from the disk again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,14 @@ from typing import Final
 import orjson
 
 from ...producers.sqlite_log import SqliteLog
+from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..meter import PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
+from ..series import CALL, Series, SeriesState, series_of
 from ..topology import METER
 
 _SCHEMA: Final = (
@@ -53,9 +56,19 @@ class MeterEngine:
     `at` is called with the name of each step; a crash test aborts there.
     """
 
-    def __init__(self, data_dir: Path, settings: Settings, *, at: Callable[[str], None] = _nothing) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Settings,
+        *,
+        policies: PolicySet | None = None,
+        at: Callable[[str], None] = _nothing,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._settings = settings
         self._at = at
+        self._clock_ms = clock_ms
+        self._series = series_of(policies.policies) if policies else {}
         self.book = PriceBook.load(settings.price_file)
         self.log = SqliteLog(data_dir, fsync=settings.fsync)
         with self.log.transaction():
@@ -72,10 +85,12 @@ class MeterEngine:
         state = self.states[partition]
         records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
         self._at("1 read")
-        if not records:
+        now_ms = self._clock_ms()
+        if not records and not state.series.due(now_ms):
             return 0
         try:
             _, outputs = meter(state, records, self.book, self._settings.max_future_s)
+            state.series.expire(now_ms)
             self._at("2 step")
             with self.log.transaction():
                 for topic, out in (
@@ -101,15 +116,8 @@ class MeterEngine:
             "INSERT INTO usage VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
             [(partition, stored_key, key.bucket, key.start, value) for key, stored_key, value in changed],
         )
-        if changed:
-            headers = {
-                "schema": "usage/1",
-                "source_partition": str(partition),
-                "source_offset": str(state.next_offset - 1),
-                "count": str(len(changed)),
-            }
-            lines = b"\n".join(stored_key[:-1] + b"," + value[1:] for _, stored_key, value in changed)
-            self.log.append(USAGE.name, partition, [(None, headers, lines)])
+        headers = {"schema": "usage/1", "source_partition": str(partition), "source_offset": str(state.next_offset - 1)}
+        self.log.append(USAGE.name, partition, [(key, headers, value) for key, value in state.series.records()])
         db.executemany(
             "INSERT INTO producers VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET next_seq = excluded.next_seq,"
             " seen_ms = excluded.seen_ms, dropped = excluded.dropped",
@@ -133,8 +141,14 @@ class MeterEngine:
             row = db.execute("SELECT value FROM usage WHERE partition = ? AND key = ?", (partition, key.dump())).fetchone()
             return Usage.load(row[0]) if row else None
 
+        def load_scope(key: bytes) -> bytes | None:
+            record = self.log.last(USAGE.name, partition, key)
+            return record.value if record else None
+
         usage = UsageState(self._scope_sets, load_bucket)
-        state = MeterState(partition, usage)
+        series = SeriesState(self._series, load_scope)
+        series.restore((record.key or b"", record.value) for record in self.log.keyed(USAGE.name, partition, CALL))
+        state = MeterState(partition, usage, series)
         row = db.execute(
             "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
         ).fetchone()
@@ -153,6 +167,15 @@ class MeterEngine:
             ):
                 usage.live[UsageKey.load(key)] = Usage.load(value)
         return state
+
+    def watch(self, policies: PolicySet) -> list[Series]:
+        """Count what these policies watch from now on, between two flushes. Returns the series that are new."""
+        series = series_of(policies.policies)
+        new = [found for name, found in series.items() if name not in self._series]
+        self._series = series
+        for state in self.states.values():
+            state.series.watch(series)
+        return new
 
     def tidy(self, now_ms: int) -> None:
         """Forget what is past its retention; a little at a time, so that nobody waits for it."""
@@ -175,6 +198,10 @@ class MeterEngine:
             "SELECT key, value FROM usage WHERE bucket = ? AND start >= ?", (bucket, since_s)
         ):
             yield UsageKey.load(key), Usage.load(value)
+
+    def counted(self) -> list[int]:
+        """The last offset of each partition that is counted in; -1 where there is none."""
+        return [self.states[partition].next_offset - 1 for partition in range(self.log.partitions)]
 
     def totals(self) -> dict[str, int]:
         """The account of every line that ever came in, over all partitions."""

@@ -80,6 +80,8 @@ class Node:
         # First, so that a command which comes now waits for the folder instead of asking doors that are closing.
         self._lock.withdraw()
         if self._server is not None and self._thread is not None:
+            if self._doors is not None:
+                self._doors.end_waits()
             self._server.should_exit = True
             self._thread.join()
             self._server = None

@@ -18,8 +18,10 @@ from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, TOPICS
 from ...sinks.clickhouse import Store
+from ..policy_file import PolicyWatch
 from ..topology import METER, SINK, readers
 from .engine import MeterEngine
+from .policies_engine import PoliciesEngine
 from .sink import Sink
 
 log = structlog.get_logger("tidegate.pipeline")
@@ -41,7 +43,9 @@ class Pipeline:
         self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
         self.store.migrate()
         # Made here, so that the folder's number of partitions is settled before anyone appends.
-        self.meter = MeterEngine(data_dir, settings, at=at)
+        self.watch = PolicyWatch(settings.policy_file)
+        self.meter = MeterEngine(data_dir, settings, policies=self.watch.current, at=at)
+        self.policies = PoliciesEngine(self.meter.log, self.watch.current, self.meter.counted, at=at)
         self.sink = Sink(data_dir, settings, self.store, at=at)
         # For questions from other threads; the meter's and the sink's own connections may be amid a transaction.
         self._reader = SqliteLog(data_dir, fsync=settings.fsync)
@@ -113,7 +117,9 @@ class Pipeline:
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
+                self._reload_policies(started)
                 applied = self.meter.run_once()
+                self.policies.run_once()
                 if started - looked >= 1:
                     looked = started
                     self.backlog_bytes = self.meter.log.waiting_bytes(METER.name, CALLS.name)
@@ -131,6 +137,18 @@ class Pipeline:
             # One flush each `flush_s` under load, so that a burst is one transaction and not a hundred.
             pause_s = self.settings.flush_s - (time.monotonic() - started) if applied else _IDLE_S
             self._stopping.wait(max(pause_s, 0.001))
+
+    def _reload_policies(self, now: float) -> None:
+        """Put an edited policy file in force; a bad edit keeps the old one, and is told once."""
+        problem = self.watch.problem
+        changed = self.watch.poll(now)
+        if changed is not None:
+            self.meter.watch(changed)
+            self.policies.enforce(changed)
+            log.info("policies_in_force", version=changed.version, policies=len(changed.policies))
+        if self.watch.problem and self.watch.problem != problem:
+            log.warning("policy_file_refused", error=self.watch.problem)
+            self.policies.tell("policy_file", f"the policy file was not taken, the old one stays: {self.watch.problem}")
 
     def _run_sink(self) -> None:
         backoff_s = _IDLE_S
@@ -162,6 +180,8 @@ class Pipeline:
         self.meter.tidy(now_ms)
         log = self.meter.log
         for topic in TOPICS.values():
+            if topic.retention_s is None:
+                continue
             for partition in range(log.partitions):
                 passed = [log.committed(step.name, topic.name, partition) for step in readers(topic)]
                 below = min(passed, default=log.end_offset(topic.name, partition))
