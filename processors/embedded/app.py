@@ -196,6 +196,12 @@ class Doors:
             return _problem(400, str(error))
         return Response(answer, media_type="application/octet-stream")
 
+    async def signals(self, request: Request) -> Response:
+        """What policies say, as it changes."""
+        if self._settings.token and not _bears(request, self._settings.token, self._own_token):
+            return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+        return await self._signals.serve(request)
+
     # Not async: these ask SQLite and walk over what the meter holds, so they run in a thread of their own.
 
     def status(self, request: Request) -> Response:
