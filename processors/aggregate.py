@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ..schemas.call import TOKEN_FIELDS
-from ..schemas.usage import BUCKET_S, COUNTERS, BucketUnit, Usage
+from ..schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, TTFT_BINS, BucketUnit, Usage
 from .sketch import bin_of
 
 
@@ -99,35 +99,34 @@ class UsageState:
 
     def add(self, response: Any, started_s: float, cost_nano_usd: int | None) -> None:
         """Count one response event. `cost_nano_usd` None means that its price is unknown."""
-        sets = self.scope_sets
-        minute = int(started_s) // 60
-        key = (minute, response.response_model or response.request_model, *sets.read(response))
+        key = (int(started_s) // 60, response.response_model or response.request_model, *self.scope_sets.read(response))
         usage = self._fine.get(key)
         if usage is None:
             usage = self._fine[key] = Usage()
-        counts = usage.counts
-        counts[_REQUESTS] += 1
+        get = usage.get
+        usage[_REQUESTS] = get(_REQUESTS, 0) + 1
         if cost_nano_usd is None:
-            counts[_UNPRICED] += 1
-        else:
-            counts[_COST] += cost_nano_usd
+            usage[_UNPRICED] = get(_UNPRICED, 0) + 1
+        elif cost_nano_usd:
+            usage[_COST] = get(_COST, 0) + cost_nano_usd
         tokens = _tokens(response)
         if tokens[0] is None and tokens[1] is None:
-            counts[_UNKNOWN] += 1
-        for index, count in enumerate(tokens, _FIRST_TOKEN):
+            usage[_UNKNOWN] = get(_UNKNOWN, 0) + 1
+        for place, count in enumerate(tokens, _FIRST_TOKEN):
             if count:
-                counts[index] += count
+                usage[place] = get(place, 0) + count
         if response.error_type is not None:
-            counts[_ERRORS] += 1
-            usage.errors[response.error_type] = usage.errors.get(response.error_type, 0) + 1
+            place = ERROR_PLACES[response.error_type]
+            usage[_ERRORS] = get(_ERRORS, 0) + 1
+            usage[place] = get(place, 0) + 1
         if response.cache_hit:
-            counts[_CACHE_HITS] += 1
+            usage[_CACHE_HITS] = get(_CACHE_HITS, 0) + 1
         if response.latency_s is not None:
-            latency_bin = bin_of(response.latency_s)
-            usage.latency[latency_bin] = usage.latency.get(latency_bin, 0) + 1
+            place = LATENCY_BINS + bin_of(response.latency_s)
+            usage[place] = get(place, 0) + 1
         if response.time_to_first_token_s is not None:
-            ttft_bin = bin_of(response.time_to_first_token_s)
-            usage.ttft[ttft_bin] = usage.ttft.get(ttft_bin, 0) + 1
+            place = TTFT_BINS + bin_of(response.time_to_first_token_s)
+            usage[place] = get(place, 0) + 1
 
     def roll_up(self) -> None:
         """Spread what was added since the last call over scopes and buckets."""
@@ -139,29 +138,29 @@ class UsageState:
         for fields, source, pick in self.scope_sets.plan:
             by_minute: Sums = {}
             for (minute, values), usage in minutes[source].items():
-                _merge_into(by_minute, (minute, pick(values)), usage)
+                key = (minute, pick(values))
+                total = by_minute.get(key)
+                if total is None:
+                    by_minute[key] = Usage(usage)
+                else:
+                    total.merge(usage)
             minutes[fields] = by_minute
-            by_hour: Sums = {}
             for (minute, values), usage in by_minute.items():
-                _merge_into(by_hour, (minute // 60, values), usage)
-            by_day: Sums = {}
-            for (hour, values), usage in by_hour.items():
-                _merge_into(by_day, (hour // 24, values), usage)
-            for (bucket, length_s), sums in zip(BUCKET_S.items(), (by_minute, by_hour, by_day), strict=True):
-                for (number, values), usage in sums.items():
-                    self._apply(UsageKey(fields, values, bucket, number * length_s), usage)
+                self._apply(UsageKey(fields, values, "minute", minute * 60), usage)
+                self._apply(UsageKey(fields, values, "hour", minute // 60 * 3_600), usage)
+                self._apply(UsageKey(fields, values, "day", minute // 1_440 * 86_400), usage)
 
     def _apply(self, key: UsageKey, delta: Usage) -> None:
         bucket = self.live.get(key)
         if bucket is None:
             age_s = self.watermark_s - key.start - BUCKET_S[key.bucket]
             if age_s > RETENTION_S[key.bucket]:
-                self.too_old += delta.counts[_REQUESTS]
+                self.too_old += delta[_REQUESTS]
                 return
             if age_s > LIVE_S[key.bucket]:
                 bucket = self.load(key)
             if bucket is None:
-                self.live[key] = delta.copy()
+                self.live[key] = Usage(delta)
                 self.changed.add(key)
                 return
             self.live[key] = bucket
@@ -174,11 +173,3 @@ class UsageState:
         horizon = {bucket: self.watermark_s - BUCKET_S[bucket] - LIVE_S[bucket] for bucket in BUCKET_S}
         for key in [key for key in self.live if key.start < horizon[key.bucket]]:
             del self.live[key]
-
-
-def _merge_into(sums: Sums, key: tuple[int, tuple[Any, ...]], usage: Usage) -> None:
-    total = sums.get(key)
-    if total is None:
-        sums[key] = usage.copy()
-    else:
-        total.merge(usage)

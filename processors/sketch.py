@@ -15,7 +15,8 @@ from ddsketch.mapping import LogarithmicMapping
 RELATIVE_ACCURACY: Final = 0.01
 # Below a microsecond a latency says only that the clock did not move; such values share the bin of zero.
 _SMALLEST_S: Final = 1e-6
-ZERO_BIN: Final = -(2**31)
+# Below every other bin: the smallest, of a microsecond, is -691.
+ZERO_BIN: Final = -2_000
 
 _mapping: Final = LogarithmicMapping(RELATIVE_ACCURACY)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from tidegate.processors.sketch import bin_of
 from tidegate.schemas.call import TOKEN_FIELDS
 from tidegate.schemas.hot import decode_event
 from tidegate.schemas.settings import DEFAULT_SCOPE_SETS
-from tidegate.schemas.usage import BUCKET_S, COUNTERS, BucketUnit, Usage, UsageRecord
+from tidegate.schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, BucketUnit, Usage
 
 SETS = (*DEFAULT_SCOPE_SETS, ("prompt_name",))
 HOUR_S, DAY_S = 3_600, 86_400
@@ -169,34 +170,28 @@ def test_the_order_of_responses_changes_nothing(calls: list[Counted], random: An
 @given(st.lists(counted(), min_size=1, max_size=12), st.data())
 def test_partitions_add_up_and_absolute_counters_may_come_twice(calls: list[Counted], data: st.DataObject) -> None:
     split = data.draw(st.lists(st.integers(0, 2), min_size=len(calls), max_size=len(calls)))
-    received: list[UsageRecord] = []
+    received: list[tuple[bytes, int, int, bytes]] = []
     for partition in range(3):
         stored, mine = Stored(), [call for call, at in zip(calls, split, strict=True) if at == partition]
         state = stored.open()
         for offset, call in enumerate(mine):
             state.add(call.event, call.started_s, call.cost_nano_usd)
             state.roll_up()
-            received += [
-                UsageRecord.from_line(key.dump()[:-1] + b"," + state.live[key].dump()[1:], partition, offset)
-                for key in state.changed
-            ]
+            received += [(key.dump(), partition, offset, state.live[key].dump()) for key in state.changed]
             stored.flush(state)
     doubled = received + data.draw(st.permutations(received))
 
-    latest: dict[Any, UsageRecord] = {}
-    for record in doubled:
-        key = (tuple(record.scope.items()), record.bucket, record.bucket_start, record.partition)
-        if key not in latest or record.offset >= latest[key].offset:
-            latest[key] = record
+    latest: dict[tuple[bytes, int], tuple[int, bytes]] = {}
+    for key, partition, offset, value in doubled:
+        if (key, partition) not in latest or offset >= latest[key, partition][0]:
+            latest[key, partition] = (offset, value)
 
     requests, cost = Counter[Any](), Counter[Any]()
-    for (scope, bucket, start, _), record in latest.items():
-        requests[scope, bucket, start] += record.counters["requests"]
-        cost[scope, bucket, start] += record.counters["cost_nano_usd"]
-    truth = {
-        (tuple(zip(key.fields, key.values, strict=True)), key.bucket, key.start): counts
-        for key, (counts, *_) in brute_force(calls).items()
-    }
+    for (key, _), (_, value) in latest.items():
+        counts = Usage.load(value).counts
+        requests[UsageKey.load(key)] += counts[COUNTERS.index("requests")]
+        cost[UsageKey.load(key)] += counts[COUNTERS.index("cost_nano_usd")]
+    truth = {key: counts for key, (counts, *_) in brute_force(calls).items()}
     assert requests == {key: counts[COUNTERS.index("requests")] for key, counts in truth.items()}
     assert cost == Counter({key: counts[COUNTERS.index("cost_nano_usd")] for key, counts in truth.items()})
 
@@ -276,10 +271,12 @@ def test_a_key_comes_back_from_its_bytes() -> None:
 
 
 def test_a_stored_bucket_of_before_a_counter_was_added_reads_as_zero_there() -> None:
-    usage = Usage.load(b'[[3,1],{"timeout":1},{"-11":3},{}]')
+    old = msgspec.msgpack.encode({0: 3, 1: 1, ERROR_PLACES["timeout"]: 1, LATENCY_BINS - 11: 3})
 
-    assert usage.counts == [3, 1, *[0] * (len(COUNTERS) - 2)]
-    assert usage.latency == {-11: 3}
+    usage = Usage.load(old)
+
+    assert usage.counts == [3, 1] + [0] * (len(COUNTERS) - 2)
+    assert (usage.errors, usage.latency, usage.ttft) == ({"timeout": 1}, {-11: 3}, {})
 
 
 def test_scope_sets_need_not_name_the_model() -> None:
