@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     region: str | None = None
 
     # producer
-    producer_id: Annotated[str | None, Field(description="fixed identity; only where one process at a time uses it")] = None
+    producer_id: Annotated[str | None, Field(description="name in the log; every run adds twelve digits of its own")] = None
     spool_dir: Annotated[Path | None, Field(description="where events wait while the log is away")] = None
     spool_max_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     buffer_events: Annotated[int, Field(ge=1)] = 20_000

@@ -496,7 +496,8 @@ def test_a_living_process_takes_over_from_one_that_died_in_the_same_outage(stage
         while tide.stats().spooled == 0:
             time.sleep(0.001)
         say("ready")
-        while tide.stats().adopted == 0:
+        deadline = time.monotonic() + 30
+        while tide.stats().adopted == 0 and time.monotonic() < deadline:
             time.sleep(0.005)
             tide.flush(0)
         say(tide.stats().adopted)
