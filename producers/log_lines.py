@@ -92,18 +92,28 @@ _RESPONSE_MARKS: Final = (*_USAGES, "choices", "candidates", "meta", "generation
 _TEXT_TAGS: Final = frozenset(
     {
         "answer",
+        "comment",
+        "comments",
         "completion",
         "content",
         "context",
+        "description",
+        "diagnosis",
         "input",
         "message",
         "messages",
+        "note",
+        "notes",
         "output",
+        "patient",
+        "patient_name",
         "prompt",
         "query",
         "question",
         "response",
+        "summary",
         "text",
+        "transcript",
     }
 )
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
