@@ -39,7 +39,7 @@ from ..schemas.hot import decode_event
 from ..schemas.settings import Settings
 from . import lifecycle
 from .observe import Observer
-from .ports import Log
+from .ports import Log, Settled
 from .shipper import Shipper
 from .stats import EmitterStats, Tally
 
@@ -73,6 +73,16 @@ class _Wish:
         self.met = False
         self.done = threading.Lock()
         self.done.acquire()
+
+
+class _Awaited:
+    """An event of which somebody waits to hear where it went."""
+
+    __slots__ = ("line", "settled")
+
+    def __init__(self, line: bytes, settled: Settled) -> None:
+        self.line = line
+        self.settled = settled
 
 
 class Emitter(Observer):
@@ -110,7 +120,7 @@ class Emitter(Observer):
 
     def _begin(self, producer: str, first_seq: int) -> None:
         """All that changes while running, as it is at the start; a forked child begins again with it."""
-        self._queue: SimpleQueue[bytes | _Wish] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | _Awaited | _Wish] = SimpleQueue()
         self._nudges: SimpleQueue[None] = SimpleQueue()  # cut a linger short
         self._nudged = False
         self._closed = False  # nothing is accepted any more
@@ -151,8 +161,11 @@ class Emitter(Observer):
 
     # --- the caller's side -------------------------------------------------------------------------------------------
 
-    def emit(self, event: Encodable) -> bool:
-        """Accept one event. False when it was dropped: `stats().dropped` says why."""
+    def emit(self, event: Encodable, settled: Settled | None = None) -> bool:
+        """Accept one event. False when it was dropped: `stats().dropped` says why.
+
+        `settled` (a gate's reservation) hears where the event went: its place in the log, or None when it was dropped.
+        """
         try:
             if type(event) is dict:
                 line = orjson.dumps(event)
@@ -163,8 +176,15 @@ class Emitter(Observer):
                 line = orjson.dumps(event.model_dump(exclude_none=True))
             else:
                 line = orjson.dumps(dict(event))
-            return self._put(line)
+            if settled is None:
+                return self._put(line)
+            accepted = self._put(line, settled)
+            if not accepted:
+                settled.placed(None)
+            return accepted
         except Exception:  # noqa: BLE001 — the emitter's door: whatever a caller hands in, its call goes on
+            if settled is not None:
+                settled.placed(None)
             return self._refuse("unencodable")
 
     def reject(self, line: bytes, reason: str, source: str, line_no: int | None = None) -> bool:
@@ -174,7 +194,7 @@ class Emitter(Observer):
         except Exception:  # noqa: BLE001 — the emitter's door
             return self._refuse("unencodable")
 
-    def _put(self, line: bytes) -> bool:
+    def _put(self, line: bytes, settled: Settled | None = None) -> bool:
         size = len(line)
         if size > MAX_EVENT_BYTES:
             return self._refuse("event_too_large")
@@ -187,7 +207,7 @@ class Emitter(Observer):
             return self._refuse("spool_full" if shipper.spool_full else "buffer_full")
         self._bytes_put += size
         self._emitted.bump()
-        self._queue.put(line)
+        self._queue.put(line if settled is None else _Awaited(line, settled))
         if not self._nudged and (events >= self._wake_events or queued >= self._wake_bytes):
             self._nudged = True
             self._nudges.put(None)
@@ -408,8 +428,9 @@ class Emitter(Observer):
                 if taken % _YIELD_EVERY == 0:
                     time.sleep(0)
 
-    def _admit(self, item: bytes | _Wish) -> None:
+    def _admit(self, item: bytes | _Awaited | _Wish) -> None:
         shipper = self._shipper
+        settled = None
         if isinstance(item, _Wish):
             item.seq = shipper.next_seq
             self._wishes.append(item)
@@ -417,6 +438,9 @@ class Emitter(Observer):
             with contextlib.suppress(Empty):
                 self._nudges.get_nowait()
             return
+        if isinstance(item, _Awaited):
+            settled = item.settled
+            item = item.line
         self._bytes_taken += len(item)
         if self._ended:  # another thread has closed this emitter over our head
             self._late.bump()
@@ -426,7 +450,10 @@ class Emitter(Observer):
         except InvalidEvent as error:
             self._invalid += 1
             item = self._rejected(item, error.reason, "emitter", None)
-        shipper.add(item)
+            if settled is not None:  # nobody will count what it said
+                settled.placed(None)
+                settled = None
+        shipper.add(item, settled)
 
     def _ship(self) -> None:
         """Try the oldest batch once; put what cannot go on disk."""
@@ -448,7 +475,8 @@ class Emitter(Observer):
         if not batch:
             return
         try:
-            self._log.append(batch)
+            # A log of somebody's own may say nothing.
+            positions = self._log.append(batch) or ()
         except LogUnavailable as error:
             self._warn("log_unavailable error=%s", error)
             self._postpone(error.retry_after_s)
@@ -461,7 +489,7 @@ class Emitter(Observer):
             with self._state:
                 if not self._ended:
                     back = shipper.away
-                    shipper.appended()
+                    shipper.appended(positions)
                     if back:
                         self._warned.discard("log_unavailable error=%s")
 

@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 
 from ..schemas.envelope import Envelope
 from ..schemas.errors import EnvelopeRefused, LogUnavailable, UsageError
+from .ports import Position
 
 # Within a data centre a connection takes milliseconds; a node that takes longer is away, and the spool is faster.
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -65,34 +66,22 @@ class HttpLog:
         read_timeout_s: float = READ_TIMEOUT_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        try:
-            parsed = urllib3.util.parse_url(url)
-        except LocationParseError:
-            parsed = urllib3.util.Url()
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.auth or parsed.query or parsed.fragment:
-            raise UsageError(
-                "TIDEGATE_URL must look like https://node.example:8400, without a user, query or fragment; "
-                "the token goes into TIDEGATE_TOKEN"
-            )
-        if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-            raise UsageError("TIDEGATE_TOKEN must be visible ASCII without spaces or line ends")
-        self.address = f"{parsed.scheme}://{parsed.netloc}{(parsed.path or '').rstrip('/')}/v1/events"
+        self.address = f"{node_address(url, token)}/v1/events"
         self._token = token
         self._timeout = urllib3.Timeout(connect=connect_timeout_s, read=read_timeout_s)
         self._now = now
         self._pool: urllib3.PoolManager | None = None
 
-    def append(self, envelopes: Sequence[Envelope]) -> None:
+    def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         """One request each, in order; returns when the node has made all of them durable."""
-        for envelope in envelopes:
-            self._post(envelope)
+        return [self._post(envelope) for envelope in envelopes]
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.clear()
 
-    def _post(self, envelope: Envelope) -> None:
+    def _post(self, envelope: Envelope) -> Position | None:
         if self._pool is None:
             self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, cert_reqs="CERT_REQUIRED", retries=False)
         body = envelope.value
@@ -117,6 +106,7 @@ class HttpLog:
         except (HTTPError, OSError, UnicodeError) as error:
             raise LogUnavailable(f"{self.address} cannot be reached ({type(error).__name__})") from error
         self._judge(response.status, response.headers)
+        return _position(response.headers)
 
     def _judge(self, status: int, headers: Mapping[str, str]) -> None:
         if 200 <= status < 300:
@@ -126,6 +116,29 @@ class HttpLog:
         hint = f": {_HINTS[status]}" if status in _HINTS else ""
         told = retry_after_s(headers.get("Retry-After"), self._now())
         raise LogUnavailable(f"{self.address} answered {status}{hint}", told if told is not None else _PATIENCE_S.get(status))
+
+
+def _position(headers: Mapping[str, str]) -> Position | None:
+    partition, offset = headers.get("X-Tidegate-Partition", ""), headers.get("X-Tidegate-Offset", "")
+    if all(text.isascii() and text.isdigit() and len(text) <= 19 for text in (partition, offset)):
+        return Position(int(partition), int(offset))
+    return None
+
+
+def node_address(url: str, token: str | None) -> str:
+    """The base address of a node. Raises `UsageError` when the url or the token cannot be one."""
+    try:
+        parsed = urllib3.util.parse_url(url)
+    except LocationParseError:
+        parsed = urllib3.util.Url()
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.auth or parsed.query or parsed.fragment:
+        raise UsageError(
+            "TIDEGATE_URL must look like https://node.example:8400, without a user, query or fragment; "
+            "the token goes into TIDEGATE_TOKEN"
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise UsageError("TIDEGATE_TOKEN must be visible ASCII without spaces or line ends")
+    return f"{parsed.scheme}://{parsed.netloc}{(parsed.path or '').rstrip('/')}"
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..schemas.envelope import Envelope, partition_of
 from ..schemas.topics import CALLS
+from .ports import Position
 from .sqlite_log import SqliteLog
 
 
@@ -20,15 +21,19 @@ class LocalLog:
         self._partitions = partitions
         self._log: SqliteLog | None = None
 
-    def append(self, envelopes: Sequence[Envelope]) -> None:
+    def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         """All of them in one transaction: after an error none is there."""
         if self._log is None:
             self._log = SqliteLog(self._data_dir, partitions=self._partitions, fsync=self._fsync)
         log = self._log
+        positions: list[Position | None] = []
         with log.transaction():
             for envelope in envelopes:
                 partition = partition_of(envelope.producer, log.partitions)
-                log.append(CALLS.name, partition, [(envelope.producer.encode(), envelope.headers(), envelope.value)])
+                record = (envelope.producer.encode(), envelope.headers(), envelope.value)
+                offset, _ = log.append(CALLS.name, partition, [record])
+                positions.append(Position(partition, offset))
+        return positions
 
     def close(self) -> None:
         log, self._log = self._log, None

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, Envelope
+from .ports import Position, Settled
 from .spool import Spool, adopt
 
 # One append carries a few envelopes: enough to share a commit, few enough that a retry repeats little (3.6 MB).
@@ -30,6 +32,8 @@ _FIRST_RETRY_S: Final = 0.1
 _SLOWEST_RETRY_S: Final = 15.0
 # A server may ask for patience, not for silence.
 _LONGEST_HINT_S: Final = 60.0
+# Events of which somebody waits to hear where they went; a day's outage must not fill the memory with them.
+_MOST_WAITING: Final = 100_000
 # How much of the spool a power cut may cost; `kill -9` costs nothing of it.
 _SYNC_EVERY_S: Final = 1.0
 
@@ -68,6 +72,7 @@ class Shipper:
         self._warn = warn
         self._uniform = uniform
         self._lines: deque[bytes] = deque()
+        self._waiting: deque[tuple[int, Settled]] = deque()
         self._held: list[Envelope] = []
         self._trying: list[Envelope] = []
         self._trying_from: Spool | None = None  # None: memory
@@ -78,8 +83,12 @@ class Shipper:
         self._adopted: deque[Spool] = deque()
         self._synced_at = 0.0
 
-    def add(self, line: bytes) -> None:
-        """Number one valid line."""
+    def add(self, line: bytes, settled: Settled | None = None) -> None:
+        """Number one valid line; `settled` hears where it goes."""
+        if settled is not None:
+            self._waiting.append((self.next_seq, settled))
+            if len(self._waiting) > _MOST_WAITING:
+                self._waiting.popleft()[1].placed(None)
         self._lines.append(line)
         self.next_seq += 1
         self.memory_events += 1
@@ -132,8 +141,11 @@ class Shipper:
         self._trying, self._trying_from = self._held[:most], None
         return self._trying
 
-    def appended(self) -> None:
-        """The batch is durable."""
+    def appended(self, positions: Sequence[Position | None] = ()) -> None:
+        """The batch is durable, there."""
+        if self._trying_from is None or self._trying_from is self._spool:
+            for envelope, position in zip_longest(self._trying, positions[: len(self._trying)]):
+                self._tell(envelope, position)
         count = sum(envelope.count for envelope in self._trying)
         if self._trying_from is not None and self._trying_from is not self._spool:
             self.adopted_events += count
@@ -152,6 +164,9 @@ class Shipper:
             return 0
         count = sum(envelope.count for envelope in self._trying)
         self.refused_events += count
+        if self._trying_from is None or self._trying_from is self._spool:
+            for envelope in self._trying:
+                self._tell(envelope, None)
         self._settle()
         return count
 
@@ -199,6 +214,8 @@ class Shipper:
         self.unsent_events += lost
         self._lines.clear()
         self._held.clear()
+        while self._waiting:
+            self._waiting.popleft()[1].placed(None)
         self.memory_events = self.memory_bytes = 0
         for spool in (*self._adopted, self._spool):
             if spool is not None:
@@ -212,6 +229,12 @@ class Shipper:
         for spool in (*self._adopted, self._spool):
             if spool is not None:
                 spool.abandon()
+
+    def _tell(self, envelope: Envelope, position: Position | None) -> None:
+        """Tell those who wait for events up to the end of this own envelope; of what came before it nobody knows."""
+        while self._waiting and self._waiting[0][0] < envelope.seq + envelope.count:
+            seq, settled = self._waiting.popleft()
+            settled.placed(position if seq >= envelope.seq else None)
 
     def _peek(self, spool: Spool, most: int) -> list[Envelope]:
         try:
