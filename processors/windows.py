@@ -257,7 +257,7 @@ class CalendarBuckets(Buckets):
 class Ring:
     """What one source partition spent of one scope: an absolute amount for each bucket, 0 to 2**62 nano-dollars or pieces.
 
-    Some 660 bytes with all 61 buckets in use, less when they are few.
+    Some 670 bytes with all 61 buckets in use, fewer when little was spent.
     """
 
     __slots__ = ("_amounts", "_buckets", "_first")
@@ -269,37 +269,19 @@ class Ring:
 
     def set(self, bucket_start: int, amount: int, now_s: float) -> Placed:
         """The amount of that bucket is now this, whatever it was. Nothing changes unless the answer is `kept`."""
-        first, _, furthest = self._buckets.reach(now_s)
         number = self._buckets.number(bucket_start)
-        if number < first:
-            return "too_old"
-        if number > furthest:
-            return "too_far_ahead"
-        if self._first < first:
-            del self._amounts[: first - self._first]
-            self._first = first
-        amounts = self._amounts
-        if not amounts:
-            self._first = number
-        # Concatenation, because an array that is appended to takes memory in advance.
-        place = number - self._first
-        if place < 0:
-            self._amounts = amounts = array("q", bytes(-8 * place)) + amounts
-            self._first, place = number, 0
-        elif place >= len(amounts):
-            self._amounts = amounts = amounts + array("q", bytes(8 * (place + 1 - len(amounts))))
-        amounts[place] = amount
-        return "kept"
-
-    def at(self, bucket_start: int) -> int:
-        """The amount of that bucket; 0 where nothing was set."""
-        place = self._buckets.number(bucket_start) - self._first
-        return self._amounts[place] if 0 <= place < len(self._amounts) else 0
+        placed = self._make_room(number, now_s)
+        if placed == "kept":
+            self._amounts[number - self._first] = amount
+        return placed
 
     def add(self, at_s: float, amount: int, now_s: float) -> Placed:
         """Count so much more at a moment: for the one who makes the absolute amounts."""
-        start = self._buckets.bucket_start(at_s)
-        return self.set(start, self.at(start) + amount, now_s)
+        number = self._buckets.number(at_s)
+        placed = self._make_room(number, now_s)
+        if placed == "kept":
+            self._amounts[number - self._first] += amount
+        return placed
 
     def sum(self, now_s: float) -> int:
         """What counts now.
@@ -311,7 +293,7 @@ class Ring:
         return self._between(first, last)
 
     def burn_per_s(self, now_s: float) -> float:
-        """How fast it has been spent over the last buckets. Rates of several rings add up."""
+        """How fast it was spent over the last five buckets, the current one included. Rates of several rings add up."""
         first, last, lasted_s = self._buckets.burn_span(now_s)
         return self._between(first, last) / lasted_s
 
@@ -333,7 +315,7 @@ class Ring:
         amounts, first = self._amounts.tolist(), self._first
         while amounts and not amounts[-1]:
             amounts.pop()
-        return _stored_ring.encode((first, amounts))
+        return _encoder.encode((first, amounts))
 
     @classmethod
     def load(cls, buckets: Buckets, value: bytes) -> Self:
@@ -341,6 +323,26 @@ class Ring:
         ring._first, amounts = _ring_decoder.decode(value)
         ring._amounts = array("q", amounts)
         return ring
+
+    def _make_room(self, number: int, now_s: float) -> Placed:
+        """A place for that bucket, if it may be kept, at the expense of those that have fallen out."""
+        first, _, furthest = self._buckets.reach(now_s)
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        if self._first < first:
+            del self._amounts[: first - self._first]
+            self._first = first
+        amounts = self._amounts
+        if not amounts:
+            self._first = number
+        # Concatenation, because an array that is appended to takes memory in advance.
+        place = number - self._first
+        if place < 0:
+            self._amounts = array("q", bytes(-8 * place)) + amounts
+            self._first = number
+        elif place >= len(amounts):
+            self._amounts = amounts + array("q", bytes(8 * (place + 1 - len(amounts))))
+        return "kept"
 
     def _between(self, first: int, last: int) -> int:
         return sum(self._amounts[max(first - self._first, 0) : max(last + 1 - self._first, 0)])
@@ -384,7 +386,7 @@ class RatioRing:
 
     def dump(self) -> bytes:
         """What `load` reads, for a ring of the same window."""
-        return msgspec.msgpack.encode((self._part.dump(), self._whole.dump()))
+        return _encoder.encode((self._part.dump(), self._whole.dump()))
 
     @classmethod
     def load(cls, buckets: Buckets, value: bytes) -> Self:
@@ -405,22 +407,20 @@ class SketchRing:
 
     def set(self, bucket_start: int, bins: Mapping[int, int], now_s: float) -> Placed:
         """The sketch of that bucket is now this one. Nothing changes unless the answer is `kept`."""
-        first, _, furthest = self._buckets.reach(now_s)
         number = self._buckets.number(bucket_start)
-        if number < first:
-            return "too_old"
-        if number > furthest:
-            return "too_far_ahead"
-        if number not in self._sketches:
-            for expired in [known for known in self._sketches if known < first]:
-                del self._sketches[expired]
-        self._sketches[number] = dict(bins)
-        return "kept"
+        placed = self._make_room(number, now_s)
+        if placed == "kept":
+            self._sketches[number] = dict(bins)
+        return placed
 
     def add(self, at_s: float, index: int, now_s: float) -> Placed:
         """Count one value more, by its bin, at a moment."""
-        bins = self._sketches.get(self._buckets.number(at_s), {})
-        return self.set(self._buckets.bucket_start(at_s), {**bins, index: bins.get(index, 0) + 1}, now_s)
+        number = self._buckets.number(at_s)
+        placed = self._make_room(number, now_s)
+        if placed == "kept":
+            bins = self._sketches.setdefault(number, {})
+            bins[index] = bins.get(index, 0) + 1
+        return placed
 
     def bins(self, now_s: float) -> dict[int, int]:
         """The sketch of what counts now; add those of several source partitions before asking for a quantile."""
@@ -454,13 +454,26 @@ class SketchRing:
 
     def dump(self) -> bytes:
         """What `load` reads, for a ring of the same window."""
-        return msgspec.msgpack.encode(self._sketches)
+        return _encoder.encode(self._sketches)
 
     @classmethod
     def load(cls, buckets: Buckets, value: bytes) -> Self:
         ring = cls(buckets)
         ring._sketches = _sketches_decoder.decode(value)
         return ring
+
+    def _make_room(self, number: int, now_s: float) -> Placed:
+        first, _, furthest = self._buckets.reach(now_s)
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        if number not in self._sketches:
+            for expired in [known for known in self._sketches if known < first]:
+                del self._sketches[expired]
+        return "kept"
+
+
+def _misplaced(number: int, first: int) -> Placed:
+    return "too_old" if number < first else "too_far_ahead"
 
 
 def forecast(spend: float, burn_per_s: float | None, limit: float, now_s: float) -> float | None:
@@ -476,7 +489,7 @@ def forecast(spend: float, burn_per_s: float | None, limit: float, now_s: float)
     return now_s + (limit - spend) / burn_per_s
 
 
-_stored_ring: Final = msgspec.msgpack.Encoder()
+_encoder: Final = msgspec.msgpack.Encoder()
 _ring_decoder: Final = msgspec.msgpack.Decoder(tuple[int, list[int]])
 _pair_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes])
 _sketches_decoder: Final = msgspec.msgpack.Decoder(dict[int, dict[int, int]])
