@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.policy_cli import policy_app, signals_app
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
 
@@ -33,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(policy_app, name="policy")
+app.add_typer(signals_app, name="signals")
 out = Console()
 err = Console(stderr=True)
 

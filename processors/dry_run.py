@@ -1,0 +1,202 @@
+"""What policies would have done with calls that were made: the engine's own steps, driven by the calls' own time.
+
+    stored calls, oldest first ─► refused? ─► series ─► policies step ─► changes of state
+                                     └ saved: its cost, and the call itself
+
+Until `since` calls only fill the windows, as they were made. From then on a call that comes while a policy blocks its
+scope is refused: it is saved, and counts in no window, since it would not have been made (`probe_every` lets its one
+call through). Throttled calls count when they were made and downgraded ones at what they did cost; what that would have
+changed is not guessed at.
+
+Every call is decided and counted in the moment it starts. A real gate hears of a block up to a flush later, and a call
+counts only once it has ended, so the real overspend is that of the calls in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ..schemas.policy import SEVERITY, PolicySet, State
+from ..schemas.signal import Signal
+from .policies import PoliciesOutputs, PoliciesState, Rule, ScopeKey, policies
+from .series import SeriesState
+
+_HARSH: Final = ("throttle", "downgrade", "block")
+
+
+class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the store as far as policies look at it. `at_us` is its start, microseconds since 1970."""
+
+    call_id: str
+    at_us: int
+    source_partition: int = 0
+    source_offset: int = 0
+    seq: int = 0
+    tenant: str | None = None
+    team: str | None = None
+    user: str | None = None
+    service: str | None = None
+    environment: str | None = None
+    region: str | None = None
+    task_type: str | None = None
+    provider_name: str | None = None
+    request_model: str
+    response_model: str | None = None
+    prompt_name: str | None = None
+    prompt_version: str | None = None
+    labels: dict[str, str] = {}
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_s: float | None = None
+    error_type: str | None = None
+    cost_nano_usd: int | None = None
+    price_status: str = ""
+
+    @property
+    def at_s(self) -> float:
+        return self.at_us / 1_000_000
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Where it stands in the order of time; no two rows stand in the same place."""
+        return self.at_us, self.source_partition, self.source_offset, self.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A policy changes its mind about a scope. `call_id` names the call that did it; None: time alone."""
+
+    policy: str
+    scope: Mapping[str, str | None]
+    previous: State
+    signal: Signal
+    call_id: str | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Calls, and their cost in nano-dollars as far as it is known."""
+
+    calls: int = 0
+    cost_nano_usd: int = 0
+
+    def add(self, call: StoredCall) -> None:
+        self.calls += 1
+        self.cost_nano_usd += call.cost_nano_usd or 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one scope under one policy: calls that came while it was in these states."""
+
+    throttled: Tally = field(default_factory=Tally)
+    downgraded: Tally = field(default_factory=Tally)
+    refused: Tally = field(default_factory=Tally)
+
+    def of(self, state: State) -> Tally:
+        return {"throttle": self.throttled, "downgrade": self.downgraded, "block": self.refused}[state]
+
+
+class DryRun:
+    """Feed it calls in the order of `place`, then `finish`. `since` is seconds since 1970."""
+
+    def __init__(self, policy_set: PolicySet, since: float) -> None:
+        self.since = since
+        self.changes: list[Change] = []
+        self.outcomes: dict[ScopeKey, Outcome] = {}
+        # All calls from `since` on, and those of them that any policy would have refused, each once.
+        self.all = Tally()
+        self.refused = Tally()
+        self._policies = PoliciesState(partitions=1)
+        self._policies.enforce(policy_set, PoliciesOutputs())
+        self._series = SeriesState({rule.series.id: rule.series for rule in self._policies.rules.values()})
+        self._states: dict[ScopeKey, State] = {}
+        self._probed: dict[ScopeKey, float] = {}
+
+    @property
+    def reads_from(self) -> float:
+        """When the oldest window that counts at `since` began: feed it calls from then on."""
+        starts = (series.buckets.bounds(self.since)[0] for series in self._series.series.values())
+        return min(starts, default=self.since)
+
+    def states(self) -> dict[ScopeKey, State]:
+        """Every scope that is not fine now."""
+        return {key: state for key, state in self._states.items() if state != "ok"}
+
+    def feed(self, call: StoredCall) -> None:
+        at = call.at_s
+        self._let_pass(at)
+        concerned = [
+            (rule, values) for rule in self._policies.rules.values() if (values := rule.series.scope_of(call)) is not None
+        ]
+        if at >= self.since:
+            self.all.add(call)
+            if self._refused(call, concerned, at):
+                return
+        self._series.response(call, at, call.cost_nano_usd, call.price_status == "unpriced", at)
+        for rule, values in concerned:
+            if (rule.series.id, values) in self._series.changed:
+                scope = self._policies.scope(rule, values, 0)
+                scope.usage[0] = self._series.live[rule.series.id, values]
+                scope.heard_at = at
+                self._policies.pending[rule.policy.name, values] = None
+        self._series.changed.clear()
+        self._judge(at, call.call_id)
+
+    def finish(self, until: float) -> None:
+        """Let the time pass that is left."""
+        self._let_pass(until)
+
+    def _refused(self, call: StoredCall, concerned: list[tuple[Rule, tuple[str | None, ...]]], at: float) -> bool:
+        """Whether a gate would have refused the call; counts it in every scope that is not fine."""
+        refused = False
+        for rule, values in concerned:
+            key = (rule.policy.name, values)
+            if key not in self._states and rule.policy.limit_of(values) == 0:
+                # Nothing need be spent to reach a limit of zero.
+                self._policies.scope(rule, values, 0)
+                self._policies.pending[key] = None
+                self._judge(at, None)
+            state = self._states.get(key, "ok")
+            if state == "block" and self._may_probe(rule, key, at):
+                continue
+            if state in _HARSH:
+                self.outcomes.setdefault(key, Outcome()).of(state).add(call)
+            refused = refused or state == "block"
+        if refused:
+            self.refused.add(call)
+        return refused
+
+    def _may_probe(self, rule: Rule, key: ScopeKey, at: float) -> bool:
+        every = next((action.probe_every for action in rule.policy.actions if action.do == "block"), None)
+        if every is None or rule.policy.limit_of(key[1]) == 0 or at < self._probed[key] + every:
+            return False
+        self._probed[key] = at
+        return True
+
+    def _let_pass(self, until: float) -> None:
+        """Judge at each moment at which a window moves, a period ends or a hold is over."""
+        timers = self._policies.timers
+        while timers and timers[0][0] <= until:
+            self._judge(timers[0][0], None)
+
+    def _judge(self, at: float, call_id: str | None) -> None:
+        _, outputs = policies(self._policies, at)
+        for signal in outputs.signals:
+            key = (signal.policy, tuple(signal.scope.values()))
+            previous = self._states.get(key, "ok")
+            if signal.state == previous:
+                continue
+            self._states[key] = signal.state
+            if signal.state == "block":
+                self._probed[key] = at
+            if at >= self.since:
+                self.changes.append(Change(signal.policy, signal.scope, previous, signal, call_id))
+
+    def harshest(self) -> State:
+        """The harshest state that anything came to."""
+        return max((change.signal.state for change in self.changes), key=SEVERITY.__getitem__, default="ok")
