@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import msgspec
 
 from ..schemas.errors import GateClosed
-from ..schemas.policy import NANO, State
+from ..schemas.policy import State
 from ..schemas.signal import Contributor
 from .leases import UNKNOWN
 
@@ -25,24 +24,6 @@ class Estimate(msgspec.Struct, frozen=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
-
-    def amounts(self, prices: tuple[float, float] | None) -> Amounts:
-        """By measure, in counted units. Without a cost, `prices` (nano-dollars a token, input and output) make one."""
-        given, made = self.input_tokens, self.output_tokens
-        if self.cost_usd is not None:
-            cost: float = math.ceil(self.cost_usd * NANO)
-        elif prices is not None and given is not None and made is not None:
-            cost = math.ceil(given * prices[0] + made * prices[1])
-        else:
-            cost = 0 if prices == (0, 0) else UNKNOWN
-        return (
-            1,
-            UNKNOWN if given is None else given,
-            UNKNOWN if made is None else made,
-            UNKNOWN if given is None or made is None else given + made,
-            cost,
-            0,
-        )
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ r_g falls as others spend, and a lease is a share of it.
 Not covered, since a policy chose it: `stale: open` lets calls go after `stale_after` of silence, a `probe_every` lets one
 call of a gate through each time, and what services without a gate spend is heard of only afterwards.
 
-Amounts are integers in the measure's counted unit (nano-dollars, tokens, calls). Pure: no clock, no lock.
+Amounts are whole numbers in the measure's counted unit (nano-dollars, tokens, calls). Pure: no clock, no lock.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Lease:
         self.spend: float = 0
         self.reserved: float = 0
         self.applied: Sequence[int] = ()
-        self.outstanding = 0
+        self.outstanding: float = 0
         self.calls = 0  # outstanding ones, of known and unknown amount
         self.unknown = 0
         self.alone = True  # only the one-call rule: this gate is not counted among the live ones, or the spend is unknown
@@ -119,10 +119,12 @@ class Lease:
 
     def update(self) -> None:
         """Work out `margin` again; after every change."""
-        if not self.quiet or self.unknown or self.alone or self.left <= 0:
-            self.margin = -1.0
-        else:
-            self.margin = self.room - self.outstanding
+        self.margin = -1.0
+        if self.quiet and not self.unknown and not self.alone:
+            if self.ceiling is None:
+                self.margin = INFINITE
+            elif (left := self.ceiling - self.spend) > 0:
+                self.margin = self.share * left / self.gates - self.outstanding
 
     def admits(self, amount: float) -> bool:
         """Whether a call of this amount may go, by the lease or as the one call."""
@@ -158,9 +160,10 @@ class Lease:
         self.calls += 1
         if amount == UNKNOWN:
             self.unknown += 1
+            self.margin = -1.0
         else:
-            self.outstanding += int(amount)
-        self.update()
+            self.outstanding += amount
+            self.margin -= amount
 
     def drop(self, amount: float) -> None:
         """A call of this amount is outstanding no more."""
@@ -191,4 +194,4 @@ class Lease:
         if amount == UNKNOWN:
             self.unknown -= 1
         else:
-            self.outstanding -= int(amount)
+            self.outstanding -= amount

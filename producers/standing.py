@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from ..schemas.policy import ADDITIVE, NANO, SEVERITY, Action, CalendarWindow, Policy, RequestLimit, State
 from ..schemas.signal import Signal
@@ -34,14 +34,15 @@ def matches(match: Mapping[str, tuple[str, ...]], fields: Mapping[str, str | Non
 class Rule:
     """A policy made ready for a gate."""
 
-    __slots__ = ("action", "calendar", "place", "policy", "window")
+    __slots__ = ("action", "counts", "place", "policy", "window")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         limiting = [action for action in policy.actions if action.do in _LIMITS]
         self.action: Action | None = max(limiting, key=lambda action: (_LIMITS[action.do], -action.at), default=None)
         self.place = PLACES[policy.measure] if policy.measure in ADDITIVE else NOTHING
-        self.calendar = isinstance(policy.window, CalendarWindow)
+        # What is counted, and for whom.
+        self.counts = (policy.measure, policy.finding_type, policy.window, policy.scope, policy.match)
         self.window = _window_text(policy)
 
 
@@ -242,6 +243,12 @@ class Standing(Lease):
             owner=policy.owner,
             runbook=policy.runbook,
         )
+
+    def explain(self, amount: float, now: float, silent_s: float) -> dict[str, Any]:
+        """What it says to a call of this amount, as a decision, and how it stands with the lease."""
+        said = (self.judge(amount, now, silent_s) or self.say(self.state, self.told())).as_dict()
+        lease = {"lease": None if math.isinf(self.room) else self.room, "gates": self.gates}
+        return said | lease | {"outstanding": self.outstanding, "outstanding_calls": self.calls}
 
     def amount_text(self, amount: float) -> str:
         """An amount as a person writes it."""
