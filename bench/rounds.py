@@ -48,7 +48,7 @@ def take_turns(sides: Mapping[str, Side], rounds: int, tick: Tick) -> dict[str, 
     gc.freeze()
     try:
         for number in range(rounds + 1):
-            for name in reversed(sides) if number % 2 else sides:
+            for name in reversed(list(sides)) if number % 2 else sides:
                 tick(f"{WARM_UP if number == 0 else f'round {number} of {rounds}'}: {name}")
                 gc.collect()
                 figure = sides[name]()

@@ -28,7 +28,7 @@ from .apart import apart
 from .columns import COLUMNS, python_row
 from .report import Result, Table
 from .rounds import Side, Spread, Tick, take_turns
-from .traffic import START, envelopes, lines
+from .traffic import START, calls, envelopes, lines
 
 LIBRARIES: Final = ("chdb", "clickhouse-connect")
 _VIEWS: Final = ("calls_to_1m", "calls_to_1h")
@@ -89,7 +89,7 @@ def metered_rows(encoded: Sequence[bytes]) -> bytes:
 
 def measure(sizes: Sequence[int], rounds: int) -> list[Case]:
     """Every size with and without rollups. In a process of its own."""
-    encoded = metered_rows(lines(max(sizes)))
+    encoded = metered_rows(lines(calls(max(sizes))))
     rows = encoded.split(b"\n")
     columns = [list(column) for column in zip(*(python_row(orjson.loads(row)) for row in rows), strict=True)]
     found = []
