@@ -222,6 +222,15 @@ class TestBuckets:
         assert first <= buckets.number(end_s - 1) <= last
         assert buckets.number(end_s) > last
 
+    def test_a_period_that_sixty_does_not_divide_has_a_short_last_bucket(self) -> None:
+        day, now_s = of("day", "Africa/Monrovia"), at("1972-01-07 12:00")  # the day it gave up an offset of -0:44:30
+
+        start_s, end_s = day.bounds(now_s)
+
+        assert end_s - start_s == DAY_S - (44 * 60 + 30)
+        assert day.number(end_s - 1) - day.number(start_s) == BUCKETS - 1
+        assert end_s - day.bucket_start(end_s - 1) == 1_396 - 30
+
     @given(windows, st.lists(moments, min_size=2, max_size=30))
     def test_later_moments_have_no_lower_bucket_in_whatever_order_they_are_asked_for(
         self, window: RollingWindow | CalendarWindow, asked: list[float]
@@ -475,6 +484,7 @@ class TestPace:
             pytest.param(0, 0.0, 0, 1_000.0, id="a limit of nothing"),
             pytest.param(40, 0.0, 100, None, id="at rest"),
             pytest.param(40, None, 100, None, id="rate unknown"),
+            pytest.param(40, -2.0, 100, None, id="refunds"),
         ],
     )
     def test_the_limit_is_reached_when_the_rest_is_spent(
@@ -561,6 +571,14 @@ class TestLatencies:
 
         assert ring.count(1_000.0) == 4
         assert bins == {bin_of(1.0): 99}
+
+    def test_what_waits_to_count_does_not_fall_out_yet(self) -> None:
+        ring = SketchRing(last_s(60))
+
+        ring.set(1_003, {bin_of(1.0): 1}, 1_000.0)
+
+        assert (ring.next_change(1_000.0), ring.next_change(1_003.0)) == (None, 1_064.0)
+        assert not ring.is_idle(1_000.0)
 
     def test_old_and_far_values_are_refused_and_expired_ones_let_go(self) -> None:
         ring, one = SketchRing(last_s(60)), {bin_of(1.0): 1}
