@@ -130,8 +130,7 @@ def _stages(encoded: Sequence[bytes], book: PriceBook) -> dict[str, Side]:
             event.request_model,
             event.service_tier,
             event.started_at,
-            *_tokens(event),
-            event.cache_hit,
+            *(*_tokens(event), event.cache_hit),
         )
         return cost.cost_nano_usd
 
