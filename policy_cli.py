@@ -374,10 +374,10 @@ def _told_lines(records: Iterable[Any], every: bool) -> Iterator[Text]:
                 yield Text(f"taken back: {key[len(_SIGNAL) :].decode()}", style="dim")
         elif key.startswith(_SIGNAL):
             signal = decode_signal(record.value)
-            previous = states.get(key, "ok")
+            previous = states.get(key)
             states[key] = signal.state
-            if every or signal.state != previous:
-                yield told(signal, previous, policies.get(signal.policy))
+            if every or signal.state != (previous or "ok"):
+                yield told(signal, previous or signal.state, policies.get(signal.policy))
 
 
 def _many(count: int, one: str, several: str) -> str:

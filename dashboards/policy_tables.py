@@ -191,14 +191,17 @@ def dry_run(run: DryRun, policies: PolicySet, until: float) -> RenderableType:
 
 def _timeline(changes: Sequence[Change], policies: Mapping[str, Policy]) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("when", "policy", "scope", "what"):
-        table.add_column(name, no_wrap=name in ("when", "what"))
+    table.add_column("when", no_wrap=True)
+    # Names of any length fold, so that times and amounts stay whole in eighty columns.
+    table.add_column("policy", overflow="fold", min_width=12)
+    table.add_column("scope", overflow="fold", min_width=12)
+    table.add_column("what", no_wrap=True)
     for name in ("spend", "limit"):
         table.add_column(name, justify="right", no_wrap=True)
     for change in changes[:_MOST_CHANGES]:
         signal, policy = change.signal, policies[change.policy]
         table.add_row(
-            moment(signal.at, policy),
+            moment(signal.at, policy)[5:],
             Text(change.policy),
             Text(scope_text(change.scope)),
             _what(change),
@@ -215,13 +218,7 @@ def _what(change: Change) -> Text:
     signal = change.signal
     if signal.state == "ok" and change.call_id is None:
         return Text("resets" if signal.resets_at is not None else "is over", style=STYLES["ok"])
-    words = {
-        "ok": "is over",
-        "warn": "warns",
-        "throttle": f"throttles to {signal.per_minute or 0:,g}/min",
-        "downgrade": f"downgrades to {signal.model}",
-        "block": "blocks",
-    }
+    words = {"ok": "is over", "warn": "warns", "throttle": "throttles", "downgrade": "downgrades", "block": "blocks"}
     return Text(words[signal.state], style=STYLES[signal.state])
 
 

@@ -70,7 +70,7 @@ def scope_text(scope: Mapping[str, str | None]) -> str:
 def window_words(policy: Policy) -> str:
     window = policy.window
     if isinstance(window, CalendarWindow):
-        return f"a {window.calendar} ({window.time_zone})"
+        return f"{'an' if window.calendar == 'hour' else 'a'} {window.calendar} ({window.time_zone})"
     return f"any {duration_text(window.rolling)}"
 
 
