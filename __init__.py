@@ -20,6 +20,7 @@ from tidegate.schemas.call import RequestEvent, ResponseEvent
 from tidegate.schemas.errors import (
     Backpressure,
     EnvelopeRefused,
+    GateClosed,
     InvalidEvent,
     LogUnavailable,
     StoreUnavailable,
@@ -35,6 +36,7 @@ __all__ = [
     "Emitter",
     "EmitterStats",
     "EnvelopeRefused",
+    "GateClosed",
     "InvalidEvent",
     "LogUnavailable",
     "RequestEvent",

@@ -11,26 +11,35 @@ from ..schemas.errors import UsageError
 from ..schemas.settings import Settings
 from .emitter import Emitter
 from .ports import Log
+from .signals import SignalSource
 
 
-def connect(url: str | None = None, *, producer_id: str | None = None, first_seq: int = 0, **overrides: Any) -> Emitter:
+def connect(
+    url: str | None = None, *, producer_id: str | None = None, first_seq: int = 0, gate: bool = True, **overrides: Any
+) -> Emitter:
     """An emitter to `url` (default: TIDEGATE_URL): the http(s) address of a node, or a data folder.
 
     `overrides` are settings by name, such as `service="triage"` or `spool_dir=Path(…)`. `producer_id` and `first_seq` are
     for replays: the same events under the same id and numbers are counted once. Over HTTP, events wait in a spool under
     the user's state folder while the node is away; a data folder is on the same machine and needs none.
 
-    Nothing is opened before the first event. Raises `UsageError` when a setting is wrong.
+    With a `gate`, observed calls are guarded: they raise `GateClosed` before the provider is called when a policy does not
+    let them go. `emitter.gate` answers questions of your own.
+
+    Nothing is opened before the first event or question. Raises `UsageError` when a setting is wrong.
     """
     settings = Settings.read(url=url, **overrides)
     scheme, found, _ = settings.url.partition("://")
     reopen: Callable[[], Log]
+    signals: Callable[[], SignalSource]
     if found and scheme.lower() in ("http", "https"):
-        from .http_log import HttpLog  # a service on a data folder does not need urllib3 in memory
+        from .http_log import HttpLog
+        from .http_signals import HttpSignals  # a service on a data folder does not need urllib3 in memory
 
         if settings.spool_dir is None:
             settings = settings.model_copy(update={"spool_dir": default_spool_dir()})
         reopen = lambda: HttpLog(settings.url, settings.token)  # noqa: E731 — both branches name one thing
+        signals = lambda: HttpSignals(settings.url, settings.token)  # noqa: E731
     elif found and scheme.lower() == "kafka":
         raise UsageError(
             "kafka:// comes with the Kafka engine; until then set TIDEGATE_URL to a node's http address or a folder"
@@ -38,7 +47,8 @@ def connect(url: str | None = None, *, producer_id: str | None = None, first_seq
     elif found and scheme.lower() != "file":
         raise UsageError(f"TIDEGATE_URL begins with {scheme}://; use http://, https://, or the path of a data folder")
     else:
-        from .local_log import LocalLog  # and a service over HTTP no SQLite
+        from .local_log import LocalLog
+        from .local_signals import LocalSignals  # and a service over HTTP no SQLite
 
         folder = Path(settings.url.removeprefix("file://")).expanduser()
         if folder.exists() and not folder.is_dir():
@@ -46,7 +56,15 @@ def connect(url: str | None = None, *, producer_id: str | None = None, first_seq
         # Absolute now: a service may change its working directory before the first event.
         folder = folder.absolute()
         reopen = lambda: LocalLog(folder, fsync=settings.fsync)  # noqa: E731
-    return Emitter(reopen(), settings=settings, producer_id=producer_id, first_seq=first_seq, reopen=reopen)
+        signals = lambda: LocalSignals(folder)  # noqa: E731
+    return Emitter(
+        reopen(),
+        settings=settings,
+        producer_id=producer_id,
+        first_seq=first_seq,
+        reopen=reopen,
+        signals=signals if gate else None,
+    )
 
 
 def default_spool_dir() -> Path | None:

@@ -19,11 +19,16 @@ ALL_UNKNOWN: Final[Amounts] = (1, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, 0)
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What a call is expected to use, or has used. None: unknown. Input tokens include cached ones."""
+    """What a call is expected to use, or has used. None: unknown. Input tokens include cached ones.
+
+    `max_tokens` is what the provider will cut the output off at: limits on a single call are held against it, and it
+    stands in for `output_tokens` where nothing is known.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+    max_tokens: int | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

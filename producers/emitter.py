@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import orjson
@@ -41,7 +41,11 @@ from . import lifecycle
 from .observe import Observer
 from .ports import Log, Settled
 from .shipper import Shipper
+from .signals import SignalSource
 from .stats import EmitterStats, Tally
+
+if TYPE_CHECKING:
+    from .gate import Gate
 
 _logger: Final = logging.getLogger("tidegate")
 
@@ -93,7 +97,8 @@ class Emitter(Observer):
 
     `producer_id` with `first_seq` is for replays, which give the same event the same number every time. A producer id
     from the settings is a name that each run makes its own: with the bare name, a restarted service would begin at 0
-    again, and the meter would take all it sends for repetitions. `reopen` makes the log of a forked child.
+    again, and the meter would take all it sends for repetitions. `reopen` makes the log of a forked child, `signals` what
+    the gate follows.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Emitter(Observer):
         producer_id: str | None = None,
         first_seq: int = 0,
         reopen: Callable[[], Log] | None = None,
+        signals: Callable[[], SignalSource] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,6 +117,8 @@ class Emitter(Observer):
         super().__init__(self.settings, now, monotonic)
         self._log = log
         self._reopen = reopen
+        self._signals = signals
+        self._gate: Gate | None = None
         self._max_events = self.settings.buffer_events
         self._max_bytes = self.settings.buffer_bytes
         self._wake_events = max(1, self._max_events // 4)
@@ -128,6 +136,7 @@ class Emitter(Observer):
         self._closing: float | None = None  # when to give up, once closed
         self._started = False
         self._starting = threading.Lock()
+        self._gating = threading.RLock()
         self._pump = threading.Lock()  # held by whoever drains the queue, for as long as it does
         self._state = threading.Lock()  # guards the shipper; never held during an append
         self._shipper = Shipper(
@@ -158,6 +167,17 @@ class Emitter(Observer):
     def producer(self) -> str:
         """The identity its events are numbered under."""
         return self._shipper.producer
+
+    @property
+    def gate(self) -> Gate | None:
+        """Answers whether calls may go; made when first asked for. None without a source of signals."""
+        if self._gate is None and self._signals is not None:
+            with self._gating:
+                if self._gate is None:
+                    from .gate import Gate  # who only emits does not need it in memory
+
+                    self._gate = Gate(self._signals(), monotonic=self.monotonic)
+        return self._gate
 
     # --- the caller's side -------------------------------------------------------------------------------------------
 
@@ -255,6 +275,8 @@ class Emitter(Observer):
     def close(self, timeout_s: float | None = None) -> bool:
         """Send what is left, spool what cannot be sent, let go of the log. True when nothing was lost. Idempotent."""
         self._closed = True
+        if self._gate is not None:
+            self._gate.close()
         bound = self._bound(timeout_s)
         if not self._ended:
             self._closing = self.monotonic() + bound

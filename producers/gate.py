@@ -286,7 +286,7 @@ class Gate:
             amounts = scope.usual.amounts if estimate is None else scope.usual.fill(estimate)
             refusal: Decision | None = None
             if scope.bounds is not None and estimate is not None:
-                refusal = scope.bounds.refuse(estimate.input_tokens, estimate.output_tokens)
+                refusal = scope.bounds.refuse(estimate)
             further: Decision | None = None
             for standing in scope.limiting:
                 amount = amounts[standing.place_of]

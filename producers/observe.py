@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, get_args
 
 import orjson
 
@@ -26,7 +26,13 @@ from ..schemas.hot import decode_event
 from ..schemas.provider_usage import canonical_provider, read_response
 from ..schemas.settings import Settings
 from .failures import classify
+from .guard import Guard
+from .ports import Settled
 from .stats import Tally
+
+if TYPE_CHECKING:
+    from .gate import Gate
+    from .reservation import Reservation
 
 _logger: Final = logging.getLogger("tidegate")
 
@@ -58,20 +64,38 @@ def _guarded(method: Callable[Concatenate[CallScope, P], None]) -> Callable[Conc
 class CallScope:
     """One call, from entering to leaving. Works in `with` and `async with`; without either, call `end` yourself."""
 
-    __slots__ = ("_answered_at", "_began_at", "_ended", "_estimate", "_fields", "_observer", "_outcome", "call_id", "model")
+    __slots__ = (
+        "_answered_at",
+        "_began_at",
+        "_ended",
+        "_estimate",
+        "_fields",
+        "_guard",
+        "_observer",
+        "_outcome",
+        "_reservation",
+        "call_id",
+        "model",
+    )
 
-    def __init__(self, observer: Observer, model: str, call_id: str, fields: dict[str, Any], estimate: Any) -> None:
+    def __init__(
+        self, observer: Observer, model: str, call_id: str, fields: dict[str, Any], estimate: Any, guard: Guard | None
+    ) -> None:
         self.model = model
         self.call_id = call_id
         self._observer = observer
         self._fields = fields
         self._estimate = estimate
+        self._guard = guard
+        self._reservation: Reservation | None = None
         self._outcome: dict[str, Any] = {}
         self._began_at: float | None = None
         self._answered_at: float | None = None
         self._ended = False
 
     def __enter__(self) -> Self:
+        if self._guard is not None:
+            self._let_in(self._guard.enter(self._fields))
         self._begin()
         return self
 
@@ -79,6 +103,8 @@ class CallScope:
         self.end(error)
 
     async def __aenter__(self) -> Self:
+        if self._guard is not None:
+            self._let_in(await self._guard.aenter(self._fields))
         self._begin()
         return self
 
@@ -86,6 +112,18 @@ class CallScope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end(error)
+
+    @_guarded
+    def _let_in(self, reservation: Reservation | None) -> None:
+        if reservation is None:
+            return
+        self._reservation = reservation
+        if reservation.model is not None and reservation.model != self.model:
+            self._fields.setdefault("fallback_from", self.model)
+            self.model = self._fields["request_model"] = reservation.model
+        if reservation.leased and self._guard is not None:
+            # What is held here is held by everybody who hears of it, so the request is worth an event.
+            self._estimate = self._guard.expected(self.model)
 
     @_guarded
     def _begin(self) -> None:
@@ -97,7 +135,8 @@ class CallScope:
         if self._estimate is not None:
             names = ("estimated_input_tokens", "estimated_output_tokens")
             estimate = {name: tokens for name, tokens in zip(names, self._estimate, strict=False) if tokens is not None}
-            observer.emit_checked("request", self._fields, estimate)
+            if estimate or self._reservation is None:
+                observer.emit_checked("request", self._fields, estimate)
 
     @_guarded
     def first_token(self) -> None:
@@ -181,7 +220,10 @@ class CallScope:
                 self._observer.note("classify", ours)
             if code is not None:
                 outcome["error_code"] = code
-        self._observer.emit_checked("response", self._fields, outcome)
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None and self._guard is not None:
+            self._guard.leave(reservation, self.model, self._fields, outcome)
+        self._observer.emit_checked("response", self._fields, outcome, reservation)
 
 
 class Observer:
@@ -198,7 +240,11 @@ class Observer:
             name: value for name in ("service", "environment", "region") if (value := getattr(settings, name)) is not None
         }
 
-    def emit(self, event: Mapping[str, Any]) -> bool:
+    @property
+    def gate(self) -> Gate | None:
+        return None
+
+    def emit(self, event: Mapping[str, Any], settled: Settled | None = None) -> bool:
         raise NotImplementedError
 
     def call(
@@ -236,11 +282,17 @@ class Observer:
         span_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         estimate: tuple[int | None, int | None] | None = None,
+        cost_usd: float | None = None,
+        guard: bool = True,
         call_id: str | None = None,
     ) -> CallScope:
         """Observe one call. `prompt` is `name@version`; `estimate` is (input, output) tokens and also emits a `request`.
 
         `service`, `environment` and `region` default to the settings'.
+
+        Entering the block asks the gate, if there is one: `GateClosed` is raised when a policy does not let the call go,
+        and `call.model` is the model to use. Without an `estimate` (and `cost_usd`, where the node does not tell prices)
+        the call is expected to use what calls of its model have used. `guard=False` does not ask.
         """
         model = _name(model) or "unknown"
         call_id = _name(call_id) or secrets.token_hex(16)
@@ -286,9 +338,20 @@ class Observer:
             fields.update({field: value for field, value in parameters.items() if value is not None})
         except Exception as error:  # noqa: BLE001 — the emitter's door
             self.note("call", error)
-        return CallScope(self, model, call_id, fields, estimate)
+        gate = self._gate_of(guard)
+        guarded = None if gate is None else Guard(self, gate, estimate, max_tokens, cost_usd)
+        return CallScope(self, model, call_id, fields, estimate, guarded)
 
-    def emit_checked(self, kind: str, fields: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+    def _gate_of(self, guard: bool) -> Gate | None:
+        try:
+            return self.gate if guard else None
+        except Exception as error:  # noqa: BLE001 — the emitter's door
+            self.note("gate", error)
+            return None
+
+    def emit_checked(
+        self, kind: str, fields: Mapping[str, Any], more: Mapping[str, Any], settled: Settled | None = None
+    ) -> None:
         """Emit an event; a field that the schema refuses is left out and told once, so that the rest is not lost."""
         event = {"event": kind, **fields, **more}
         if not _valid(event):
@@ -302,7 +365,7 @@ class Observer:
             event = kept
             self.internal_errors.bump()
             self._tell_once(f"call_fields_left_out fields={','.join(left_out)}")
-        self.emit(event)
+        self.emit(event, settled)
 
     def note(self, where: str, error: Exception) -> None:
         """Something of ours went wrong. The error's text may hold a caller's value, so only its type is told."""

@@ -51,8 +51,11 @@ class Usual:
         taken, made, cost = given.input_tokens, given.output_tokens, given.cost_usd
         if taken is None and self.input_tokens is not None:
             taken = math.ceil(self.input_tokens)
-        if made is None and self.output_tokens is not None:
-            made = math.ceil(self.output_tokens)
+        if made is None:
+            made = given.max_tokens
+            if self.output_tokens is not None:
+                usual = math.ceil(self.output_tokens)
+                made = usual if made is None else min(usual, made)
         if cost is None and self.prices is None:
             cost = self.cost_usd
         return amounts_of(taken, made, cost, self.prices)

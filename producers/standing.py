@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ..schemas.policy import ADDITIVE, NANO, SEVERITY, Action, CalendarWindow, Policy, RequestLimit, State
 from ..schemas.signal import Signal
-from .decision import NOTHING, PLACES, Decision
+from .decision import NOTHING, PLACES, Decision, Estimate
 from .leases import INFINITE, Lease
 
 # News of a hot scope comes four times a second; a lease that is used up is looked at again a little more often.
@@ -310,12 +310,13 @@ class CallBounds:
     def __init__(self, limits: tuple[RequestLimit, ...]) -> None:
         self.limits = limits
 
-    def refuse(self, input_tokens: int | None, output_tokens: int | None) -> Decision | None:
+    def refuse(self, estimate: Estimate) -> Decision | None:
         """Why a call of this size may not go; None when it may."""
+        made = estimate.max_tokens if estimate.output_tokens is None else estimate.output_tokens
         for limit in self.limits:
             for tokens, most, what in (
-                (input_tokens, limit.max_input_tokens, "input"),
-                (output_tokens, limit.max_output_tokens, "output"),
+                (estimate.input_tokens, limit.max_input_tokens, "input"),
+                (made, limit.max_output_tokens, "output"),
             ):
                 if most is not None and tokens is not None and tokens > most:
                     return Decision(
