@@ -66,6 +66,37 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+class _Stopping:
+    """Whether somebody wants the end.
+
+    A plain flag, looked at now and then: the lock inside a `threading.Event` may be held by the very thread that the
+    signal interrupts, and then its handler waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    @classmethod
+    def on_signals(cls) -> _Stopping:
+        stopping = cls()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stopping.set())
+        return stopping
+
+    def set(self) -> None:
+        self._told = True
+
+    def is_set(self) -> bool:
+        return self._told
+
+    def wait(self, timeout_s: float) -> bool:
+        """Up to `timeout_s`; a signal is heard within a twentieth of a second."""
+        deadline = time.monotonic() + timeout_s
+        while not self._told and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.05))
+        return self._told
+
+
 @app.command()
 def up(
     data: DataOption = None,
@@ -79,9 +110,7 @@ def up(
 
     _log_to_stderr()
     settings = Settings.read(data_dir=data, host=host, port=port)
-    stopping = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopping.set())
+    stopping = _Stopping.on_signals()
     node = Node(settings.data_dir, settings)
     traffic: threading.Thread | None = None
     try:
@@ -104,7 +133,7 @@ def up(
     out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
 
 
-def _watch(node: Node, stopping: threading.Event) -> None:
+def _watch(node: Node, stopping: _Stopping) -> None:
     """Show the node until it is told to stop or fails; a live panel on a terminal, a line now and then elsewhere."""
     from rich.live import Live
     from tidegate.dashboards.terminal import summary
@@ -122,7 +151,7 @@ def _watch(node: Node, stopping: threading.Event) -> None:
             before, at = events, now
 
 
-def _traffic(settings: Settings, rate: float, stopping: threading.Event) -> None:
+def _traffic(settings: Settings, rate: float, stopping: _Stopping) -> None:
     from tidegate.producers.connect import connect
     from tidegate.producers.simulate import simulate
 
@@ -264,9 +293,7 @@ def simulate(
     if to is not None and data is not None:
         raise UsageError("give either --data or --to, not both")
     settings = Settings.read(data_dir=data)
-    stopping = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopping.set())
+    stopping = _Stopping.on_signals()
     seed = secrets.randbelow(2**31) if seed is None else seed
     with (
         connect(to or str(settings.data_dir), service="simulated-clinic") as emitter,
