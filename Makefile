@@ -8,7 +8,7 @@ BIN := $(VIRTUAL_ENV)/bin
 endif
 STAMP  := $(BIN)/.tidegate-installed
 
-.PHONY: help run test lint bench clean
+.PHONY: help run test lint bench kafka clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -30,10 +30,13 @@ typings/tidegate:
 
 lint: $(STAMP) typings/tidegate ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy -m tidegate -m tidegate.cli -m tidegate.policy_cli $(foreach room,schemas producers sinks processors dashboards,-p tidegate.$(room))
+	$(BIN)/mypy -m tidegate -m tidegate.cli -m tidegate.policy_cli $(foreach room,schemas producers sinks processors dashboards,-p tidegate.$(room)) -p tidegate.bench
 
 bench: $(STAMP) ## run the benchmarks and write docs/benchmarks.md
 	$(BIN)/python -m bench
+
+kafka: $(STAMP) ## start a one-node Kafka 4.1 on this machine (needs Java 17 and Maven); Ctrl-C stops it
+	$(BIN)/python -m bench.kafka.broker
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -96,6 +96,8 @@ class UsageState:
     watermark_s: int = 0
     too_old: int = 0
     _fine: dict[tuple[Any, ...], Usage] = field(default_factory=dict)
+    _late: list[UsageKey] = field(default_factory=list)
+    _tidied_s: int = 0
 
     def add(self, response: Any, started_s: float, cost_nano_usd: int | None) -> None:
         """Count one response event. `cost_nano_usd` None means that its price is unknown."""
@@ -159,6 +161,7 @@ class UsageState:
                 return
             if age_s > LIVE_S[key.bucket]:
                 bucket = self.load(key)
+                self._late.append(key)
             if bucket is None:
                 self.live[key] = Usage(delta)
                 self.changed.add(key)
@@ -170,6 +173,12 @@ class UsageState:
     def flushed(self) -> None:
         """The changed buckets are stored: forget which they were, and let old ones go from memory."""
         self.changed.clear()
+        late, self._late = self._late, []
+        for key in late:
+            self.live.pop(key, None)
+        if self.watermark_s == self._tidied_s:
+            return
+        self._tidied_s = self.watermark_s
         horizon = {bucket: self.watermark_s - BUCKET_S[bucket] - LIVE_S[bucket] for bucket in BUCKET_S}
         for key in [key for key in self.live if key.start < horizon[key.bucket]]:
             del self.live[key]

@@ -67,11 +67,13 @@ def events() -> list[dict[str, Any]]:
 
 
 def append_all(data_dir: Path) -> None:
-    """Three producers; envelopes of several sizes; retries that overlap what was sent; one junk line; one junk envelope."""
+    """Three producers; envelopes of several sizes; retries that overlap what was sent; one junk line."""
     log = LocalLog(data_dir, fsync="normal", partitions=2)
     lines = [json.dumps(event).encode() for event in events()]
     for producer in range(3):
-        own = [*lines[producer::3], b'{"event": "response", "patient": "Rosa Martinez"}'] if producer == 0 else lines[producer::3]
+        own = lines[producer::3]
+        if producer == 0:
+            own.append(b'{"event": "response", "patient": "Rosa Martinez"}')
         sent = 0
         for size in (1, 4, 9, 2, 30):
             envelope = Envelope.of(f"producer-{producer}{producer}", sent, own[sent : sent + size])
@@ -107,7 +109,7 @@ def ledger(pipeline: Pipeline) -> dict[str, Any]:
     ask = pipeline.store.query
     return {
         "rows": {(t, m): n for t, m, n in ask("SELECT tenant, request_model, count() FROM calls GROUP BY 1, 2").rows},
-        "cost": {t: c for t, c in ask("SELECT tenant, sum(cost_nano_usd) FROM calls GROUP BY 1").rows},
+        "cost": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM calls GROUP BY 1").rows),
         "tokens": ask("SELECT sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) FROM calls").rows[0][0],
         "dead_letters": ask("SELECT count() FROM dead_letters").rows[0][0],
     }
@@ -121,8 +123,8 @@ def rollups(pipeline: Pipeline) -> dict[str, Any]:
         if key.fields == ("tenant",):
             usage[key.values[0]] += bucket.counts[3]
     return {
-        "minute": {t: c for t, c in ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1m GROUP BY 1").rows},
-        "hour": {t: c for t, c in ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1h GROUP BY 1").rows},
+        "minute": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1m GROUP BY 1").rows),
+        "hour": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1h GROUP BY 1").rows),
         "usage": dict(usage),
     }
 
