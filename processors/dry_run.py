@@ -111,9 +111,19 @@ class DryRun:
         # All calls from `since` on, and those of them that any policy would have refused, each once.
         self.all = Tally()
         self.refused = Tally()
-        self._policies = PoliciesState(partitions=1)
-        self._policies.enforce(policy_set, PoliciesOutputs())
-        self._series = SeriesState({rule.series.id: rule.series for rule in self._policies.rules.values()})
+        # What the usage topic would hold: the memory of scopes that have been idle.
+        self._usage: dict[bytes, bytes] = {}
+        self._last: dict[ScopeKey, Signal] = {}
+        # Whatever is new is told at once: there is no gate to spare.
+        self._policies = PoliciesState(
+            partitions=1,
+            heartbeat_s=0.0,
+            load=lambda _partition, key: self._usage.get(key),
+            last=lambda policy, values: self._last.get((policy, values)),
+        )
+        self._policies.enforce(policy_set, since, PoliciesOutputs())
+        series = {rule.series.id: rule.series for rule in self._policies.rules.values()}
+        self._series = SeriesState(series, self._usage.get)
         self._states: dict[ScopeKey, State] = {}
         self._probed: dict[ScopeKey, float] = {}
 
@@ -138,13 +148,10 @@ class DryRun:
             if self._refused(call, concerned, at):
                 return
         self._series.response(call, at, call.cost_nano_usd, call.price_status == "unpriced", at)
-        for rule, values in concerned:
-            if (rule.series.id, values) in self._series.changed:
-                scope = self._policies.scope(rule, values, 0)
-                scope.usage[0] = self._series.live[rule.series.id, values]
-                scope.heard_at = at
-                self._policies.pending[rule.policy.name, values] = None
-        self._series.changed.clear()
+        for key, value in self._series.records():
+            self._usage[key] = value
+            self._policies.hear(0, key, value, at)
+        self._series.flushed()
         self._judge(at, call.call_id)
 
     def finish(self, until: float) -> None:
@@ -158,8 +165,7 @@ class DryRun:
             key = (rule.policy.name, values)
             if key not in self._states and rule.policy.limit_of(values) == 0:
                 # Nothing need be spent to reach a limit of zero.
-                self._policies.scope(rule, values, 0)
-                self._policies.pending[key] = None
+                self._policies.scope(rule.series.id, values, at)
                 self._judge(at, None)
             state = self._states.get(key, "ok")
             if state == "block" and self._may_probe(rule, key, at):
@@ -180,15 +186,15 @@ class DryRun:
 
     def _let_pass(self, until: float) -> None:
         """Judge at each moment at which a window moves, a period ends or a hold is over."""
-        timers = self._policies.timers
-        while timers and timers[0][0] <= until:
-            self._judge(timers[0][0], None)
+        while (due := self._policies.next_due()) is not None and due <= until:
+            self._judge(due, None)
 
     def _judge(self, at: float, call_id: str | None) -> None:
         _, outputs = policies(self._policies, at)
         for signal in outputs.signals:
             key = (signal.policy, tuple(signal.scope.values()))
             previous = self._states.get(key, "ok")
+            self._last[key] = signal
             if signal.state == previous:
                 continue
             self._states[key] = signal.state
