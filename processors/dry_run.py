@@ -1,6 +1,6 @@
 """What policies would have done with calls that were made: the engine's own steps, driven by the calls' own time.
 
-    stored calls, oldest first ─► refused? ─► series ─► policies step ─► changes of state
+    stored calls, oldest first ─► refused? ─► series ─► policies step ─► changes of mind
                                      └ saved: its cost, and the call itself
 
 Until `since` calls only fill the windows, as they were made. From then on a call that comes while a policy blocks its
@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from ..schemas.policy import SEVERITY, PolicySet, State
+from ..schemas.policy import PolicySet, State
 from ..schemas.signal import Signal
 from .policies import PoliciesOutputs, PoliciesState, Rule, ScopeKey, policies
 from .series import SeriesState
@@ -68,7 +68,10 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A policy changes its mind about a scope. `call_id` names the call that did it; None: time alone."""
+    """A policy changes its mind about a scope, or says the same more urgently: what somebody would have been alerted to.
+
+    `call_id` names the call that did it; None: time alone.
+    """
 
     policy: str
     scope: Mapping[str, str | None]
@@ -191,18 +194,16 @@ class DryRun:
 
     def _judge(self, at: float, call_id: str | None) -> None:
         _, outputs = policies(self._policies, at)
+        told: dict[ScopeKey, Signal] = {}
         for signal in outputs.signals:
             key = (signal.policy, tuple(signal.scope.values()))
-            previous = self._states.get(key, "ok")
-            self._last[key] = signal
-            if signal.state == previous:
-                continue
-            self._states[key] = signal.state
-            if signal.state == "block":
+            if signal.state == "block" and self._states.get(key) != "block":
                 self._probed[key] = at
-            if at >= self.since:
-                self.changes.append(Change(signal.policy, signal.scope, previous, signal, call_id))
-
-    def harshest(self) -> State:
-        """The harshest state that anything came to."""
-        return max((change.signal.state for change in self.changes), key=SEVERITY.__getitem__, default="ok")
+            told[key] = self._last[key] = signal
+            self._states[key] = signal.state
+        if at < self.since:
+            return
+        for alert in outputs.alerts:
+            if alert.policy is not None:
+                signal = told[alert.policy, tuple(alert.scope.values())]
+                self.changes.append(Change(signal.policy, signal.scope, alert.previous_state or "ok", signal, call_id))

@@ -1,36 +1,47 @@
 """The policies step: usage of scopes in; signals and alerts out.
 
-    usage record ─► the scope of every policy on that series ─► judge(measure, limit, now) ─► signal, if it is news
+    usage record ─► its scope ─► every policy on that series: judge(measure, limit, now) ─► signal, if it is news
     timer ────────► scopes whose window will move by itself, or whose hold ends
 
-Usage is absolute per source partition, so a record heard twice changes nothing. A signal goes out when the state of a
-scope changes, and as a heartbeat, at most every `HEARTBEAT_S`, while its spend does; so a gate's lease is never older
-than that. Scopes that are idle and fine leave memory and come back with their next usage.
+Usage is absolute per source partition, so a record heard twice changes nothing. Worse news goes out at once, and with an
+alert. All other news goes out together, at most every `HEARTBEAT_S`: so a scope has four words a second and one more for
+each step that it falls, and after such a moment everything that was heard has been told (`PoliciesState.settled`).
+
+Scopes that are fine and silent leave memory and come back with their next usage. Those of which a policy has said
+anything else, or which have used half of their limit, stay, and are judged again whenever their window moves.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from ..schemas.policy import ADDITIVE, SEVERITY, Action, CalendarWindow, Policy, PolicySet, State
 from ..schemas.signal import Alert, Contributor, Signal
-from .series import ScopeUsage, Series, parse_usage_key, series_of, usage_key
+from .series import ScopeUsage, Series, SeriesKey, Values, parse_usage_key, series_of, usage_key
 from .sketch import quantile
 from .windows import RatioRing, Ring, forecast
 
 # A gate may use its lease up in a fraction of a second; four words a second keep it going without flooding the topic.
 HEARTBEAT_S: Final = 0.25
-# How long a scope that is fine and silent stays in memory.
-IDLE_S: Final = 600.0
+# How long a scope that is fine and silent stays in memory. The meter keeps it for longer; hearing it again is cheap.
+IDLE_S: Final = 120.0
+# From this share of the limit on a gate's part of the rest may be too small for a call, so it must hear when there is more.
+NEAR: Final = 0.5
 _TOP: Final = 5
+# A clock that was set back does not make a signal older than the one before it.
+_TICK_S: Final = 0.001
 
 _RATES: Final = frozenset({"error_rate", "finding_rate"})
 _QUANTILES: Final = {"latency_p50_s": 0.5, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 
-ScopeKey = tuple[str, tuple[str | None, ...]]
+# A policy's name and a scope's values.
+ScopeKey = tuple[str, Values]
+# What one source partition says of a scope: as it came, or made ready.
+Heard = bytes | ScopeUsage
+_OK: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy made ready: its series, and its steps from mild to harsh."""
+    """A policy made ready: its series, and its steps from mild to harsh. A step goes by its number; below the first is -1."""
 
     policy: Policy
     series: Series
@@ -54,21 +65,70 @@ class Rule:
     def of(cls, policy: Policy, series: Series) -> Rule:
         steps = [Step(at, "warn", None) for at in policy.warn_at]
         steps += [Step(a.at, "warn" if a.do == "alert" else a.do, a) for a in policy.actions]
-        return cls(policy, series, tuple(sorted(steps, key=lambda step: SEVERITY[step.state])))
+        return cls(policy, series, tuple(sorted(steps, key=lambda step: (SEVERITY[step.state], step.at))))
+
+    def state(self, step: int) -> State:
+        return "ok" if step == _OK else self.steps[step].state
+
+    def limit(self, values: Values) -> float | None:
+        """A scope's limit in counted units."""
+        limit = self.policy.limit_of(values)
+        return None if limit is None else float(limit) * self.policy.unit
+
+    def step_of(self, signal: Signal) -> int:
+        """The step at which a signal was sent."""
+        used = signal.spend + signal.reserved
+        found = _OK
+        for number, step in enumerate(self.steps):
+            action = step.action
+            told = (action.model, action.per_minute, action.probe_every) if action else (None, None, None)
+            if step.state == signal.state and told == (signal.model, signal.per_minute, signal.probe_every_s):
+                # Of several warnings, the last that the spend had reached.
+                if found != _OK and signal.limit is not None and used < step.at * signal.limit:
+                    break
+                found = number
+        return found
+
+
+@dataclass(slots=True)
+class Word:
+    """What a policy last said of a scope. `since` is when it came to this step; -1: under other rules, so that neither hold
+    nor hysteresis bind it."""
+
+    state: State = "ok"
+    step: int = _OK
+    since: float = -1.0
+    at: float = 0.0
+    sequence: int = 0
+    spend: float = -1.0
+    reserved: float = 0.0
+    limit: float | None = None
+
+    def says(self, verdict: Verdict) -> bool:
+        """Whether it would be said again in the same words."""
+        reading = verdict.reading
+        return (self.step, self.state, self.spend, self.reserved, self.limit) == (
+            *(verdict.step, verdict.state, reading.value or 0.0, reading.reserved, verdict.limit),
+        )
 
 
 @dataclass(slots=True)
 class Scope:
-    """What is known of one scope of one policy."""
+    """What is known of one scope of a series: the usage of each source partition, a word of each policy."""
 
-    usage: dict[int, ScopeUsage] = field(default_factory=dict)
-    state: State = "ok"
-    since: float = 0.0
+    usage: list[Heard | None]
+    words: list[Word]
     heard_at: float = 0.0
-    sent_at: float = 0.0
-    sent_value: float = -1.0
-    sequence: int = 0
     timer: float = 0.0
+
+
+@dataclass(slots=True)
+class Watched:
+    """One series: the policies on it, and its live scopes."""
+
+    series: Series
+    rules: list[Rule]
+    scopes: dict[Values, Scope] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +144,14 @@ class Verdict:
     """What the policy says of the scope now."""
 
     state: State
+    step: int
     reading: Reading
     limit: float | None
-    step: Step | None
 
 
 @dataclass(slots=True)
 class PoliciesOutputs:
-    """News of one step. `removed` are signals to take back."""
+    """News of one step. `removed` are signals to take back, unless there is a new one."""
 
     signals: list[Signal] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
@@ -100,151 +160,290 @@ class PoliciesOutputs:
 
 @dataclass(slots=True)
 class PoliciesState:
-    """All live scopes. `load(partition, key)` fetches a usage record; `last(policy, values)` the last signal sent."""
+    """All live scopes. `load(partition, key)` fetches a usage record; `last(policy, values)` the last signal sent.
+
+    `applied` is the source offset of each partition that everything heard so far counts in; `settled`, the one that
+    everything told so far does.
+    """
 
     partitions: int
     load: Callable[[int, bytes], bytes | None] = lambda _partition, _key: None
-    last: Callable[[str, tuple[str | None, ...]], Signal | None] = lambda _policy, _values: None
+    last: Callable[[str, Values], Signal | None] = lambda _policy, _values: None
+    heartbeat_s: float = HEARTBEAT_S
     version: str = ""
     rules: dict[str, Rule] = field(default_factory=dict)
-    by_series: dict[str, list[Rule]] = field(default_factory=dict)
-    scopes: dict[ScopeKey, Scope] = field(default_factory=dict)
+    watched: dict[str, Watched] = field(default_factory=dict)
     applied: list[int] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
     gates: int = 1
-    pending: dict[ScopeKey, None] = field(default_factory=dict)
-    timers: list[tuple[float, ScopeKey]] = field(default_factory=list)
+    _pending: dict[SeriesKey, None] = field(default_factory=dict)
+    _untold: dict[SeriesKey, None] = field(default_factory=dict)
+    _told_at: float = 0.0
+    _timers: list[tuple[float, SeriesKey]] = field(default_factory=list)
+    _sweep_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.applied = self.applied or [-1] * self.partitions
+        self.settled = self.settled or [-1] * self.partitions
 
-    def enforce(self, policies: PolicySet, outputs: PoliciesOutputs) -> None:
-        """Put a policy set in force. What other policies said of their scopes is taken back."""
+    def enforce(self, policies: PolicySet, now: float, outputs: PoliciesOutputs) -> set[str]:
+        """Put a policy set in force; what is said under a policy that is gone is taken back. Returns the series of whose
+        scopes something may be new, so that those at rest should be heard again.
+
+        A policy that was edited judges each scope afresh: neither hold nor hysteresis keeps what the old one said. One that
+        now counts something else goes on from what it said, or takes it back where that was nothing.
+        """
         series = series_of(policies.policies)
         rules = {policy.name: Rule.of(policy, series[Series.of(policy).id]) for policy in policies.policies}
-        for key in list(self.scopes):
-            if key[0] not in rules or rules[key[0]].series.id != self.rules[key[0]].series.id:
-                del self.scopes[key]
-                outputs.removed.append(key)
-        self.version, self.rules = policies.version, rules
-        self.by_series = {}
+        watched = {name: Watched(one, []) for name, one in series.items()}
         for rule in rules.values():
-            self.by_series.setdefault(rule.series.id, []).append(rule)
-        self.pending.update(dict.fromkeys(self.scopes))
+            watched[rule.series.id].rules.append(rule)
+        old, self.rules, self.version = self.watched, rules, policies.version
+        self.watched = watched
+        again = set()
+        known = {rule.policy.name: rule for each in old.values() for rule in each.rules}
+        for rule in rules.values():
+            before = known.get(rule.policy.name)
+            if before is None or before.policy != rule.policy:
+                again.add(rule.series.id)
+        for each in old.values():
+            for values, scope in each.scopes.items():
+                words = {rule.policy.name: word for rule, word in zip(each.rules, scope.words, strict=True)}
+                self._carry_over(each, values, scope, words, now, outputs)
+        self._timers.clear()
+        self._untold.clear()
+        self._pending = {(name, values): None for name, each in watched.items() for values in each.scopes}
+        return again
+
+    def _carry_over(
+        self, old: Watched, values: Values, scope: Scope, words: dict[str, Word], now: float, outputs: PoliciesOutputs
+    ) -> None:
+        """Put a scope, and what was said of it, under the rules now in force."""
+        here = self.watched.get(old.series.id)
+        if here is not None:
+            kept = [words.get(rule.policy.name) or self._word(rule, values) for rule in here.rules]
+            here.scopes[values] = Scope(scope.usage, kept, scope.heard_at)
+        for before in old.rules:
+            name = before.policy.name
+            word, rule = words[name], self.rules.get(name)
+            if rule is None or rule.policy.scope != before.policy.scope:
+                outputs.removed.append((name, values))
+                if word.state != "ok":
+                    outputs.alerts.append(_withdrawn(before, values, word, now))
+            elif rule.series.id != before.series.id and word.state == "ok":
+                outputs.removed.append((name, values))
+            elif rule.policy != before.policy:
+                # Whatever was told may be told otherwise now.
+                word.spend, word.since = -1.0, -1.0
+                word.step = _same_step(before, word.step, rule)
+                if rule.series.id != before.series.id:
+                    there = self.scope(rule.series.id, values, now)
+                    there.words[self.watched[rule.series.id].rules.index(rule)] = word
 
     def hear(self, partition: int, key: bytes, value: bytes, now: float) -> None:
         """Take in one record of the usage topic."""
         parsed = parse_usage_key(key)
-        if parsed is None or not value:
-            return
-        series_id, values = parsed
-        for rule in self.by_series.get(series_id, ()):
-            scope = self.scope(rule, values, partition)
-            scope.usage[partition] = ScopeUsage.load(rule.series, value)
-            scope.heard_at = now
-            self.pending[rule.policy.name, values] = None
+        if parsed is not None and value:
+            self.take(partition, *parsed, value, now)
 
-    def scope(self, rule: Rule, values: tuple[str | None, ...], known: int | None = None) -> Scope:
-        """A scope, from memory or from what the topics last said of it."""
-        key = (rule.policy.name, values)
-        scope = self.scopes.get(key)
+    def take(self, partition: int, series_id: str, values: Values, usage: Heard, now: float) -> None:
+        """Take in what one source partition says of a scope."""
+        each = self.watched.get(series_id)
+        if each is None:
+            return
+        scope = each.scopes.get(values)
         if scope is None:
-            scope = self.scopes[key] = Scope()
+            scope = self.scope(series_id, values, now, partition)
+        scope.usage[partition] = usage
+        scope.heard_at = now
+        self._pending[series_id, values] = None
+
+    def scope(self, series_id: str, values: Values, now: float, told_by: int | None = None) -> Scope:
+        """A scope, from memory or from what the topics last said of it, to be judged at the next step. `told_by` is the
+        partition of which the usage is at hand."""
+        each = self.watched[series_id]
+        scope = each.scopes.get(values)
+        if scope is None:
+            usage: list[Heard | None] = [None] * self.partitions
+            key = usage_key((series_id, values))
             for partition in range(self.partitions):
-                if partition != known and (stored := self.load(partition, usage_key((rule.series.id, values)))):
-                    scope.usage[partition] = ScopeUsage.load(rule.series, stored)
-            signal = self.last(*key)
-            if signal is not None:
-                scope.state, scope.sequence, scope.sent_at = signal.state, signal.sequence, signal.at
-                scope.since = signal.at
+                if partition != told_by:
+                    usage[partition] = self.load(partition, key) or None
+            scope = each.scopes[values] = Scope(usage, [self._word(rule, values) for rule in each.rules], now)
+        self._pending[series_id, values] = None
         return scope
+
+    def _word(self, rule: Rule, values: Values) -> Word:
+        """What a policy last said of a scope, by the topic."""
+        signal = self.last(rule.policy.name, values)
+        if signal is None:
+            return Word()
+        word = Word(
+            state=signal.state,
+            step=rule.step_of(signal),
+            since=signal.at if signal.since is None else signal.since,
+            at=signal.at,
+            sequence=signal.sequence,
+            spend=signal.spend,
+            reserved=signal.reserved,
+            limit=signal.limit,
+        )
+        if signal.policy_version != self.version and not _same_terms(signal, rule.policy):
+            word.spend = word.since = -1.0
+        return word
+
+    def next_due(self) -> float | None:
+        """When the step has something to do by itself; None when time alone changes nothing."""
+        times = [self._timers[0][0]] if self._timers else []
+        if self._untold:
+            times.append(self._told_at + self.heartbeat_s)
+        return min(times, default=None)
+
+    def words(self) -> Iterator[tuple[Rule, Values, Word]]:
+        """What is said of every live scope."""
+        for each in self.watched.values():
+            for values, scope in each.scopes.items():
+                for rule, word in zip(each.rules, scope.words, strict=True):
+                    yield rule, values, word
 
 
 def policies(state: PoliciesState, now: float) -> tuple[PoliciesState, PoliciesOutputs]:
     """Judge every scope that has news or whose time has come, at `now` (seconds since 1970), and say what is new."""
     outputs = PoliciesOutputs()
-    due, state.pending = state.pending, {}
-    while state.timers and state.timers[0][0] <= now:
-        at, key = heapq.heappop(state.timers)
-        scope = state.scopes.get(key)
+    due, state._pending = state._pending, {}
+    timers = state._timers
+    while timers and timers[0][0] <= now:
+        at, key = heapq.heappop(timers)
+        scope = _live(state, key)
         if scope is not None and scope.timer == at:
             scope.timer = 0.0
             due[key] = None
+    # A clock that was set back does not silence anybody.
+    all_news = not state._told_at <= now < state._told_at + state.heartbeat_s
+    if all_news:
+        due.update(state._untold)
+        state._untold = {}
     for key in due:
-        scope = state.scopes.get(key)
+        scope = _live(state, key)
         if scope is not None:
-            _judge_scope(state, key, scope, now, outputs)
+            _judge_scope(state, state.watched[key[0]], key, scope, now, all_news, outputs)
+    if all_news and outputs.signals:
+        state._told_at = now
+    if not state._untold:
+        state.settled = list(state.applied)
+    if not state._sweep_at - IDLE_S / 4 <= now < state._sweep_at:
+        state._sweep_at = now + IDLE_S / 4
+        _sweep(state, now)
     return state, outputs
 
 
-def _judge_scope(state: PoliciesState, key: ScopeKey, scope: Scope, now: float, outputs: PoliciesOutputs) -> None:
-    rule = state.rules[key[0]]
-    verdict = judge(rule, key[1], scope, now)
-    changed = verdict.state != scope.state
-    value = (verdict.reading.value or 0.0) + verdict.reading.reserved
-    news = value != scope.sent_value
-    if changed or (news and now - scope.sent_at >= HEARTBEAT_S) or not scope.sequence:
-        previous = scope.state
-        if changed:
-            scope.state, scope.since = verdict.state, now
-        scope.sequence = max(scope.sequence + 1, int(now * 1_000))
-        scope.sent_at, scope.sent_value, news = now, value, False
-        signal = _signal(state, rule, key[1], scope, verdict, now)
-        outputs.signals.append(signal)
-        if changed:
-            outputs.alerts.append(_alert(signal, previous))
-    _set_timer(state, rule, key, scope, news, now)
+def _live(state: PoliciesState, key: SeriesKey) -> Scope | None:
+    each = state.watched.get(key[0])
+    return None if each is None else each.scopes.get(key[1])
 
 
-def _set_timer(state: PoliciesState, rule: Rule, key: ScopeKey, scope: Scope, news: bool, now: float) -> None:
-    """When to look again without being asked: for a heartbeat, when the window moves or the hold ends; or let it go."""
-    times = []
-    if news:
-        times.append(scope.sent_at + HEARTBEAT_S)
-    if scope.state != "ok":
-        times += [at for usage in scope.usage.values() if (at := usage.ring.next_change(now)) is not None]
-        if rule.policy.hold:
-            times.append(scope.since + rule.policy.hold)
-    elif not news:
-        if now - scope.heard_at >= IDLE_S:
-            del state.scopes[key]
-            return
-        times.append(scope.heard_at + IDLE_S)
-    at = min((at for at in times if at > now), default=0.0)
-    if at and at != scope.timer:
-        scope.timer = at
-        heapq.heappush(state.timers, (at, key))
+def _sweep(state: PoliciesState, now: float) -> None:
+    """Let scopes go that are fine and silent, and wait for nothing."""
+    for name, each in state.watched.items():
+        idle = [values for values, scope in each.scopes.items() if not scope.timer and now - scope.heard_at >= IDLE_S]
+        for values in idle:
+            if (name, values) not in state._untold:
+                del each.scopes[values]
 
 
-def judge(rule: Rule, values: tuple[str | None, ...], scope: Scope, now: float) -> Verdict:
+def _judge_scope(
+    state: PoliciesState,
+    each: Watched,
+    key: SeriesKey,
+    scope: Scope,
+    now: float,
+    all_news: bool,
+    outputs: PoliciesOutputs,
+) -> None:
+    values = key[1]
+    usage = [ScopeUsage.load(each.series, part) if isinstance(part, bytes) else part for part in scope.usage if part]
+    again: list[float] = []
+    moves = False
+    for rule, word in zip(each.rules, scope.words, strict=True):
+        word.since = min(word.since, now)
+        verdict = judge(rule, values, usage, now, word)
+        worse = SEVERITY[verdict.state] > SEVERITY[word.state] or verdict.step > word.step
+        if worse or not word.says(verdict):
+            if worse or all_news:
+                previous, before = word.state, word.step
+                _say(word, verdict, now)
+                signal = _signal(state, rule, values, word, usage, verdict, now)
+                outputs.signals.append(signal)
+                if previous != verdict.state or verdict.step > before:
+                    outputs.alerts.append(_alert(signal, previous, worse))
+            else:
+                state._untold[key] = None
+        if word.step != _OK and rule.policy.hold and (ends := word.since + rule.policy.hold) > now:
+            again.append(ends)
+        moves = moves or word.state != "ok" or _is_near(verdict)
+    if moves:
+        again += [at for part in usage if (at := part.ring.next_change(now)) is not None]
+    if again:
+        at = min(again)
+        # One that goes off too early does no harm, and one for each record would fill the memory.
+        if not scope.timer or at < scope.timer:
+            scope.timer = at
+            heapq.heappush(state._timers, (at, key))
+
+
+def _is_near(verdict: Verdict) -> bool:
+    used, limit = verdict.reading.value, verdict.limit
+    return limit is not None and used is not None and used + verdict.reading.reserved >= NEAR * limit
+
+
+def _say(word: Word, verdict: Verdict, now: float) -> None:
+    if verdict.step != word.step or word.since < 0:
+        word.since = now
+    word.state, word.step = verdict.state, verdict.step
+    word.spend, word.reserved, word.limit = verdict.reading.value or 0.0, verdict.reading.reserved, verdict.limit
+    word.at = now if now > word.at else word.at + _TICK_S
+    word.sequence = max(word.sequence + 1, int(word.at * 1_000))
+
+
+def judge(rule: Rule, values: Values, usage: Iterable[ScopeUsage], now: float, word: Word) -> Verdict:
     """What a policy says of a scope, given what it said before: entering a step is at once, leaving it takes the
     hysteresis and the hold."""
     policy = rule.policy
-    reading = read(rule, scope.usage.values(), now)
-    allowed = policy.limit_of(values)
-    if allowed is None:
-        return Verdict("ok", reading, None, None)
-    limit = float(allowed) * policy.unit
+    reading = read(rule, usage, now)
+    limit = rule.limit(values)
+    if limit is None:
+        return Verdict("ok", _OK, reading, None)
     used = None if reading.value is None else reading.value + reading.reserved
-    reached = _reached(rule, used, limit, 1.0)
-    target = reached.state if reached else "ok"
-    if SEVERITY[target] < SEVERITY[scope.state]:
-        kept = _reached(rule, used, limit, 1.0 - policy.hysteresis, scope.state)
-        if now < scope.since + policy.hold:
-            held = next((step for step in rule.steps if step.state == scope.state), reached)
-            return Verdict(scope.state, reading, limit, held)
-        if kept is not None and SEVERITY[kept.state] > SEVERITY[target]:
-            return Verdict(kept.state, reading, limit, kept)
-    return Verdict(target, reading, limit, reached)
+    step = _reached(rule, used, limit, 1.0, len(rule.steps) - 1)
+    if step < word.step and word.since >= 0:
+        if now < word.since + policy.hold:
+            step = word.step
+        else:
+            step = max(step, _reached(rule, used, limit, 1.0 - policy.hysteresis, word.step))
+    return Verdict(rule.state(step), step, reading, limit)
 
 
-def _reached(rule: Rule, used: float | None, limit: float, ease: float, at_most: State = "block") -> Step | None:
+def _reached(rule: Rule, used: float | None, limit: float, ease: float, at_most: int) -> int:
     """The harshest step that the usage has reached, its threshold eased by a factor. A limit of zero is always reached."""
-    for step in reversed(rule.steps):
-        if SEVERITY[step.state] > SEVERITY[at_most]:
-            continue
-        if limit == 0 or (used is not None and used >= step.at * limit * ease):
-            return step
-    return None
+    for number in range(at_most, _OK, -1):
+        if limit == 0 or (used is not None and used >= rule.steps[number].at * limit * ease):
+            return number
+    return _OK
+
+
+def _same_step(before: Rule, step: int, after: Rule) -> int:
+    """The step of a policy after an edit that says what this one said before it, or the mildest of that state."""
+    if step == _OK:
+        return _OK
+    was = before.steps[step]
+    same = [number for number, other in enumerate(after.steps) if other.state == was.state]
+    return next((number for number in same if after.steps[number] == was), same[0] if same else _OK)
+
+
+def _same_terms(signal: Signal, policy: Policy) -> bool:
+    """Whether a signal says what the policy says of how it behaves."""
+    said = (signal.measure, signal.lease_share, signal.stale, signal.stale_after_s, signal.owner, signal.runbook)
+    return said == (*(policy.measure, policy.lease_share, policy.stale, policy.stale_after, policy.owner, policy.runbook),)
 
 
 def read(rule: Rule, usage: Iterable[ScopeUsage], now: float) -> Reading:
@@ -272,7 +471,7 @@ def read(rule: Rule, usage: Iterable[ScopeUsage], now: float) -> Reading:
 
 
 def _signal(
-    state: PoliciesState, rule: Rule, values: tuple[str | None, ...], scope: Scope, verdict: Verdict, now: float
+    state: PoliciesState, rule: Rule, values: Values, word: Word, usage: list[ScopeUsage], verdict: Verdict, now: float
 ) -> Signal:
     policy, buckets = rule.policy, rule.series.buckets
     start, end = buckets.bounds(now)
@@ -280,8 +479,8 @@ def _signal(
     spent = (used or 0.0) + verdict.reading.reserved
     additive = policy.measure in ADDITIVE
     remaining = None if verdict.limit is None or not additive else max(verdict.limit - spent, 0.0)
-    burn = _burn(scope, now) if additive else None
-    action = verdict.step.action if verdict.step else None
+    burn = _burn(usage, now) if additive else None
+    action = rule.steps[verdict.step].action if verdict.step != _OK else None
     return Signal(
         policy=policy.name,
         policy_version=state.version,
@@ -302,9 +501,10 @@ def _signal(
         burn_per_s=burn,
         exhausted_at=None if verdict.limit is None or burn is None else forecast(spent, burn, verdict.limit, now),
         reason=_reason(policy, verdict),
-        contributors=_contributors(scope),
-        sequence=scope.sequence,
-        at=now,
+        contributors=_contributors(rule.series, usage, now),
+        since=word.since,
+        sequence=word.sequence,
+        at=word.at,
         applied=list(state.applied),
         gates=state.gates,
         stale=policy.stale,
@@ -314,15 +514,18 @@ def _signal(
     )
 
 
-def _burn(scope: Scope, now: float) -> float | None:
-    rates = [part.ring.burn_per_s(now) for part in scope.usage.values() if isinstance(part.ring, Ring)]
+def _burn(usage: list[ScopeUsage], now: float) -> float | None:
+    rates = [part.ring.burn_per_s(now) for part in usage if isinstance(part.ring, Ring)]
     return sum(rates) if rates else None
 
 
-def _contributors(scope: Scope) -> list[Contributor]:
+def _contributors(series: Series, usage: list[ScopeUsage], now: float) -> list[Contributor]:
+    """The biggest spenders of the newest stretch, if that has a part in the window."""
     sums: dict[str, int] = {}
-    newest = max((part.top_since for part in scope.usage.values()), default=0)
-    for part in scope.usage.values():
+    newest = max((part.top_since for part in usage), default=0)
+    if newest < series.oldest_stretch(now):
+        return []
+    for part in usage:
         if part.top_since == newest:
             for name, amount in part.top.items():
                 sums[name] = sums.get(name, 0) + amount
@@ -368,15 +571,15 @@ def window_text(policy: Policy) -> str:
     return f"the last {window.rolling} s"
 
 
-def _alert(signal: Signal, previous: State) -> Alert:
-    worse = SEVERITY[signal.state] > SEVERITY[previous]
+def _alert(signal: Signal, previous: State, worse: bool) -> Alert:
+    scope = _scope_text(signal.scope)
     harsh = signal.state in ("block", "downgrade")
-    scope = ", ".join(f"{name}={value}" for name, value in signal.scope.items()) or "everything"
+    change = signal.state if signal.state == previous else f"{previous} → {signal.state}"
     return Alert(
         key=f"policy|{signal.policy}|{scope}",
         kind="policy",
         severity="critical" if worse and harsh else "warning" if worse else "info",
-        title=f"{scope} {previous} → {signal.state}: {signal.reason}",
+        title=f"{scope} {change}: {signal.reason}",
         at=signal.at,
         policy=signal.policy,
         scope=signal.scope,
@@ -390,3 +593,26 @@ def _alert(signal: Signal, previous: State) -> Alert:
         owner=signal.owner,
         runbook=signal.runbook,
     )
+
+
+def _withdrawn(rule: Rule, values: Values, word: Word, now: float) -> Alert:
+    """The incident of a policy that is no more in force is over."""
+    named = dict(zip(rule.policy.scope, values, strict=True))
+    scope = _scope_text(named)
+    return Alert(
+        key=f"policy|{rule.policy.name}|{scope}",
+        kind="policy",
+        severity="info",
+        title=f"{scope} {word.state} → ok: {rule.policy.name}: no longer in force",
+        at=now,
+        policy=rule.policy.name,
+        scope=named,
+        state="ok",
+        previous_state=word.state,
+        owner=rule.policy.owner,
+        runbook=rule.policy.runbook,
+    )
+
+
+def _scope_text(scope: dict[str, str | None]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"

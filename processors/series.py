@@ -6,14 +6,18 @@
 
 The rings that changed go to the usage topic whole. The topic is compacted by scope, so it is also where a scope that
 was forgotten, or lost in a crash, comes back from.
+
+An event counts when its call started, by its producer's clock, but never later than it stood in the log: a clock that is
+ahead puts nothing off till tomorrow.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import attrgetter
+from sys import intern
 from typing import Any, Final
 
 import msgspec
@@ -27,13 +31,17 @@ from .windows import Buckets, RatioRing, Ring, SketchRing, buckets_of
 ORPHAN_AFTER_MS: Final = 600_000
 # How many of the biggest spenders below a scope are kept by name.
 TOP: Final = 8
-# A scope without an event for so long (by event time) leaves memory; its next event brings it back.
+# A scope without an event for so long (by the log's time) leaves memory; its next event brings it back.
 IDLE_S: Final = 600
+# Responses whose request may be on its way still. It overtakes by moments, if at all; a request that comes later than
+# this many responses holds its estimate until it is given up on.
+_EARLY: Final = 4_096
 
 AnyRing = Ring | RatioRing | SketchRing
 _RINGS: Final[dict[str, type[AnyRing]]] = {"error_rate": RatioRing, "finding_rate": RatioRing, "latency": SketchRing}
 
-SeriesKey = tuple[str, tuple[str | None, ...]]
+Values = tuple[str | None, ...]
+SeriesKey = tuple[str, Values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Series:
     finding_type: str | None
     stretch_s: int | None
     buckets: Buckets = field(compare=False)
+    # Reads the values of the scope's fields off an event.
+    values_of: Callable[[Any], Values] = field(compare=False)
 
     @classmethod
     def of(cls, policy: Policy) -> Series:
@@ -59,9 +69,16 @@ class Series:
             policy.finding_type,
             policy.window.model_dump(),
         ]
-        name = sha256(orjson.dumps(spelled)).hexdigest()[:16]
-        stretch_s = None if isinstance(policy.window, CalendarWindow) else policy.window.rolling
-        return cls(name, match, policy.scope, measure, policy.finding_type, stretch_s, buckets_of(policy.window))
+        return cls(
+            id=sha256(orjson.dumps(spelled)).hexdigest()[:16],
+            match=match,
+            fields=policy.scope,
+            measure=measure,
+            finding_type=policy.finding_type,
+            stretch_s=None if isinstance(policy.window, CalendarWindow) else policy.window.rolling,
+            buckets=buckets_of(policy.window),
+            values_of=_values_getter(policy.scope),
+        )
 
     def new_ring(self) -> AnyRing:
         return _RINGS.get(self.measure, Ring)(self.buckets)
@@ -70,12 +87,16 @@ class Series:
         """A number for the stretch of time over which the biggest spenders are told: the period, or a window's length."""
         return int(self.buckets.bounds(at_s)[0]) if self.stretch_s is None else int(at_s // self.stretch_s)
 
-    def scope_of(self, event: Any) -> tuple[str | None, ...] | None:
+    def oldest_stretch(self, now_s: float) -> int:
+        """The oldest stretch that has a part in the window now."""
+        return self.stretch(now_s) - (self.stretch_s is not None)
+
+    def scope_of(self, event: Any) -> Values | None:
         """The scope that an event belongs to, or None when the series does not count it."""
         for name, values in self.match:
-            if _field(event, name) not in values:
+            if _getter(name)(event) not in values:
                 return None
-        return tuple(_field(event, name) for name in self.fields)
+        return self.values_of(event)
 
 
 def series_of(policies: Iterable[Policy]) -> dict[str, Series]:
@@ -84,13 +105,34 @@ def series_of(policies: Iterable[Policy]) -> dict[str, Series]:
     return {series.id: series for series in found}
 
 
-def _field(event: Any, name: str) -> str | None:
+Getter = Callable[[Any], str | None]
+
+
+def _model_of(event: Any) -> str | None:
+    # A request has not been answered yet; its model is the one that was asked.
+    return getattr(event, "response_model", None) or event.request_model  # type: ignore[no-any-return]
+
+
+def _getter(name: str) -> Getter:
+    """Reads a field of a policy off an event."""
     if name == "model":
-        # A request has not been answered yet; its model is the one that was asked.
-        return getattr(event, "response_model", None) or event.request_model  # type: ignore[no-any-return]
+        return _model_of
     if name.startswith("label."):
-        return (event.labels or {}).get(name[6:])
-    return getattr(event, name)  # type: ignore[no-any-return]
+        label = name[6:]
+        return lambda event: event.labels.get(label) if event.labels else None
+    return attrgetter(name)
+
+
+def _values_getter(names: tuple[str, ...]) -> Callable[[Any], Values]:
+    getters = tuple(_getter(name) for name in names)
+    if not getters:
+        return lambda _: ()
+    if len(getters) > 1 and all(isinstance(getter, attrgetter) for getter in getters):
+        return attrgetter(*names)
+    if len(getters) == 1:
+        (only,) = getters
+        return lambda event: (only(event),)
+    return lambda event: tuple([getter(event) for getter in getters])
 
 
 @dataclass(slots=True)
@@ -99,19 +141,36 @@ class ScopeUsage:
 
     ring: AnyRing
     reserved: int = 0
-    # The biggest spenders below the scope in the window's current stretch, by `field=value`; at most TOP.
+    # The biggest spenders below the scope in the newest stretch, by `field=value`; at most TOP.
     top: dict[str, int] = field(default_factory=dict)
     top_since: int = 0
     seen_s: float = 0.0
 
     def dump(self) -> bytes:
-        return msgspec.json.encode((self.ring.dump(), self.reserved, self.top, self.top_since, self.seen_s))
+        return _encoder.encode((self.ring.dump(), self.reserved, self.top, self.top_since))
 
     @classmethod
     def load(cls, series: Series, value: bytes) -> ScopeUsage:
         """What `dump` wrote, for the same series."""
-        ring, reserved, top, top_since, seen_s = _scope_usage.decode(value)
-        return cls(_RINGS.get(series.measure, Ring).load(series.buckets, ring), reserved, top, top_since, seen_s)
+        ring, reserved, top, top_since = _scope_usage.decode(value)
+        return cls(_RINGS.get(series.measure, Ring).load(series.buckets, ring), reserved, top, top_since)
+
+    def add_top(self, name: str, since: int, amount: int) -> None:
+        """Count a spender of a stretch; of older ones nothing is told any more."""
+        if since != self.top_since:
+            if since < self.top_since:
+                return
+            self.top, self.top_since = {}, since
+        top = self.top
+        known = top.get(name)
+        if known is not None:
+            top[name] = known + amount
+        elif len(top) < TOP:
+            top[intern(name)] = amount
+        else:
+            # Space-saving: the newcomer takes the place, and the count, of the smallest; big spenders always stay.
+            least = min(top, key=lambda known: (top[known], known))
+            top[intern(name)] = top.pop(least) + amount
 
 
 @dataclass(slots=True)
@@ -119,19 +178,35 @@ class InFlight:
     """A call that was announced: what it holds in reserve, until when."""
 
     until_ms: int
-    held: list[tuple[str, tuple[str | None, ...], int]]
+    held: list[tuple[str, Values, int]]
 
 
-_scope_usage: Final = msgspec.json.Decoder(tuple[bytes, int, dict[str, int], int, float])
-_in_flight: Final = msgspec.json.Decoder(tuple[int, list[tuple[str, tuple[str | None, ...], int]]])
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one bucket of a scope held before its series was watched. `counted` is an amount; (part, whole); or how many
+    of each sketch bin."""
+
+    values: Values
+    at_s: float
+    counted: int | tuple[int, int] | Mapping[int, int]
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_scope_usage: Final = msgspec.msgpack.Decoder(tuple[bytes, int, dict[str, int], int])
+_in_flight: Final = msgspec.json.Decoder(tuple[int, list[tuple[str, Values, int]]])
 CALL: Final = b"call|"
 # Measures of which the biggest spenders are told.
-_TOLD: Final = frozenset({"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests", "errors", "unpriced"})
+TOLD: Final = frozenset({"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests", "errors", "unpriced"})
 
 
 def usage_key(key: SeriesKey) -> bytes:
     """A scope's key in the usage topic."""
     return orjson.dumps(key)
+
+
+def usage_prefix(series_id: str) -> bytes:
+    """What the usage topic's keys of all scopes of a series begin with."""
+    return b'["' + series_id.encode() + b'"'
 
 
 def parse_usage_key(key: bytes) -> SeriesKey | None:
@@ -140,6 +215,118 @@ def parse_usage_key(key: bytes) -> SeriesKey | None:
         return None
     series, values = orjson.loads(key)
     return series, tuple(values)
+
+
+class Counter:
+    """One series being counted in one source partition: its live scopes, and which of them have changed."""
+
+    __slots__ = ("_amount", "_first", "_furthest", "_load", "_match", "_now_s", "_open", "_period", "changed", "live", "series")
+
+    def __init__(self, series: Series, load: Callable[[bytes], bytes | None]) -> None:
+        self.series = series
+        self.live: dict[Values, ScopeUsage] = {}
+        self.changed: dict[Values, None] = {}
+        self._load = load
+        self._match = tuple((_getter(name), values) for name, values in series.match)
+        self._amount: Amount = _AMOUNTS.get(series.measure, _no_amount)
+        # Who, below the scope, is told as a spender; None where nobody is.
+        self._open = (
+            tuple((f"{name}=", attrgetter(name)) for name in ("user", "team", "service") if name not in series.fields)
+            if series.measure in TOLD
+            else None
+        )
+        self._now_s = float("nan")
+        self._first = self._furthest = self._period = 0
+
+    def response(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
+        for getter, wanted in self._match:
+            if getter(event) not in wanted:
+                return
+        amount = self._amount(event, cost_nano_usd, unpriced)
+        if amount is None:
+            return
+        if now_s != self._now_s:
+            self._turn_to(now_s)
+        series = self.series
+        number = series.buckets.number(at_s)
+        if not self._first <= number <= self._furthest:
+            return  # of no policy's window; the ledger has it all the same
+        values = series.values_of(event)
+        scope = self.live.get(values)
+        if scope is None:
+            scope = self.scope(values)
+        scope.ring.put(number, amount, self._first, self._furthest)
+        scope.seen_s = now_s
+        self.changed[values] = None
+        if self._open is not None:
+            stretch_s = series.stretch_s
+            since = self._period if stretch_s is None else int(at_s // stretch_s)
+            scope.add_top(self._spender(event), since, amount)
+
+    def _turn_to(self, now_s: float) -> None:
+        self._now_s = now_s
+        self._first, _, self._furthest = self.series.buckets.reach(now_s)
+        if self.series.stretch_s is None:
+            self._period = self.series.stretch(now_s)
+
+    def _spender(self, event: Any) -> str:
+        """Who, below the scope, it was: the first of user, team, service that the scope leaves open, else the model."""
+        for name, getter in self._open or ():
+            value = getter(event)
+            if value is not None:
+                return f"{name}{value}"
+        return f"model={_model_of(event)}"
+
+    def request(self, event: Any, cost_nano_usd: int | None) -> tuple[str, Values, int] | None:
+        """Hold what an announced call is expected to use. Returns what to give to `release`."""
+        for getter, wanted in self._match:
+            if getter(event) not in wanted:
+                return None
+        amount = _estimate(self.series.measure, event, cost_nano_usd)
+        if not amount:
+            return None
+        values = self.series.values_of(event)
+        self.scope(values).reserved += amount
+        self.changed[values] = None
+        return self.series.id, values, amount
+
+    def release(self, values: Values, amount: int) -> None:
+        scope = self.scope(values)
+        scope.reserved = max(scope.reserved - amount, 0)
+        self.changed[values] = None
+
+    def seed(self, history: Iterable[History], top: Iterable[tuple[Values, str, int]], now_s: float) -> None:
+        """Count what was before the series was watched, and the spenders of the stretch of now."""
+        self._turn_to(now_s)
+        first, furthest = self._first, self._furthest
+        for past in history:
+            number = self.series.buckets.number(past.at_s)
+            if first <= number <= furthest:
+                ring: Any = self.scope(past.values).ring
+                if isinstance(ring, SketchRing) and isinstance(past.counted, Mapping):
+                    for index, times in past.counted.items():
+                        ring.put(number, index, first, furthest, times)
+                else:
+                    ring.put(number, past.counted, first, furthest)
+                self.changed[past.values] = None
+        since = self.series.stretch(now_s)
+        for values, name, amount in top:
+            self.scope(values).add_top(name, since, amount)
+            self.changed[values] = None
+
+    def scope(self, values: Values) -> ScopeUsage:
+        """A scope from memory, or as the usage topic last knew it."""
+        scope = self.live.get(values)
+        if scope is None:
+            stored = self._load(usage_key((self.series.id, values)))
+            scope = ScopeUsage.load(self.series, stored) if stored else ScopeUsage(self.series.new_ring())
+            self.live[values] = scope
+        return scope
+
+    def evict(self, horizon_s: float) -> None:
+        """Let go of scopes that have been silent since then."""
+        for values in [values for values, scope in self.live.items() if scope.seen_s < horizon_s and not scope.reserved]:
+            del self.live[values]
 
 
 @dataclass(slots=True)
@@ -151,118 +338,83 @@ class SeriesState:
 
     series: dict[str, Series]
     load: Callable[[bytes], bytes | None] = lambda _: None
-    live: dict[SeriesKey, ScopeUsage] = field(default_factory=dict)
+    # In the order in which they were announced, which is the order in which they are given up on.
     in_flight: dict[str, InFlight] = field(default_factory=dict)
-    changed: set[SeriesKey] = field(default_factory=set)
-    changed_calls: set[str] = field(default_factory=set)
     now_s: float = 0.0
-    _expiries: list[tuple[int, str]] = field(default_factory=list)
+    counters: dict[str, Counter] = field(default_factory=dict)
+    # Calls announced or settled since the last flush; True: nothing is stored of it yet.
+    _changed_calls: dict[str, bool] = field(default_factory=dict)
+    _early: dict[str, None] = field(default_factory=dict)
     _evict_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch(self.series)
 
     def watch(self, series: dict[str, Series]) -> None:
         """Count these series from now on, and forget the others."""
         self.series = series
-        for key in [key for key in self.live if key[0] not in series]:
-            del self.live[key]
-            self.changed.discard(key)
+        self.counters = {name: self.counters.get(name) or Counter(one, self.load) for name, one in series.items()}
 
     def response(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
         """Count one response and let go of what its request held. `now_s` is the log's time of it: what was too long ago
         then is of no policy's window any more, and a producer's wrong clock cannot push the windows forward."""
-        if not self.series:
+        if not self.counters:
             return
-        self.now_s = max(self.now_s, now_s)
-        if event.call_id in self.in_flight:
-            self._release(event.call_id)
-        for series in self.series.values():
-            values = series.scope_of(event)
-            if values is None:
-                continue
-            amount = _amount(series.measure, event, cost_nano_usd, unpriced)
-            if amount is None:
-                continue
-            key = (series.id, values)
-            scope = self._scope(series, key)
-            if scope.ring.add(at_s, amount, self.now_s) != "kept":
-                continue  # of no policy's window; the ledger has it all the same
-            scope.seen_s = self.now_s
-            self.changed.add(key)
-            if series.measure in _TOLD:
-                self._add_top(scope, series, event, at_s, amount)
+        self.now_s = now_s
+        call_id = event.call_id
+        if call_id in self.in_flight:
+            self._release(call_id)
+        else:
+            early = self._early
+            early[call_id] = None
+            if len(early) > _EARLY:
+                del early[next(iter(early))]
+        if at_s > now_s:
+            at_s = now_s
+        for counter in self.counters.values():
+            counter.response(event, at_s, cost_nano_usd, unpriced, now_s)
 
     def request(self, event: Any, now_ms: int, cost_nano_usd: int | None) -> None:
         """Hold what an announced call is expected to use, until its response or `ORPHAN_AFTER_MS`."""
-        if not self.series or event.call_id in self.in_flight:
+        if not self.counters or event.call_id in self.in_flight:
             return
-        held = []
-        for series in self.series.values():
-            values = series.scope_of(event)
-            amount = None if values is None else _estimate(series.measure, event, cost_nano_usd)
-            if values is None or not amount:
-                continue
-            key = (series.id, values)
-            self._scope(series, key).reserved += amount
-            self.changed.add(key)
-            held.append((series.id, values, amount))
+        if event.call_id in self._early:
+            del self._early[event.call_id]
+            return
+        found = (counter.request(event, cost_nano_usd) for counter in self.counters.values())
+        held = [one for one in found if one is not None]
         if held:
-            self._hold(event.call_id, InFlight(now_ms + ORPHAN_AFTER_MS, held))
-            self.changed_calls.add(event.call_id)
-
-    def _hold(self, call_id: str, in_flight: InFlight) -> None:
-        self.in_flight[call_id] = in_flight
-        heapq.heappush(self._expiries, (in_flight.until_ms, call_id))
+            self.in_flight[event.call_id] = InFlight(now_ms + ORPHAN_AFTER_MS, held)
+            self._changed_calls.setdefault(event.call_id, True)
 
     def due(self, now_ms: int) -> bool:
         """Whether a request is waiting to be given up on."""
-        return bool(self._expiries) and self._expiries[0][0] <= now_ms
+        return bool(self.in_flight) and next(iter(self.in_flight.values())).until_ms <= now_ms
 
     def expire(self, now_ms: int) -> None:
         """Give up on requests that have had no response for too long."""
-        while self._expiries and self._expiries[0][0] <= now_ms:
-            until_ms, call_id = heapq.heappop(self._expiries)
-            held = self.in_flight.get(call_id)
-            if held is not None and held.until_ms == until_ms:
-                self._release(call_id)
+        while self.due(now_ms):
+            self._release(next(iter(self.in_flight)))
 
     def _release(self, call_id: str) -> None:
         for name, values, amount in self.in_flight.pop(call_id).held:
-            series = self.series.get(name)
-            if series is not None:
-                key = (name, values)
-                scope = self._scope(series, key)
-                scope.reserved = max(scope.reserved - amount, 0)
-                self.changed.add(key)
-        self.changed_calls.add(call_id)
-
-    def _scope(self, series: Series, key: SeriesKey) -> ScopeUsage:
-        scope = self.live.get(key)
-        if scope is None:
-            stored = self.load(usage_key(key))
-            scope = ScopeUsage.load(series, stored) if stored else ScopeUsage(series.new_ring())
-            self.live[key] = scope
-        return scope
-
-    def _add_top(self, scope: ScopeUsage, series: Series, event: Any, at_s: float, amount: int) -> None:
-        since = series.stretch(at_s)
-        if since > scope.top_since:
-            scope.top, scope.top_since = {}, since
-        elif since < scope.top_since:
-            return
-        name = _contributor(series, event)
-        top = scope.top
-        if name in top:
-            top[name] += amount
-        elif len(top) < TOP:
-            top[name] = amount
+            if name in self.counters:
+                self.counters[name].release(values, amount)
+        if self._changed_calls.get(call_id):
+            del self._changed_calls[call_id]
         else:
-            # Space-saving: the newcomer takes the place, and the count, of the smallest; big spenders always stay.
-            least = min(top, key=top.__getitem__)
-            top[name] = top.pop(least) + amount
+            self._changed_calls[call_id] = False
+
+    def changed(self) -> Iterator[tuple[SeriesKey, ScopeUsage]]:
+        """The scopes that have changed since the last flush."""
+        for name, counter in self.counters.items():
+            for values in counter.changed:
+                yield (name, values), counter.live[values]
 
     def records(self) -> list[tuple[bytes, bytes]]:
         """What changed since the last flush, as (key, value) for the usage topic; an empty value takes a key back."""
-        found = [(usage_key(key), self.live[key].dump()) for key in self.changed]
-        for call_id in self.changed_calls:
+        found = [(usage_key(key), scope.dump()) for key, scope in self.changed()]
+        for call_id in self._changed_calls:
             held = self.in_flight.get(call_id)
             value = msgspec.json.encode((held.until_ms, held.held)) if held else b""
             found.append((CALL + call_id.encode(), value))
@@ -270,50 +422,49 @@ class SeriesState:
 
     def flushed(self) -> None:
         """What changed is stored; let idle scopes go from memory."""
-        self.changed.clear()
-        self.changed_calls.clear()
-        if self.now_s >= self._evict_at:
+        for counter in self.counters.values():
+            counter.changed.clear()
+        self._changed_calls.clear()
+        # A log's clock that was set back is followed.
+        if not self._evict_at - IDLE_S / 10 <= self.now_s < self._evict_at:
             self._evict_at = self.now_s + IDLE_S / 10
-            self._evict()
-
-    def _evict(self) -> None:
-        horizon = self.now_s - IDLE_S
-        for key in [key for key, scope in self.live.items() if scope.seen_s < horizon and not scope.reserved]:
-            del self.live[key]
+            for counter in self.counters.values():
+                counter.evict(self.now_s - IDLE_S)
 
     def restore(self, calls: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take up the calls in flight, the records of the usage topic whose keys begin with `CALL`. Scopes come back when
-        they are asked for."""
+        """Take up the calls in flight, the records of the usage topic whose keys begin with `CALL`, oldest first. Scopes
+        come back when they are asked for."""
         for key, value in calls:
             if value:
                 until_ms, held = _in_flight.decode(value)
-                self._hold(key[len(CALL) :].decode(), InFlight(until_ms, held))
+                self.in_flight[key[len(CALL) :].decode()] = InFlight(until_ms, held)
 
 
-def _amount(measure: str, event: Any, cost_nano_usd: int | None, unpriced: bool) -> Any:
-    """What a response adds to a ring of the measure: a number, (part, whole), or a sketch bin; None adds nothing."""
-    match measure:
-        case "cost_usd":
-            return cost_nano_usd or None
-        case "requests":
-            return 1
-        case "input_tokens":
-            return event.input_tokens or None
-        case "output_tokens":
-            return event.output_tokens or None
-        case "total_tokens":
-            return (event.input_tokens or 0) + (event.output_tokens or 0) or None
-        case "errors":
-            return 1 if event.error_type else None
-        case "error_rate":
-            return (1 if event.error_type else 0, 1)
-        case "latency":
-            return None if event.latency_s is None else bin_of(event.latency_s)
-        case "unpriced":
-            return 1 if unpriced else None
-        case "finding_rate":
-            return (0, 1)
-    return None  # findings come from the guardrails
+# What a response adds to a ring of a measure: a number, (part, whole), or a sketch bin; None adds nothing.
+Amount = Callable[[Any, int | None, bool], Any]
+
+
+def _total_tokens(event: Any) -> int:
+    return (event.input_tokens or 0) + (event.output_tokens or 0)
+
+
+def _no_amount(_event: Any, _cost: int | None, _unpriced: bool) -> None:
+    return None
+
+
+_AMOUNTS: Final[dict[str, Amount]] = {
+    "cost_usd": lambda event, cost, unpriced: cost or None,
+    "requests": lambda event, cost, unpriced: 1,
+    "input_tokens": lambda event, cost, unpriced: event.input_tokens or None,
+    "output_tokens": lambda event, cost, unpriced: event.output_tokens or None,
+    "total_tokens": lambda event, cost, unpriced: _total_tokens(event) or None,
+    "errors": lambda event, cost, unpriced: 1 if event.error_type else None,
+    "error_rate": lambda event, cost, unpriced: (1 if event.error_type else 0, 1),
+    "latency": lambda event, cost, unpriced: None if event.latency_s is None else bin_of(event.latency_s),
+    "unpriced": lambda event, cost, unpriced: 1 if unpriced else None,
+    # findings themselves come from the guardrails
+    "finding_rate": lambda event, cost, unpriced: (0, 1),
+}
 
 
 def _estimate(measure: str, event: Any, cost_nano_usd: int | None) -> int | None:
@@ -330,11 +481,3 @@ def _estimate(measure: str, event: Any, cost_nano_usd: int | None) -> int | None
         case "total_tokens":
             return (event.estimated_input_tokens or 0) + (event.estimated_output_tokens or 0)
     return None
-
-
-def _contributor(series: Series, event: Any) -> str:
-    """Who, below the scope, it was: the first of user, team, service that the scope leaves open, else the model."""
-    for name in ("user", "team", "service"):
-        if name not in series.fields and (value := _field(event, name)) is not None:
-            return f"{name}={value}"
-    return f"model={_field(event, 'model')}"

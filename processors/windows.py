@@ -7,8 +7,9 @@ Buckets are numbered in the order of time. A rolling window counts them from the
 period into at most 60, numbered `60 × period + place`. Rings hold *absolute* values for each bucket, so hearing one
 twice, late or out of order changes nothing, and the rings of several source partitions add up to the whole.
 
-Moments are seconds since 1970, UTC, as a float; the start of a bucket is a whole one. `now_s` never goes back: what
-has fallen out of the window by then is let go.
+Moments are seconds since 1970, UTC, as a float; the start of a bucket is a whole one. What has fallen out of the window
+by `now_s` is let go; if the clock is set back, so is what lies too far ahead then, and no ring ever holds more than 121
+buckets.
 """
 
 from __future__ import annotations
@@ -270,18 +271,28 @@ class Ring:
     def set(self, bucket_start: int, amount: int, now_s: float) -> Placed:
         """The amount of that bucket is now this, whatever it was. Nothing changes unless the answer is `kept`."""
         number = self._buckets.number(bucket_start)
-        placed = self._make_room(number, now_s)
-        if placed == "kept":
-            self._amounts[number - self._first] = amount
-        return placed
+        first, _, furthest = self._buckets.reach(now_s)
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        place = self._room_for(number, first, furthest)
+        self._amounts[place] = amount
+        return "kept"
 
     def add(self, at_s: float, amount: int, now_s: float) -> Placed:
         """Count so much more at a moment: for the one who makes the absolute amounts."""
+        first, _, furthest = self._buckets.reach(now_s)
         number = self._buckets.number(at_s)
-        placed = self._make_room(number, now_s)
-        if placed == "kept":
-            self._amounts[number - self._first] += amount
-        return placed
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        self.put(number, amount, first, furthest)
+        return "kept"
+
+    def put(self, number: int, amount: int, first: int, furthest: int) -> None:
+        """Count so much more in a bucket, which is one of `first` to `furthest`, the reach of now."""
+        place = number - self._first
+        if not 0 <= place < len(self._amounts):
+            place = self._room_for(number, first, furthest)
+        self._amounts[place] += amount
 
     def sum(self, now_s: float) -> int:
         """What counts now.
@@ -324,14 +335,13 @@ class Ring:
         ring._amounts = array("q", amounts)
         return ring
 
-    def _make_room(self, number: int, now_s: float) -> Placed:
-        """A place for that bucket, if it may be kept, at the expense of those that have fallen out."""
-        first, _, furthest = self._buckets.reach(now_s)
-        if not first <= number <= furthest:
-            return _misplaced(number, first)
+    def _room_for(self, number: int, first: int, furthest: int) -> int:
+        """The place of a bucket within reach, made at the expense of those that are not any more."""
         if self._first < first:
             del self._amounts[: first - self._first]
             self._first = first
+        if self._first + len(self._amounts) > furthest + 1:
+            del self._amounts[max(furthest + 1 - self._first, 0) :]
         amounts = self._amounts
         if not amounts:
             self._first = number
@@ -339,10 +349,10 @@ class Ring:
         place = number - self._first
         if place < 0:
             self._amounts = array("q", bytes(-8 * place)) + amounts
-            self._first = number
+            self._first, place = number, 0
         elif place >= len(amounts):
             self._amounts = amounts + array("q", bytes(8 * (place + 1 - len(amounts))))
-        return "kept"
+        return place
 
     def _between(self, first: int, last: int) -> int:
         return sum(self._amounts[max(first - self._first, 0) : max(last + 1 - self._first, 0)])
@@ -366,6 +376,11 @@ class RatioRing:
         """Count so many more, part and whole, at a moment."""
         self._part.add(at_s, counted[0], now_s)
         return self._whole.add(at_s, counted[1], now_s)
+
+    def put(self, number: int, counted: tuple[int, int], first: int, furthest: int) -> None:
+        """Count so many more in a bucket, as `Ring.put`."""
+        self._part.put(number, counted[0], first, furthest)
+        self._whole.put(number, counted[1], first, furthest)
 
     def counts(self, now_s: float) -> tuple[int, int]:
         """Part and whole, as `Ring.sum` counts them; add those of several source partitions before dividing."""
@@ -408,19 +423,29 @@ class SketchRing:
     def set(self, bucket_start: int, bins: Mapping[int, int], now_s: float) -> Placed:
         """The sketch of that bucket is now this one. Nothing changes unless the answer is `kept`."""
         number = self._buckets.number(bucket_start)
-        placed = self._make_room(number, now_s)
-        if placed == "kept":
-            self._sketches[number] = dict(bins)
-        return placed
+        first, _, furthest = self._buckets.reach(now_s)
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        self._room_for(number, first, furthest)
+        self._sketches[number] = dict(bins)
+        return "kept"
 
     def add(self, at_s: float, index: int, now_s: float) -> Placed:
         """Count one value more, by its bin, at a moment."""
         number = self._buckets.number(at_s)
-        placed = self._make_room(number, now_s)
-        if placed == "kept":
-            bins = self._sketches.setdefault(number, {})
-            bins[index] = bins.get(index, 0) + 1
-        return placed
+        first, _, furthest = self._buckets.reach(now_s)
+        if not first <= number <= furthest:
+            return _misplaced(number, first)
+        self.put(number, index, first, furthest)
+        return "kept"
+
+    def put(self, number: int, index: int, first: int, furthest: int, times: int = 1) -> None:
+        """Count one value more, or several of one bin, in a bucket, as `Ring.put`."""
+        bins = self._sketches.get(number)
+        if bins is None:
+            self._room_for(number, first, furthest)
+            bins = self._sketches[number] = {}
+        bins[index] = bins.get(index, 0) + times
 
     def bins(self, now_s: float) -> dict[int, int]:
         """The sketch of what counts now; add those of several source partitions before asking for a quantile."""
@@ -462,14 +487,10 @@ class SketchRing:
         ring._sketches = _sketches_decoder.decode(value)
         return ring
 
-    def _make_room(self, number: int, now_s: float) -> Placed:
-        first, _, furthest = self._buckets.reach(now_s)
-        if not first <= number <= furthest:
-            return _misplaced(number, first)
+    def _room_for(self, number: int, first: int, furthest: int) -> None:
         if number not in self._sketches:
-            for expired in [known for known in self._sketches if known < first]:
-                del self._sketches[expired]
-        return "kept"
+            for gone in [known for known in self._sketches if not first <= known <= furthest]:
+                del self._sketches[gone]
 
 
 def _misplaced(number: int, first: int) -> Placed:

@@ -52,6 +52,8 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     exhausted_at: float | None = None
     reason: str
     contributors: list[Contributor] = []
+    # From when on the policy has said this; a hold counts from it.
+    since: float | None = None
     sequence: int
     at: float
     # Source offset up to which each partition of `calls` is counted in; -1: nothing yet.
@@ -68,7 +70,12 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 def signal_key(policy: str, values: tuple[str | None, ...]) -> bytes:
     """The compaction key of a policy's signal on a scope."""
-    return b"signal|" + policy.encode() + b"|" + orjson.dumps(values)
+    return signal_prefix(policy) + orjson.dumps(values)
+
+
+def signal_prefix(policy: str) -> bytes:
+    """What the keys of all signals of a policy begin with. A name has no `|` in it."""
+    return b"signal|" + policy.encode() + b"|"
 
 
 class Gates(msgspec.Struct, frozen=True):

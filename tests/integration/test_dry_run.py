@@ -22,8 +22,7 @@ from tidegate.processors.policy_file import parse_policies, read_policies
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.signal import decode_signal
-from tidegate.schemas.topics import CALLS, SIGNALS
+from tidegate.schemas.topics import ALERTS, CALLS
 
 ROOT = Path(__file__).parents[2]
 HARBOR = ROOT / "docs" / "examples" / "harbor-budget.yaml"
@@ -39,7 +38,12 @@ PRICES = {
     "gpt-4o-mini-2024-07-18": (150, 75, 600),
     "gpt-4o-2024-08-06": (2_500, 1_250, 10_000),
 }
-STEPS = ((Decimal("0.5"), "warn"), (Decimal("0.9"), "downgrade"), (Decimal("1.0"), "block"))
+STEPS = (
+    (Decimal("0.5"), "warn"),
+    (Decimal("0.8"), "warn"),
+    (Decimal("0.9"), "downgrade"),
+    (Decimal("1.0"), "block"),
+)
 LIMIT = 120_000_000
 SINCE, UNTIL = "2026-11-01", "2026-11-05"
 
@@ -60,27 +64,27 @@ def real_calls(tenant: str) -> list[tuple[datetime, str, int]]:
 
 
 def by_plain_loop(calls: Iterable[tuple[datetime, str, int]]) -> tuple[list[tuple[str, str, str | None]], int, int]:
-    """Every change of state as (moment, state, call), and the calls and cost that a daily budget would have refused."""
+    """Every step of the budget as (moment, state, call), and the calls and cost that it would have refused."""
     changes: list[tuple[str, str, str | None]] = []
-    today, spend, state, refused, saved = date.min, 0, "ok", 0, 0
+    today, spend, steps, refused, saved = date.min, 0, 0, 0, 0
 
     def midnight() -> str:
         return datetime.combine(today + timedelta(days=1), time(), NEW_YORK).astimezone(UTC).isoformat()
 
     for at, name, cost in calls:
         if (day := at.astimezone(NEW_YORK).date()) != today:
-            if state != "ok":
+            if steps:
                 changes.append((midnight(), "ok", None))
-            today, spend, state = day, 0, "ok"
-        if state == "block":
+            today, spend, steps = day, 0, 0
+        if steps == len(STEPS):
             refused, saved = refused + 1, saved + cost
             continue
         spend += cost
-        reached = next((step for share, step in reversed(STEPS) if spend >= share * LIMIT), "ok")
-        if reached != state:
-            state = reached
-            changes.append((at.astimezone(UTC).isoformat(), state, name))
-    if state != "ok":
+        reached = sum(spend >= share * LIMIT for share, _ in STEPS)
+        if reached > steps:
+            steps = reached
+            changes.append((at.astimezone(UTC).isoformat(), STEPS[steps - 1][1], name))
+    if steps:
         changes.append((midnight(), "ok", None))
     return changes, refused, saved
 
@@ -115,7 +119,7 @@ def test_the_example_budget_warns_downgrades_blocks_and_resets_at_the_events_a_p
 
     run = dry_run(HARBOR, data)
 
-    assert [state for _, state, _ in changes] == ["warn", "downgrade", "block", "ok"]
+    assert [state for _, state, _ in changes] == ["warn", "warn", "downgrade", "block", "ok"]
     assert told(run, "harbor-health") == changes
     assert (run["refused_calls"], run["saved_nano_usd"]) == (refused, saved)
     assert refused > 0
@@ -154,7 +158,7 @@ def test_the_story_in_the_terminal_names_the_moments_and_what_was_saved(data: Pa
     text = " ".join(result.stdout.decode().split())
     changes, refused, saved = by_plain_loop(real_calls("harbor-health"))
     assert result.returncode == 0
-    for (at, _, _), word in zip(changes, ("warns", "downgrades", "blocks", "resets"), strict=True):
+    for (at, _, _), word in zip(changes, ("warns", "warns", "downgrades", "blocks", "resets"), strict=True):
         assert f"{datetime.fromisoformat(at).astimezone(NEW_YORK):%m-%d %H:%M:%S %Z} harbor-daily" in text
         assert word in text
     assert f"{refused} calls of 4,907 would have been refused: ${saved / 1e9:,.4f} of" in text
@@ -271,26 +275,22 @@ def by_the_node(
     log = SqliteLog(folder, fsync="normal", clock_ms=lambda: int(now * 1_000))
     meter = MeterEngine(folder, Settings(fsync="normal"), policies=policy_set)
     engine = PoliciesEngine(meter.log, policy_set, meter.counted, clock=lambda: now)
-    known: dict[bytes, str] = {}
     changes = []
     position = 0
 
     def judge() -> None:
         nonlocal position
         engine.run_once()
-        for record in log.read(SIGNALS.name, 0, position):
+        for record in log.read(ALERTS.name, 0, position):
             position = record.offset + 1
-            if not (record.key or b"").startswith(b"signal|"):
-                continue
-            signal = decode_signal(record.value)
-            if signal.state != known.get(signal.key(), "ok"):
-                known[signal.key()] = signal.state
-                changes.append((signal.policy, signal.scope, signal.state, signal.at))
+            for alert in map(json.loads, record.value.splitlines()):
+                scope = {name: value or None for name, value in alert["scope"].items()}
+                changes.append((alert["policy"], scope, alert["state"], datetime.fromisoformat(alert["at"]).timestamp()))
 
     def pass_time(end: float) -> None:
         nonlocal now
-        while engine.state.timers and engine.state.timers[0][0] <= end:
-            now = engine.state.timers[0][0]
+        while (due := engine.state.next_due()) is not None and due <= end:
+            now = due
             judge()
         now = end
 
@@ -344,5 +344,5 @@ def test_the_example_is_what_the_loop_of_this_test_takes_it_for() -> None:
 
     assert policy.limit is not None
     assert policy.limit * policy.unit == LIMIT
-    steps = [(Decimal(str(policy.warn_at[0])), "warn")] + [(Decimal(str(each.at)), each.do) for each in policy.actions]
-    assert tuple(steps) == STEPS
+    steps = [(at, "warn") for at in policy.warn_at] + [(action.at, action.do) for action in policy.actions]
+    assert tuple((Decimal(str(at)), state) for at, state in steps) == STEPS
