@@ -18,8 +18,8 @@ from rich.text import Text
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.policy import POLICY_FIELDS, Policy, PolicySet, State, did_you_mean, parse_duration
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.signal import POLICIES_KEY, Signal, decode_signal
-from tidegate.schemas.topics import ALERTS, SIGNALS
+from tidegate.schemas.signal import POLICIES_KEY, decode_signal
+from tidegate.schemas.topics import SIGNALS
 
 policy_app = typer.Typer(
     name="policy",
@@ -157,7 +157,7 @@ def _explain_scope(told: _Told, scope: dict[str, str | None]) -> None:
         and scope.keys() & signal.scope.keys()
     ]
     for signal in sorted(on_it, key=lambda signal: -SEVERITY[signal.state]):
-        out.print(explained(signal, told.by_name.get(signal.policy), told.since(signal), time.time()))
+        out.print(explained(signal, told.by_name.get(signal.policy), time.time()))
     heard = {signal.policy for signal in on_it}
     for policy in told.policies.policies:
         if policy.name not in heard and set(policy.scope) <= scope.keys() and concerns(policy):
@@ -189,13 +189,13 @@ def _explain_policy(told: _Told, name: str) -> None:
     if not signals:
         out.print("It has not spoken of any scope yet: nothing that it counts has come.")
     elif len(signals) == 1:
-        out.print(explained(signals[0], policy, told.since(signals[0]), time.time()))
+        out.print(explained(signals[0], policy, time.time()))
     else:
         out.print(scopes(signals, told.by_name))
 
 
 class _Told:
-    """What the policies of a data folder have said: the set in force, the last word on each scope, and since when."""
+    """What the policies of a data folder have said: the set in force, and the last word on each scope."""
 
     def __init__(self, data: Path | None) -> None:
         self._log = _log(data)
@@ -209,18 +209,6 @@ class _Told:
 
     def __exit__(self, *_: object) -> None:
         self._log.close()
-
-    def since(self, signal: Signal) -> float | None:
-        """When the scope came into its state, as far back as alerts are kept."""
-        scope = {name: value or "" for name, value in signal.scope.items()}
-        last: dict[str, Any] = {}
-        position = 0
-        while records := self._log.read(ALERTS.name, 0, position):
-            position = records[-1].offset + 1
-            for row in (orjson.loads(line) for record in records for line in record.value.splitlines()):
-                if row.get("policy") == signal.policy and row.get("scope") == scope:
-                    last = row
-        return datetime.fromisoformat(last["at"]).timestamp() if last.get("state") == signal.state else None
 
 
 def _log(data: Path | None) -> Any:
@@ -358,7 +346,7 @@ def _told_lines(records: Iterable[Any], every: bool) -> Iterator[Text]:
     """One line for each word that is news."""
     from tidegate.dashboards.policy_tables import told
 
-    states: dict[bytes, State] = {}
+    states: dict[bytes, tuple[State, float | None]] = {}
     policies: dict[str, Policy] = {}
     version: str | None = None
     for record in records:
@@ -370,13 +358,14 @@ def _told_lines(records: Iterable[Any], every: bool) -> Iterator[Text]:
                 version = found.version
                 yield Text(f"{_many(len(policies), 'policy', 'policies')} in force, version {version}", style="dim")
         elif key.startswith(_SIGNAL) and not record.value:
-            if states.pop(key, "ok") != "ok":
+            if states.pop(key, ("ok", None))[0] != "ok":
                 yield Text(f"taken back: {key[len(_SIGNAL) :].decode()}", style="dim")
         elif key.startswith(_SIGNAL):
             signal = decode_signal(record.value)
-            previous = states.get(key)
-            states[key] = signal.state
-            if every or signal.state != (previous or "ok"):
+            previous, since = states.get(key, (None, None))
+            states[key] = signal.state, signal.since
+            # The same state anew is a further step: a warning at 80 % after the one at 50 %.
+            if every or signal.state != (previous or "ok") or (signal.state != "ok" and signal.since != since):
                 yield told(signal, previous or signal.state, policies.get(signal.policy))
 
 

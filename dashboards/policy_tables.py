@@ -53,7 +53,7 @@ def _lit(state: State, count: int) -> str:
     return STYLES[state] if count else "dim"
 
 
-def explained(signal: Signal, policy: Policy | None, since: float | None, now: float) -> Panel:
+def explained(signal: Signal, policy: Policy | None, now: float) -> Panel:
     """Everything that a signal says, for a person who wants to know why."""
     unit = signal.measure
     body = Table.grid(padding=(0, 2))
@@ -74,7 +74,7 @@ def explained(signal: Signal, policy: Policy | None, since: float | None, now: f
     line("most of it", ", ".join(f"{scope_text(c.scope)} {spend_text(unit, c.spend)}" for c in signal.contributors))
     line("forecast", _forecast(signal, policy, now))
     line("resets", _resets(signal, policy, now))
-    line("since", f"{moment(since, policy)} ({_ago(now - since)})" if since is not None else "")
+    line("since", "" if signal.since is None else f"{moment(signal.since, policy)} ({_ago(now - signal.since)})")
     line("told", f"{moment(signal.at, policy)} ({_ago(now - signal.at)}), sequence {signal.sequence}, to {_gates(signal)}")
     line("owner", signal.owner or "")
     line("runbook", signal.runbook or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ from support import NOW_S
 from tidegate import policy_cli
 from tidegate.cli import app
 from tidegate.dashboards.policy_words import limit_text, meaning, request_meaning
-from tidegate.processors.embedded.policies_engine import alert_record
 from tidegate.processors.policy_advice import advice
 from tidegate.processors.policy_file import parse_policies, read_policies
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.policy import PolicySet, State
-from tidegate.schemas.signal import POLICIES_KEY, Alert, Contributor, Signal
-from tidegate.schemas.topics import ALERTS, SIGNALS
+from tidegate.schemas.signal import POLICIES_KEY, Contributor, Signal
+from tidegate.schemas.topics import SIGNALS
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -106,16 +105,14 @@ def signal(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder in which policies have said these signals, and these alerts went out."""
+    """Makes a folder in which policies have said these signals."""
 
-    def make(*signals: Signal, alerts: Sequence[Alert] = (), policies: str = POLICIES) -> Path:
+    def make(*signals: Signal, policies: str = POLICIES) -> Path:
         folder = tmp_path / "data"
         with SqliteLog(folder) as log, log.transaction():
             records = [(POLICIES_KEY, {}, parsed(policies).model_dump_json().encode())] if policies else []
             records += [(told.key(), {}, msgspec.json.encode(told)) for told in signals]
             log.append(SIGNALS.name, 0, records)
-            if alerts:
-                log.append(ALERTS.name, 0, [alert_record(list(alerts))])
         return folder
 
     return make
@@ -294,15 +291,11 @@ def test_explain_tells_everything_about_a_blocked_scope(data: Callable[..., Path
         exhausted_at=NOW_S,
         contributors=[Contributor({"user": "u7"}, 20_000_000_000), Contributor({"user": "u8"}, 6_000_000_000)],
         gates=3,
+        since=NOW_S - 7_200,
         owner="finops",
         runbook="https://runbooks.example/budget",
     )
-    alert = Alert(
-        key="k", kind="policy", severity="critical", title="t", at=NOW_S - 7_200, policy="tenant-daily",
-        scope={"tenant": "harbor-health"}, state="block", previous_state="warn",
-    )  # fmt: skip
-
-    told = run("policy", "explain", "tenant=harbor-health,team=pharmacy", "--data", data(blocked, alerts=[alert]))
+    told = run("policy", "explain", "tenant=harbor-health,team=pharmacy", "--data", data(blocked))
 
     for line in (
         "BLOCK tenant-daily tenant=harbor-health",
@@ -322,22 +315,6 @@ def test_explain_tells_everything_about_a_blocked_scope(data: Callable[..., Path
     ):
         assert line in told
     assert "team-monthly has not spoken of it yet: nothing counted, limit $900.00" in told
-
-
-def test_explain_does_not_claim_since_when_if_the_alerts_say_otherwise(data: Callable[..., Path]) -> None:
-    alerts = [
-        Alert(key="k", kind="policy", severity="info", title="t", at=NOW_S, policy="tenant-daily", scope=scope, state=state)
-        for scope, state in (
-            ({"tenant": "harbor-health"}, "block"),
-            ({"tenant": "harbor-health"}, "ok"),
-            ({"tenant": "st-anne"}, "block"),
-        )
-    ]
-
-    told = run("policy", "explain", "tenant-daily", "--data", data(signal(), alerts=alerts))
-
-    assert "BLOCK" in told
-    assert "since" not in told
 
 
 def test_explain_of_a_scope_shows_the_harshest_first_and_what_is_not_fine_within_it(data: Callable[..., Path]) -> None:
@@ -398,7 +375,9 @@ def test_follow_shows_who_is_not_fine_then_each_change_until_ctrl_c(
 ) -> None:
     folder = data(signal(), signal(scope={"tenant": "st-anne"}, state="ok", spend=0))
     later: list[list[Signal]] = [
-        [signal(sequence=8, spend=27_000_000_000), signal(scope={"tenant": "st-anne"}, state="warn", sequence=8)],
+        [signal(sequence=8, spend=27_000_000_000), signal(scope={"tenant": "st-anne"}, state="warn", since=5, sequence=8)],
+        [signal(scope={"tenant": "st-anne"}, state="warn", since=5, sequence=9)],
+        [signal(scope={"tenant": "st-anne"}, state="warn", since=9, sequence=10)],
         [signal(state="ok", sequence=9, spend=0, reason="tenant-daily: $0.0000 in this day")],
         [],
     ]
@@ -415,10 +394,11 @@ def test_follow_shows_who_is_not_fine_then_each_change_until_ctrl_c(
     assert [line.split(" tenant-daily:")[0].split(" ", 3)[3] for line in told[1:]] == [
         "block tenant=harbor-health",
         "warn tenant=st-anne",
+        "warn tenant=st-anne",
         "ok tenant=harbor-health",
     ]
     assert told[0].startswith("3 policies in force, version")
-    assert told[3].endswith("(was block)")
+    assert told[4].endswith("(was block)")
 
 
 def test_follow_all_shows_every_word_and_what_is_taken_back() -> None:
