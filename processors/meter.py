@@ -35,6 +35,10 @@ from .series import SeriesState
 EARLIEST_S: Final = datetime(2015, 1, 1, tzinfo=UTC).timestamp()
 # A producer that has been silent for this long is gone; its number would only take room.
 PRODUCER_RETENTION_MS: Final = 400 * 86_400_000
+# A request under an Idempotency-Key is a producer of its own, and its retries come within minutes. Three days, as the
+# raw calls are kept; a year of requests would fill the memory.
+KEYED: Final = "idempotency-key:"
+KEYED_RETENTION_MS: Final = 3 * 86_400_000
 
 _tokens: Final = attrgetter(*TOKEN_FIELDS)
 

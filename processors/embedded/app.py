@@ -29,6 +29,7 @@ from ...producers.local_log import LocalLog
 from ...schemas.envelope import Envelope
 from ...schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
+from ..meter import KEYED
 from . import ingest
 from .body import Bodies, NoRoom, TooLarge
 from .metrics import Metrics
@@ -251,7 +252,7 @@ def _identity(headers: Mapping[str, str], count: int) -> tuple[str | None, int, 
         if not key.strip():
             # One empty key would make all requests that carry it repetitions of the first.
             raise ingest.BadBody("Idempotency-Key is empty; give every request a key of its own, or none")
-        return f"http-{sha256(key.encode()).hexdigest()[:32]}", 0, 0
+        return f"{KEYED}{sha256(key.encode()).hexdigest()[:32]}", 0, 0
     return None, 0, 0
 
 

@@ -27,7 +27,7 @@ from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
-from ..meter import PRODUCER_RETENTION_MS, MeterState, Seen, meter
+from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
 from ..series import CALL, Series, SeriesState, series_of
 from ..topology import METER
@@ -70,7 +70,9 @@ class MeterEngine:
         self._clock_ms = clock_ms
         self._series = series_of(policies.policies) if policies else {}
         self.book = PriceBook.load(settings.price_file)
-        self.log = SqliteLog(data_dir, fsync=settings.fsync)
+        # Only when it was set: an existing folder knows its own number, and says so when another one is asked for.
+        partitions = settings.partitions if "partitions" in settings.model_fields_set else None
+        self.log = SqliteLog(data_dir, partitions=partitions, fsync=settings.fsync)
         with self.log.transaction():
             for statement in _SCHEMA:
                 self.log.db.execute(statement)
@@ -186,10 +188,15 @@ class MeterEngine:
                         "DELETE FROM usage WHERE partition = ? AND bucket = ? AND start < ?",
                         (partition, bucket, state.usage.watermark_s - length_s - RETENTION_S[bucket]),
                     )
-                self.log.db.execute(
-                    "DELETE FROM producers WHERE partition = ? AND seen_ms < ?", (partition, now_ms - PRODUCER_RETENTION_MS)
+                gone = [
+                    name
+                    for name, seen in state.producers.items()
+                    if seen.seen_ms < now_ms - (KEYED_RETENTION_MS if name.startswith(KEYED) else PRODUCER_RETENTION_MS)
+                ]
+                self.log.db.executemany(
+                    "DELETE FROM producers WHERE partition = ? AND producer = ?", [(partition, name) for name in gone]
                 )
-            for name in [name for name, seen in state.producers.items() if seen.seen_ms < now_ms - PRODUCER_RETENTION_MS]:
+            for name in gone:
                 del state.producers[name]
 
     def usage_of(self, bucket: str, since_s: int) -> Iterator[tuple[UsageKey, Usage]]:

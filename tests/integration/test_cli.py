@@ -186,6 +186,17 @@ def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path, kind: str) -> None:
         assert is_one_clear_line(tidegate(*command, "--data", folder)), command
 
 
+def test_a_folder_keeps_the_number_of_partitions_that_it_was_made_with(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "calls.jsonl", range(9))
+    assert tidegate("replay", log, "--data", tmp_path / "data", TIDEGATE_PARTITIONS="3").returncode == 0
+
+    other = tidegate("status", "--data", tmp_path / "data", TIDEGATE_PARTITIONS="2")
+
+    assert is_one_clear_line(other)
+    assert b"made with 3 partitions" in other.stderr
+    assert rows(tmp_path / "data", COUNT) == [{"calls": 9, "ids": 9, "cost": 9 * COST}]
+
+
 def test_what_a_killed_node_left_behind_misleads_nobody(tmp_path: Path) -> None:
     node = NodeProcess(tmp_path / "data").__enter__()
     assert node.post([response("before")]).status == 202
