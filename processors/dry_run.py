@@ -23,7 +23,7 @@ import msgspec
 from ..schemas.policy import PolicySet, State
 from ..schemas.signal import Signal
 from .policies import PoliciesOutputs, PoliciesState, Rule, ScopeKey, policies
-from .series import SeriesState
+from .series import ScopeUsage, SeriesKey, SeriesState, parse_usage_key
 
 _HARSH: Final = ("throttle", "downgrade", "block")
 
@@ -114,20 +114,19 @@ class DryRun:
         # All calls from `since` on, and those of them that any policy would have refused, each once.
         self.all = Tally()
         self.refused = Tally()
-        # What the usage topic would hold: the memory of scopes that have been idle.
-        self._usage: dict[bytes, bytes] = {}
+        # What the topics would hold: the memory of scopes that have been idle.
+        self._usage: dict[SeriesKey, ScopeUsage] = {}
         self._last: dict[ScopeKey, Signal] = {}
-        # Whatever is new is told at once: there is no gate to spare.
         self._policies = PoliciesState(
             partitions=1,
-            heartbeat_s=0.0,
-            load=lambda _partition, key: self._usage.get(key),
+            load=lambda _partition, key: self._stored(key),
             last=lambda policy, values: self._last.get((policy, values)),
         )
         self._policies.enforce(policy_set, since, PoliciesOutputs())
         series = {rule.series.id: rule.series for rule in self._policies.rules.values()}
-        self._series = SeriesState(series, self._usage.get)
+        self._series = SeriesState(series, self._stored)
         self._states: dict[ScopeKey, State] = {}
+        self._not_fine: set[ScopeKey] = set()
         self._probed: dict[ScopeKey, float] = {}
 
     @property
@@ -138,7 +137,7 @@ class DryRun:
 
     def states(self) -> dict[ScopeKey, State]:
         """Every scope that is not fine now."""
-        return {key: state for key, state in self._states.items() if state != "ok"}
+        return {key: self._states[key] for key in sorted(self._not_fine, key=str)}
 
     def feed(self, call: StoredCall) -> None:
         at = call.at_s
@@ -151,9 +150,9 @@ class DryRun:
             if self._refused(call, concerned, at):
                 return
         self._series.response(call, at, call.cost_nano_usd, call.price_status == "unpriced", at)
-        for key, value in self._series.records():
-            self._usage[key] = value
-            self._policies.hear(0, key, value, at)
+        for key, usage in self._series.changed():
+            self._usage[key] = usage
+            self._policies.take(0, *key, usage, at)
         self._series.flushed()
         self._judge(at, call.call_id)
 
@@ -192,7 +191,14 @@ class DryRun:
         while (due := self._policies.next_due()) is not None and due <= until:
             self._judge(due, None)
 
+    def _stored(self, key: bytes) -> bytes | None:
+        parsed = parse_usage_key(key)
+        usage = None if parsed is None else self._usage.get(parsed)
+        return None if usage is None else usage.dump()
+
     def _judge(self, at: float, call_id: str | None) -> None:
+        # Worse news is told at once. Better news concerns those alone who are not fine: while there are any, all is told.
+        self._policies.heartbeat_s = 0.0 if self._not_fine else float("inf")
         _, outputs = policies(self._policies, at)
         told: dict[ScopeKey, Signal] = {}
         for signal in outputs.signals:
@@ -201,6 +207,10 @@ class DryRun:
                 self._probed[key] = at
             told[key] = self._last[key] = signal
             self._states[key] = signal.state
+            if signal.state == "ok":
+                self._not_fine.discard(key)
+            else:
+                self._not_fine.add(key)
         if at < self.since:
             return
         for alert in outputs.alerts:
