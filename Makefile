@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 run: $(STAMP) ## start the embedded node with simulated clinic traffic; Ctrl-C stops it
-	$(BIN)/tidegate up --simulate
+	$(BIN)/tidegate up --simulate --policies docs/examples/policies.yaml
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest

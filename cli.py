@@ -102,6 +102,9 @@ def up(
     data: DataOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback needs TIDEGATE_TOKEN")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one")] = None,
+    policies: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Policies to hold. Default: TIDEGATE_POLICY_FILE, or none")
+    ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Also make simulated clinic traffic")] = False,
     rate: Annotated[float, typer.Option(help="Simulated calls a second")] = 20.0,
 ) -> None:
@@ -109,7 +112,7 @@ def up(
     from tidegate.processors.embedded.node import Node
 
     _log_to_stderr()
-    settings = Settings.read(data_dir=data, host=host, port=port)
+    settings = Settings.read(data_dir=data, host=host, port=port, policy_file=policies)
     stopping = _Stopping.on_signals()
     node = Node(settings.data_dir, settings)
     traffic: threading.Thread | None = None

@@ -21,6 +21,7 @@ from rich.text import Text
 # How ClickHouse writes NULL among strings.
 _NULL: Final = "ᴺᵁᴸᴸ"
 _MODELS_SHOWN: Final = 12
+_STATE_STYLES: Final = {"block": "bold red", "downgrade": "bold magenta", "throttle": "yellow", "warn": "yellow"}
 _DECIMAL: Final = re.compile(r"-?\d+(\.\d+)?\Z")
 
 
@@ -60,7 +61,23 @@ def summary(status: dict[str, Any], rate_per_s: float | None = None) -> Renderab
     grid = Table.grid(padding=(0, 3))
     grid.add_row(*counts, style="dim")
     grid.add_row(*counts.values())
-    return Panel(Group(head, Text(), grid, Text(), models(today)), border_style="cyan", expand=False)
+    parts: list[RenderableType] = [head, Text(), grid, Text(), models(today)]
+    if status["policies"]["in_force"]:
+        parts += [Text(), policies(status["policies"])]
+    return Panel(Group(*parts), border_style="cyan", expand=False)
+
+
+def policies(standing: dict[str, Any]) -> RenderableType:
+    """How many policies are in force, and which scopes are not fine."""
+    fine = f"{standing['not_fine']:,} scopes not fine" if standing["not_fine"] else "every scope is fine"
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text(f"{standing['in_force']} policies", style="dim"), Text(fine, style="dim"))
+    for entry in standing["worst"]:
+        scope = ", ".join(f"{name}={value}" for name, value in entry["scope"].items()) or "everything"
+        table.add_row(
+            Text(entry["state"], style=_STATE_STYLES.get(entry["state"], "")), Text(plain(f"{entry['policy']}: {scope}"))
+        )
+    return table
 
 
 def models(today: dict[str, Any]) -> RenderableType:

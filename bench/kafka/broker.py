@@ -22,7 +22,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from contextlib import ExitStack
@@ -292,14 +291,15 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
 
 def main(folder: Path | None = None) -> None:
     """Run one in the foreground until Ctrl-C or SIGTERM; prints the bootstrap address on standard output."""
-    stopped = threading.Event()
+    stopped: list[int] = []  # no Event: its lock may be held by the very wait that the signal interrupts
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda number, _: stopped.append(number))
     with tempfile.TemporaryDirectory(prefix="tidegate-kafka-") as scratch:
         try:
             with Broker(folder or Path(scratch)) as broker:
                 print(broker.bootstrap, flush=True)
-                while not stopped.wait(0.5):
+                while not stopped:
+                    time.sleep(0.2)
                     if not broker.running:
                         raise BrokerUnavailable(f"the broker has ended by itself; see {broker.log_path}")
         except BrokerUnavailable as error:

@@ -210,11 +210,19 @@ class Doors:
             return _problem(401, "status needs the token in the data folder's node.json (or TIDEGATE_TOKEN)")
         return Response(orjson.dumps(self._status()), media_type="application/json")
 
-    def metrics(self, _request: Request) -> Response:
+    def metrics(self, request: Request) -> Response:
+        if not self._may_look(request):
+            return _problem(401, "metrics show spend; give Prometheus the token: authorization: credentials: <TIDEGATE_TOKEN>")
         return Response(self._metrics.render(), media_type=self._metrics.content_type)
 
-    def page(self, _request: Request) -> Response:
+    def page(self, request: Request) -> Response:
+        if not self._may_look(request):
+            return _problem(401, "this page shows spend: Authorization: Bearer <TIDEGATE_TOKEN>, or a node without a token")
         return HTMLResponse(render(self._status()), headers=_PAGE_HEADERS)
+
+    def _may_look(self, request: Request) -> bool:
+        """What was spent is nobody's business beyond this machine, unless they have the token."""
+        return not self._settings.token or _bears(request, self._settings.token, self._own_token)
 
     async def healthz(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")

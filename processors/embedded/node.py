@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from ...schemas.errors import UsageError
+from ...schemas.policy import SEVERITY
 from ...schemas.settings import Settings
 from ...schemas.usage import COUNTERS
 from .app import Doors
@@ -119,7 +120,30 @@ def status_of(pipeline: Pipeline, url: str) -> dict[str, Any]:
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "price_book": pipeline.meter.book.version,
+        "policies": standing(pipeline),
         "today": today(pipeline),
+    }
+
+
+def standing(pipeline: Pipeline) -> dict[str, Any]:
+    """The policies in force, and the scopes that are not fine, harshest first; read beside the policies at work."""
+    state = pipeline.policies.state
+    found = [
+        (rule.policy, values, word.state)
+        for watched in list(state.watched.values())
+        for values, scope in list(watched.scopes.items())
+        for rule, word in zip(watched.rules, scope.words, strict=False)
+        if word.state != "ok"
+    ]
+    found.sort(key=lambda entry: (-SEVERITY[entry[2]], entry[0].name, str(entry[1])))
+    return {
+        "version": state.version,
+        "in_force": len(state.rules),
+        "not_fine": len(found),
+        "worst": [
+            {"policy": policy.name, "scope": dict(zip(policy.scope, values, strict=True)), "state": what}
+            for policy, values, what in found[:8]
+        ],
     }
 
 
