@@ -26,14 +26,14 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import orjson
 import urllib3
@@ -47,7 +47,6 @@ from tidegate.producers.local_log import LocalLog
 from tidegate.producers.local_signals import LocalSignals
 from tidegate.producers.ports import Log, Position
 from tidegate.producers.reservation import Reservation
-from tidegate.producers.scope import Scope
 from tidegate.producers.signals import SignalRecord, SignalSource
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.errors import GateClosed, LogUnavailable
@@ -97,7 +96,7 @@ class Trial:
     cut: bool = False
     killed: bool = False
     joining: bool = False
-    leases: bool = True
+    asks: Literal["reserve", "call", "check"] = "reserve"
 
     @property
     def limit(self) -> int:
@@ -107,15 +106,16 @@ class Trial:
 
 TRIALS: Final = (
     Trial("all is well", 1_500),
+    Trial("observed calls, each announced by a request", 1_500, asks="call"),
     Trial("over HTTP", 1_500, over_http=True),
-    Trial("signals come 0.5–2 s late", 1_500, delayed=True),
+    Trial("signals come 0.5–2 s late", 400, delayed=True),
     Trial("two gates of four are cut off for 4 s", 1_500, cut=True),
     Trial("the node is killed, and back after 1 s", 1_500, killed=True),
     Trial("the node is killed, over HTTP", 1_500, over_http=True, killed=True),
     Trial("gates join and leave", 1_500, joining=True),
     Trial("eight first requests at once, money for 4", 4, processes=8, threads=1),
     Trial("money for 3 calls", 3),
-    Trial("for comparison: no leases, signals alone", 1_500, leases=False),
+    Trial("for comparison: no leases, signals alone", 1_500, asks="check"),
 )
 
 
@@ -329,9 +329,11 @@ class Spender:
             time.sleep(self.number * _JOIN_EVERY_S)
         while True:
             stays = not self.trial.joining or self.number == 0
-            lives.append(self._live(begun, len(lives), begun + _LONGEST_S if stays else time.monotonic() + _LIFE_S))
-            if stays or lives[-1].refusals:
+            life = self._live(begun, len(lives), begun + _LONGEST_S if stays else time.monotonic() + _LIFE_S)
+            lives.append(life)
+            if stays or life.refusals:
                 break
+            life.gave_up = 0  # it was to leave
         told.send(lives)
         told.close()
 
@@ -349,11 +351,8 @@ class Spender:
             source = Cut(inner, self.tenant, life.counted, window, raises=self.number == 0)
             log = CutLog(log, window) if self.number == 0 else log
         emitter = Emitter(log, settings=Settings(), signals=lambda: source)
-        gate = emitter.gate
-        if gate is None:
-            raise RuntimeError("an emitter with signals has a gate")
         doers = [
-            threading.Thread(target=self._spend, args=(emitter, gate, life, random.Random(rng.random()), until))
+            threading.Thread(target=self._spend, args=(emitter, life, random.Random(rng.random()), until))
             for _ in range(self.trial.threads)
         ]
         for doer in doers:
@@ -364,17 +363,17 @@ class Spender:
             life.lost = emitter.stats().dropped.total()
         return life
 
-    def _spend(self, emitter: Emitter, gate: Gate, life: Life, rng: random.Random, until: float) -> None:
-        scope = gate.scope(tenant=self.tenant, model=_MODEL)
+    def _spend(self, emitter: Emitter, life: Life, rng: random.Random, until: float) -> None:
+        """One thread: call after call, until it is refused for good."""
+        ask = _ASKS[self.trial.asks](emitter, self.tenant)
         shut_since: float | None = None
-        first = True
         while (now := time.monotonic()) < until:
             taken, made = (int(most * rng.uniform(*_VARIES)) for most in (_INPUT_TOKENS, _OUTPUT_TOKENS))
             miss = rng.uniform(*_MISSES)
             used = int(taken * miss), int(made * miss)
-            call = Call(now, now, _cost(taken, made), _cost(*used), (_stand(gate, scope), None))
+            call = Call(now, now, _cost(taken, made), _cost(*used), (ask.stand(), None))
             try:
-                reservation = self._ask(gate, scope, Estimate(taken, made, call.estimate / NANO), first)
+                end = ask.let_go(call, (taken, made), used)
             except GateClosed as closed:
                 now = time.monotonic()
                 if closed.retry_after_s is not None:
@@ -388,36 +387,96 @@ class Spender:
                 time.sleep(rng.uniform(0.02, 0.1))
                 continue
             call.went_at = time.monotonic()
-            call.stands = call.stands[0], _stand(gate, scope)
-            first, shut_since = False, None
+            call.stands = call.stands[0], ask.stand()
+            shut_since = None
             life.calls.append(call)
             time.sleep(rng.uniform(*_CALL_S))
-            if reservation is not None:
-                reservation.settle(Estimate(*used, call.actual / NANO), rides=True)
-            call.settled_at = time.monotonic()
-            settled = None if reservation is None else Watched(reservation, call)
-            emitter.emit(_response(self.tenant, *used), settled)
-        life.gave_up += until - now < _LONGEST_S and not self.trial.joining
+            end()
+        life.gave_up += 1
 
-    def _ask(self, gate: Gate, scope: Scope, estimate: Estimate, first: bool) -> Reservation | None:
-        """As an observed call asks; only that waiting is left to the caller, who counts it."""
-        if not self.trial.leases:
-            decision = gate.check(scope, estimate=estimate)
-            if not decision.allowed:
-                raise decision.closed()
-            return None
-        return gate.acquire(scope, estimate) if first else gate.reserve(scope, estimate)
+
+class Ask:
+    """A thread's way to let a call go. `let_go` raises `GateClosed`, or returns what ends the call."""
+
+    def __init__(self, emitter: Emitter, tenant: str) -> None:
+        if emitter.gate is None:
+            raise ValueError("an emitter with signals has a gate")
+        self.emitter = emitter
+        self.gate: Gate = emitter.gate
+        self.tenant = tenant
+        self.scope = self.gate.scope(tenant=tenant, model=_MODEL)
+        self.first = True
+
+    def stand(self) -> Stand | None:
+        for said in self.gate.explain(self.scope):
+            if said["policy"] == _POLICY:
+                return Stand(said["remaining"], said["lease"], said["gates"])
+        return None
+
+    def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
+        raise NotImplementedError
+
+    def emit(self, used: tuple[int, int], settled: Watched | None) -> None:
+        self.emitter.emit(_response(self.tenant, *used), settled)
+
+
+class Reserving(Ask):
+    """`reserve`, and wait outside of it where the waits can be counted; only a gate's first answer is awaited within."""
+
+    def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
+        estimate = Estimate(*expected, call.estimate / NANO)
+        reservation = self.gate.acquire(self.scope, estimate) if self.first else self.gate.reserve(self.scope, estimate)
+        self.first = False
+
+        def end() -> None:
+            reservation.settle(Estimate(*used, call.actual / NANO), rides=True)
+            call.settled_at = time.monotonic()
+            self.emit(used, Watched(reservation, call))
+
+        return end
+
+
+class Observing(Ask):
+    """What a service writes: the call is announced by a request event, and what it holds is heard of by everybody."""
+
+    def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
+        observed = self.emitter.call(
+            model=_MODEL, tenant=self.tenant, provider="openai", estimate=expected, cost_usd=call.estimate / NANO
+        )
+        observed.__enter__()
+
+        def end() -> None:
+            observed.usage(input_tokens=used[0], output_tokens=used[1])
+            observed.__exit__(None, None, None)
+            call.settled_at = time.monotonic()
+
+        return end
+
+
+class Looking(Ask):
+    """`check`, which takes no lease: nothing but the signals holds back."""
+
+    def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
+        estimate = Estimate(*expected, call.estimate / NANO)
+        if self.first:
+            self.gate.acquire(self.scope, estimate).release()
+            self.first = False
+        decision = self.gate.check(self.scope, estimate=estimate)
+        if not decision.allowed:
+            raise decision.closed()
+
+        def end() -> None:
+            call.settled_at = time.monotonic()
+            self.emit(used, None)
+
+        return end
+
+
+_ASKS: Final[dict[str, type[Ask]]] = {"reserve": Reserving, "call": Observing, "check": Looking}
 
 
 def _cost(taken: int, made: int) -> int:
     return taken * _INPUT_NANO_USD + made * _OUTPUT_NANO_USD
-
-
-def _stand(gate: Gate, scope: Scope) -> Stand | None:
-    for said in gate.explain(scope):
-        if said["policy"] == _POLICY:
-            return Stand(said["remaining"], said["lease"], said["gates"])
-    return None
 
 
 _call_ids: Final = itertools.count()
@@ -647,13 +706,13 @@ def run(quick: bool, tick: Tick) -> Result:
     rounds = 1 if quick else 3
     outcomes = hold([trial for trial in TRIALS for _ in range(rounds)], tick)
     for outcome in outcomes:
-        if outcome.trial.leases and not outcome.held:
+        if outcome.trial.asks != "check" and not outcome.held:
             raise RuntimeError(f"the bound is broken: {outcome}")
         if outcome.false_blocks:
             raise RuntimeError(f"calls were refused that could be paid: {outcome}")
     table = Table(
         "Shares of the limit that were spent and that the bound allows, with all gates together.",
-        ("", "calls the limit pays", "spent", "limit + bound", "held", "false blocks", "ledger", "calls/s"),
+        ("", "calls the limit pays", "spent", "limit + bound", "held", "false blocks", "in vain", "ledger", "calls/s"),
         tuple(_row(trial, [one for one in outcomes if one.trial is trial]) for trial in TRIALS),
     )
     return Result(
@@ -664,8 +723,9 @@ def run(quick: bool, tick: Tick) -> Result:
             " `lease_share` 0.5. The bound is `overshoot_bound` of what each gate had heard when it last let a call go, and of"
             " the calls in flight then that used more than estimated.",
             "A false block is a refusal for good of a call that the limit would have paid for, with all calls in flight at"
-            " their estimate. Waiting for news is none. The ledger is ClickHouse's sum over each trial's calls after the node"
-            " has stopped, against what the processes noted, in nano-dollars.",
+            " their estimate; waiting for news is none. In vain waited a thread that was still told to after 40 s.",
+            "The ledger is ClickHouse's sum over each trial's calls after the node has stopped, against what the processes"
+            " noted, in nano-dollars.",
             "The last row asks `check` and takes no lease: it is there to show that the trial tells a broken bound.",
         ),
         LIBRARIES,
@@ -687,6 +747,7 @@ def _row(trial: Trial, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
         f"{spread([1 + one.bound / trial.limit for one in outcomes]):.3f}",
         f"{sum(one.held for one in outcomes)} of {len(outcomes)}",
         f"{sum(len(one.false_blocks) for one in outcomes)} of {sum(one.refusals for one in outcomes):,}",
+        f"{sum(one.gave_up for one in outcomes)}",
         "equal",
         f"{spread([one.calls / one.took_s if one.took_s else 0.0 for one in outcomes]):.0f}",
     )
