@@ -122,7 +122,7 @@ class Knowledge:
         if not beats or beat.at - beats[-1].at >= _SETTLING_S / 4:
             beats.append(beat)
         counted: Gates | None = None
-        while beat.at - beats[0].at >= _SETTLING_S:
+        while beats and beat.at - beats[0].at >= _SETTLING_S:
             counted = beats.popleft()
         if counted is not None:
             for standing in self.standings.values():

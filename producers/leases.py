@@ -175,6 +175,7 @@ class Lease:
         if amount != actual:
             self._forget(amount)
             self.take(actual)
+            self.update()
 
     def place(self, amount: float, partition: int, offset: int) -> None:
         """A settled call of this amount is in the calls topic at this place; it is outstanding until a signal counts it."""

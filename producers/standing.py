@@ -246,7 +246,8 @@ class Standing(Lease):
 
     def explain(self, amount: float, now: float, silent_s: float) -> dict[str, Any]:
         """What it says to a call of this amount, as a decision, and how it stands with the lease."""
-        said = (self.judge(amount, now, silent_s) or self.say(self.state, self.told())).as_dict()
+        verdict = None if self.rule.action is None else self.judge(amount, now, silent_s)
+        said = (verdict or self.say(self.state, self.told())).as_dict()
         lease = {"lease": None if math.isinf(self.room) else self.room, "gates": self.gates}
         return said | lease | {"outstanding": self.outstanding, "outstanding_calls": self.calls}
 
