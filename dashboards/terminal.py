@@ -69,7 +69,8 @@ def summary(status: dict[str, Any], rate_per_s: float | None = None) -> Renderab
 
 def policies(standing: dict[str, Any]) -> RenderableType:
     """How many policies are in force, and which scopes are not fine."""
-    fine = f"{standing['not_fine']:,} scopes not fine" if standing["not_fine"] else "every scope is fine"
+    count = standing["not_fine"]
+    fine = f"{count:,} scope{'' if count == 1 else 's'} not fine" if count else "every scope is fine"
     table = Table.grid(padding=(0, 2))
     table.add_row(Text(f"{standing['in_force']} policies", style="dim"), Text(fine, style="dim"))
     for entry in standing["worst"]:

@@ -22,7 +22,13 @@ def status(*models: dict[str, Any], day: str | None = "2026-11-02") -> dict[str,
     names = ("requests", "errors", "input_tokens", "output_tokens", "cost_nano_usd", "unpriced")
     today = {"day": day, **{name: sum(row[name] for row in models) for name in names}, "models": list(models)}
     lags = {"meter_lag_records": 0, "sink_lag_records": 0, "store_away": False}
-    return {"url": "http://127.0.0.1:8400", "totals": {"events": 4_000, "responses": 3_999}, "today": today, **lags}
+    return {
+        "url": "http://127.0.0.1:8400",
+        "totals": {"events": 4_000, "responses": 3_999},
+        "today": today,
+        "policies": {"in_force": 0, "not_fine": 0, "worst": []},
+        **lags,
+    }
 
 
 def shown(what: Any, width: int, terminal: bool = True) -> str:
@@ -139,3 +145,14 @@ def test_names_in_the_page_are_text() -> None:
 def test_money_is_shown_to_the_micro_dollar() -> None:
     assert usd(1_234_567_890_123) == "$1,234.567890"
     assert usd(1_500_000_000, 2) == "$1.50"
+
+
+def test_scopes_that_are_not_fine_are_named_with_their_policy() -> None:
+    worst = [{"policy": "tenant-daily-cost", "scope": {"tenant": "[/]"}, "state": "block"}]
+    standing = {"in_force": 9, "not_fine": 1, "worst": worst}
+
+    panel = shown(summary({**status(model("gpt-4o")), "policies": standing}), 100)
+
+    assert "9 policies" in panel
+    assert "1 scope not fine" in panel
+    assert "tenant-daily-cost: tenant=[/]" in panel
