@@ -211,7 +211,8 @@ def test_with_a_token_nothing_is_taken_or_told_without_it(guarded: NodeProcess) 
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic open-sesame"}, {"Authorization": "Bearer"}):
         assert guarded.post(events("guarded", 1), headers).status == 401
         assert guarded.post(b'{"sql": "SELECT 1"}', headers, "/v1/query").status == 401
-        assert guarded.http.request("GET", guarded.url + "/v1/status", headers=headers).status == 401
+        for path in ("/v1/status", "/v1/signals", "/metrics", "/"):
+            assert guarded.http.request("GET", guarded.url + path, headers=headers).status == 401
     # the answer is heard even where the body is large
     assert guarded.post(big, {"Authorization": "Bearer wrong"}).status == 401
 
@@ -219,7 +220,9 @@ def test_with_a_token_nothing_is_taken_or_told_without_it(guarded: NodeProcess) 
         headers = {"Authorization": f"bearer {token}"}
         assert guarded.post(events("guarded", 1), headers).status == 202
         assert guarded.post(b'{"sql": "SELECT 1"}', headers, "/v1/query").status == 200
-        assert guarded.get("/v1/status", token=token).status == 200
+        for path in ("/v1/status", "/v1/signals", "/metrics", "/"):
+            assert guarded.get(path, token=token).status == 200
+    assert guarded.get("/healthz").status == guarded.get("/readyz").status == 200
     assert len(calls_of(guarded, "guarded")) == 2
 
 
