@@ -39,8 +39,6 @@ _QUANTILES: Final = {"latency_p50_s": 0.5, "latency_p95_s": 0.95, "latency_p99_s
 
 # A policy's name and a scope's values.
 ScopeKey = tuple[str, Values]
-# What one source partition says of a scope: as it came, or made ready.
-Heard = bytes | ScopeUsage
 _OK: Final = -1
 
 
@@ -114,11 +112,13 @@ class Word:
 
 @dataclass(slots=True)
 class Scope:
-    """What is known of one scope of a series: the usage of each source partition, a word of each policy."""
+    """What is known of one scope of a series: the usage of each source partition as it came, which takes less room than
+    made ready, and a word of each policy. `news`: more was heard than has been told."""
 
-    usage: list[Heard | None]
+    usage: list[bytes | None]
     words: list[Word]
     heard_at: float = 0.0
+    news: bool = False
     timer: float = 0.0
 
 
@@ -179,7 +179,9 @@ class PoliciesState:
     _pending: dict[SeriesKey, None] = field(default_factory=dict)
     _untold: dict[SeriesKey, None] = field(default_factory=dict)
     _told_at: float = 0.0
-    _timers: list[tuple[float, SeriesKey]] = field(default_factory=list)
+    # When, a running number (scopes have no order), whom.
+    _timers: list[tuple[float, int, SeriesKey]] = field(default_factory=list)
+    _timers_set: int = 0
     _sweep_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -222,7 +224,7 @@ class PoliciesState:
         here = self.watched.get(old.series.id)
         if here is not None:
             kept = [words.get(rule.policy.name) or self._word(rule, values) for rule in here.rules]
-            here.scopes[values] = Scope(scope.usage, kept, scope.heard_at)
+            here.scopes[values] = Scope(scope.usage, kept, scope.heard_at, scope.news)
         for before in old.rules:
             name = before.policy.name
             word, rule = words[name], self.rules.get(name)
@@ -240,22 +242,21 @@ class PoliciesState:
                     there = self.scope(rule.series.id, values, now)
                     there.words[self.watched[rule.series.id].rules.index(rule)] = word
 
-    def hear(self, partition: int, key: bytes, value: bytes, now: float) -> None:
-        """Take in one record of the usage topic."""
+    def hear(self, partition: int, key: bytes, value: bytes, now: float, *, news: bool = True) -> None:
+        """Take in one record of the usage topic; without `news` it was heard before, and is only to be judged again."""
         parsed = parse_usage_key(key)
-        if parsed is not None and value:
-            self.take(partition, *parsed, value, now)
-
-    def take(self, partition: int, series_id: str, values: Values, usage: Heard, now: float) -> None:
-        """Take in what one source partition says of a scope."""
+        if parsed is None or not value:
+            return
+        series_id, values = parsed
         each = self.watched.get(series_id)
         if each is None:
             return
         scope = each.scopes.get(values)
         if scope is None:
             scope = self.scope(series_id, values, now, partition)
-        scope.usage[partition] = usage
+        scope.usage[partition] = value
         scope.heard_at = now
+        scope.news = scope.news or news
         self._pending[series_id, values] = None
 
     def scope(self, series_id: str, values: Values, now: float, told_by: int | None = None) -> Scope:
@@ -264,7 +265,7 @@ class PoliciesState:
         each = self.watched[series_id]
         scope = each.scopes.get(values)
         if scope is None:
-            usage: list[Heard | None] = [None] * self.partitions
+            usage: list[bytes | None] = [None] * self.partitions
             key = usage_key((series_id, values))
             for partition in range(self.partitions):
                 if partition != told_by:
@@ -313,7 +314,7 @@ def policies(state: PoliciesState, now: float) -> tuple[PoliciesState, PoliciesO
     due, state._pending = state._pending, {}
     timers = state._timers
     while timers and timers[0][0] <= now:
-        at, key = heapq.heappop(timers)
+        at, _, key = heapq.heappop(timers)
         scope = _live(state, key)
         if scope is not None and scope.timer == at:
             scope.timer = 0.0
@@ -361,14 +362,14 @@ def _judge_scope(
     outputs: PoliciesOutputs,
 ) -> None:
     values = key[1]
-    usage = [ScopeUsage.load(each.series, part) if isinstance(part, bytes) else part for part in scope.usage if part]
+    usage = [ScopeUsage.load(each.series, part) for part in scope.usage if part]
     again: list[float] = []
     moves = False
     for rule, word in zip(each.rules, scope.words, strict=True):
         word.since = min(word.since, now)
         verdict = judge(rule, values, usage, now, word)
         worse = SEVERITY[verdict.state] > SEVERITY[word.state] or verdict.step > word.step
-        if worse or not word.says(verdict):
+        if worse or scope.news or not word.says(verdict):
             if worse or all_news:
                 previous, before = word.state, word.step
                 _say(word, verdict, now)
@@ -381,6 +382,8 @@ def _judge_scope(
         if word.step != _OK and rule.policy.hold and (ends := word.since + rule.policy.hold) > now:
             again.append(ends)
         moves = moves or word.state != "ok" or _is_near(verdict)
+    scope.news = scope.news and not all_news
+    again += [at for part in usage if (at := part.ring.next_rise(now)) is not None]
     if moves:
         again += [at for part in usage if (at := part.ring.next_change(now)) is not None]
     if again:
@@ -388,7 +391,8 @@ def _judge_scope(
         # One that goes off too early does no harm, and one for each record would fill the memory.
         if not scope.timer or at < scope.timer:
             scope.timer = at
-            heapq.heappush(state._timers, (at, key))
+            state._timers_set += 1
+            heapq.heappush(state._timers, (at, state._timers_set, key))
 
 
 def _is_near(verdict: Verdict) -> bool:
@@ -501,7 +505,7 @@ def _signal(
         burn_per_s=burn,
         exhausted_at=None if verdict.limit is None or burn is None else forecast(spent, burn, verdict.limit, now),
         reason=_reason(policy, verdict),
-        contributors=_contributors(rule.series, usage, now),
+        contributors=_contributors(rule.series, usage, now) if used else [],
         since=word.since,
         sequence=word.sequence,
         at=word.at,

@@ -316,6 +316,14 @@ class Ring:
                 return self._buckets.falls_out_at(number)
         return None
 
+    def next_rise(self, now_s: float) -> float | None:
+        """When the sum next rises by itself, because a clock was ahead of this one; None when nothing waits to count."""
+        _, last, _ = self._buckets.reach(now_s)
+        for place in range(max(last + 1 - self._first, 0), len(self._amounts)):
+            if self._amounts[place]:
+                return float(self._buckets.start_of(self._first + place))
+        return None
+
     def is_idle(self, now_s: float) -> bool:
         """Nothing counts now, and nothing waits to count: the ring may go."""
         first, _, furthest = self._buckets.reach(now_s)
@@ -395,6 +403,10 @@ class RatioRing:
         """When the counts next fall by themselves; None when there are none."""
         return self._whole.next_change(now_s)
 
+    def next_rise(self, now_s: float) -> float | None:
+        """When the counts next rise by themselves; None when nothing waits to count."""
+        return self._whole.next_rise(now_s)
+
     def is_idle(self, now_s: float) -> bool:
         """Nothing counts now, and nothing waits to count: the ring may go."""
         return self._whole.is_idle(now_s)
@@ -471,6 +483,12 @@ class SketchRing:
         first, last, _ = self._buckets.reach(now_s)
         counted = [number for number, bins in self._sketches.items() if first <= number <= last and bins]
         return self._buckets.falls_out_at(min(counted)) if counted else None
+
+    def next_rise(self, now_s: float) -> float | None:
+        """When the count next rises by itself; None when nothing waits to count."""
+        _, last, _ = self._buckets.reach(now_s)
+        waiting = [number for number, bins in self._sketches.items() if number > last and bins]
+        return float(self._buckets.start_of(min(waiting))) if waiting else None
 
     def is_idle(self, now_s: float) -> bool:
         """Nothing counts now, and nothing waits to count: the ring may go."""

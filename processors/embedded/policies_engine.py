@@ -95,7 +95,7 @@ class PoliciesEngine:
         for series_id in again:
             for partition in range(self._log.partitions):
                 for record in self._log.keyed(USAGE.name, partition, usage_prefix(series_id)):
-                    self.state.hear(partition, record.key or b"", record.value, now)
+                    self.state.hear(partition, record.key or b"", record.value, now, news=False)
         news = policy_set.model_dump_json().encode()
         stored = self._log.last(SIGNALS.name, 0, POLICIES_KEY)
         self._news = None if stored and stored.value == news else news
