@@ -1,4 +1,4 @@
-"""An exception of any provider's SDK or HTTP client → one `error_type` and a short code. Its message is never kept.
+"""What went wrong, in one `error_type` and a short code: from an exception, or from a line of a log. No message is kept.
 
 Told without importing any of them: by status code, by the provider's own code, by the names of the classes.
 
@@ -20,17 +20,17 @@ from typing import Any, Final
 # Parts of codes and class names, lower case without punctuation. Order matters: the first hit decides.
 _BY_NAME: Final = (
     ("context_length", ("contextlength", "contextwindow", "prompttoolong", "stringabovemaxlength")),
-    ("content_filter", ("contentfilter", "contentpolicy", "guardrail", "moderation", "blockedprompt")),
+    ("content_filter", ("contentfilter", "contentpolicy", "safety", "guardrail", "moderation", "blockedprompt")),
     ("rate_limit", ("ratelimit", "throttl", "quota", "toomanyrequests", "resourceexhausted")),
-    ("timeout", ("timeout", "timedout", "deadlineexceeded")),
+    ("timeout", ("timeout", "timedout", "deadline")),
     ("overloaded", ("overloaded", "unavailable", "notready", "capacityexceeded")),
-    ("cancelled", ("cancelled", "canceled", "keyboardinterrupt", "systemexit", "generatorexit")),
-    ("authentication", ("authentication", "unauthenticated", "unauthorized", "invalidapikey", "expiredtoken")),
-    ("permission", ("permissiondenied", "accessdenied", "forbidden")),
+    ("cancelled", ("cancelled", "canceled", "aborted", "keyboardinterrupt", "systemexit", "generatorexit")),
+    ("authentication", ("authenticat", "unauthorized", "apikey", "expiredtoken")),
+    ("permission", ("permissiondenied", "permissionerror", "accessdenied", "forbidden")),
     ("not_found", ("notfound",)),
     ("invalid_request", ("invalidrequest", "badrequest", "validationexception", "invalidargument", "unprocessable")),
-    ("connection", ("connection", "connecterror", "networkerror", "readerror", "writeerror", "protocolerror", "gaierror")),
-    ("server_error", ("internalserver", "servererror", "internalfailure", "modelerror")),
+    ("connection", ("connect", "network", "socket", "econn", "readerror", "writeerror", "protocolerror", "gaierror", "dns")),
+    ("server_error", ("internal", "servererror", "modelerror", "apierror")),
 )
 _BY_STATUS: Final = {
     401: "authentication",
@@ -43,7 +43,7 @@ _BY_STATUS: Final = {
     504: "timeout",
     529: "overloaded",
 }
-# Providers that have no code for it say it in the message; it is looked at here and not kept.
+# Providers that have no code for it say it in the message.
 _TOO_LONG: Final = ("context length", "context window", "prompt is too long", "input is too long", "maximum context")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 
@@ -57,12 +57,12 @@ def classify(error: BaseException) -> tuple[str, str | None]:
     status = _status(error)
     codes = list(_codes(error))
     code = next((code for code in codes if _CODE.match(code) and not code.isdigit()), None) or (status and str(status))
-    kind = next((found for code in codes if (found := _by_name(code))), None)
+    kind = next((found for code in codes if (found := type_of_code(code))), None)
     if kind is None or kind == "invalid_request":
         if status is not None and status >= 400:
-            kind = _BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
+            kind = type_of_status(status)
         kind = kind or _by_class(error)
-    if kind == "invalid_request" and any(said in str(error)[:2_000].lower() for said in _TOO_LONG):
+    if kind == "invalid_request" and says_too_long(str(error)):
         kind = "context_length"
     return kind, code or None
 
@@ -73,14 +73,27 @@ def _by_class(error: BaseException) -> str:
     for kind in type(error).__mro__:
         if kind in (Exception, BaseException, object, RuntimeError, ValueError, OSError):
             continue
-        if found := _by_name(kind.__name__):
+        if found := type_of_code(kind.__name__):
             return found
     return "failure"
 
 
-def _by_name(name: str) -> str | None:
-    squeezed = re.sub(r"[^a-z0-9]", "", name[:128].lower())
+def type_of_code(code: str) -> str | None:
+    """The error type that a provider's code, or a class's name, speaks of."""
+    squeezed = re.sub(r"[^a-z0-9]", "", code[:256].lower())
     return next((kind for kind, parts in _BY_NAME if any(part in squeezed for part in parts)), None)
+
+
+def type_of_status(status: int | None) -> str:
+    """The error type of an HTTP status; a `failure` where that is no error or not known."""
+    if status is None or status < 400:
+        return "failure"
+    return _BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request")
+
+
+def says_too_long(message: str) -> bool:
+    """Whether an error's message says that the prompt did not fit. The message is looked at, not kept."""
+    return any(said in message[:2_000].lower() for said in _TOO_LONG)
 
 
 def _status(error: BaseException) -> int | None:

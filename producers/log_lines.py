@@ -34,6 +34,7 @@ from ..schemas.envelope import MAX_EVENT_BYTES
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
 from ..schemas.provider_usage import ResponseFacts, canonical_provider, normalise_usage, read_response
+from .failures import says_too_long, type_of_code, type_of_status
 
 # Twice a million-token prompt in UTF-8. A longer line is refused unread, so that memory stays bounded.
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -461,41 +462,13 @@ def _text_chunk_id(text: Any, place: int, chunk_key: bytes | None) -> str:
 
 # ---- what went wrong
 
-# Parts of providers' error codes and SDK class names, lower case without punctuation; the first hit decides.
-_ERROR_PARTS: Final = (
-    ("context_length", ("contextlength", "contextwindow", "prompttoolong")),
-    ("content_filter", ("contentfilter", "contentpolicy", "safety", "guardrail", "moderation")),
-    ("rate_limit", ("ratelimit", "throttl", "quota", "toomanyrequests", "resourceexhausted")),
-    ("timeout", ("timeout", "timedout", "deadline")),
-    ("overloaded", ("overloaded", "unavailable", "notready")),
-    ("cancelled", ("cancel", "abort")),
-    ("connection", ("connection", "network", "socket", "econn", "dns")),
-    ("authentication", ("authenticat", "unauthorized", "apikey")),
-    ("permission", ("permission", "accessdenied", "forbidden")),
-    ("not_found", ("notfound",)),
-    ("invalid_request", ("invalidrequest", "badrequest", "validation", "invalidargument", "unprocessable")),
-    ("server_error", ("servererror", "internal", "apierror")),
-)
-_ERROR_STATUS: Final = {
-    401: "authentication",
-    403: "permission",
-    404: "not_found",
-    408: "timeout",
-    429: "rate_limit",
-    499: "cancelled",
-    503: "overloaded",
-    504: "timeout",
-    529: "overloaded",
-}
-_TOO_LONG: Final = ("context length", "context window", "prompt is too long", "input is too long")
-
 
 def _failure(record: Mapping[str, Any], response: Mapping[str, Any]) -> tuple[str, str | None] | None:
     """The error's type and its provider's code, or None for a call that went well. The message is never kept."""
     error = record.get("error") or response.get("error")
     status = _status(record) or (_status(record["response"]) if isinstance(record.get("response"), dict) else None)
     if not error:
-        return (_by_status(status), str(status)) if status is not None and status >= 400 else None
+        return (type_of_status(status), str(status)) if status is not None and status >= 400 else None
     if not isinstance(error, dict):
         error = {"type": error} if isinstance(error, str) else {}
     inner = error.get("error")
@@ -504,9 +477,9 @@ def _failure(record: Mapping[str, Any], response: Mapping[str, Any]) -> tuple[st
     codes = [code for name in ("code", "type", "status", "name") if isinstance(code := error.get(name), str)]
     status = _status(error) or status
     short = [code for code in codes if _CODE.match(code) and not code.isdigit() and code != "error"]
-    kind = next((found for code in codes if (found := _by_code(code))), None) or _by_status(status)
+    kind = next((found for code in codes if (found := type_of_code(code))), None) or type_of_status(status)
     message = error.get("message")
-    if kind == "invalid_request" and isinstance(message, str) and any(said in message.lower() for said in _TOO_LONG):
+    if kind == "invalid_request" and isinstance(message, str) and says_too_long(message):
         kind = "context_length"
     return kind, short[0] if short else (str(status) if status is not None else None)
 
@@ -519,16 +492,3 @@ def _status(source: Mapping[str, Any]) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
             return value
     return None
-
-
-def _by_code(code: str) -> str | None:
-    squeezed = re.sub(r"[^a-z0-9]", "", code[:256].lower())
-    return next((kind for kind, parts in _ERROR_PARTS if any(part in squeezed for part in parts)), None)
-
-
-def _by_status(status: int | None) -> str:
-    if status is None:
-        return "failure"
-    if status in _ERROR_STATUS:
-        return _ERROR_STATUS[status]
-    return "server_error" if status >= 500 else "invalid_request" if status >= 400 else "failure"
