@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import embedded, emit, metering, report, sink
+from . import block, embedded, emit, gate, metering, overspend, report, sink
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -26,6 +26,9 @@ BENCHES: Final[dict[str, Bench]] = {
     "emit": emit.run,
     "sink": sink.run,
     "embedded": embedded.run,
+    "gate": gate.run,
+    "block": block.run,
+    "overspend": overspend.run,
 }
 
 # Into a file or a pipe nothing need be folded.
