@@ -44,6 +44,21 @@ TOKEN_FIELDS: Final = (
     "cache_audio_read_tokens",
 )
 
+# What calls may be counted by: fields of a call, and `model`, the one that answered or else the one that was asked.
+SCOPE_FIELDS: Final = (
+    "tenant",
+    "team",
+    "user",
+    "service",
+    "environment",
+    "region",
+    "task_type",
+    "provider_name",
+    "model",
+    "prompt_name",
+    "prompt_version",
+)
+
 ErrorType = Literal[
     "rate_limit",
     "timeout",

@@ -21,24 +21,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from .call import Identifier, Slug
+from .call import SCOPE_FIELDS, Identifier, Slug
 
 NANO: Final = 1_000_000_000
 
-# Fields of a call that a policy may match on and count by; `label.<key>` reads one label.
-POLICY_FIELDS: Final = (
-    "tenant",
-    "team",
-    "user",
-    "service",
-    "environment",
-    "region",
-    "provider_name",
-    "model",
-    "prompt_name",
-    "prompt_version",
-    "task_type",
-)
+# A policy may match on these and count by them; `label.<key>` reads one label.
+POLICY_FIELDS: Final = SCOPE_FIELDS
 _LABEL: Final = re.compile(r"label\.[A-Za-z0-9_.:/-]{1,64}\Z")
 
 State = Literal["ok", "warn", "throttle", "downgrade", "block"]

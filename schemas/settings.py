@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .call import SCOPE_FIELDS
 from .errors import UsageError
 
 # The scopes that Usage is kept for; each is a set of fields of a call. Policies add theirs.
@@ -30,19 +31,6 @@ DEFAULT_SCOPE_SETS: tuple[tuple[str, ...], ...] = (
     ("tenant", "user"),
     ("tenant", "prompt_name", "prompt_version"),
     ("provider_name", "model"),
-)
-SCOPE_FIELDS = (
-    "tenant",
-    "team",
-    "user",
-    "service",
-    "environment",
-    "region",
-    "task_type",
-    "provider_name",
-    "model",
-    "prompt_name",
-    "prompt_version",
 )
 
 
