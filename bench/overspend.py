@@ -523,19 +523,16 @@ class Node:
         self.kill()
 
     def start(self) -> None:
-        """Returns once it takes events."""
+        """Returns once it takes events, and has left word of how to ask it."""
         command = [sys.executable, "-m", "tidegate", "up", "--data", str(self.data_dir), "--port", str(self._port)]
         with self._said.open("ab") as said:
             self._process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         deadline = time.monotonic() + 60
-        with urllib3.PoolManager(retries=False, timeout=2) as http:
-            while time.monotonic() < deadline and self._process.poll() is None:
-                try:
-                    if http.request("GET", f"{self.url}/readyz").status == 200:
-                        return
-                except urllib3.exceptions.HTTPError:
-                    pass
-                time.sleep(0.02)
+        while time.monotonic() < deadline and self._process.poll() is None:
+            # The word of one that was killed is still there.
+            if self._word().get("pid") == self._process.pid:
+                return
+            time.sleep(0.02)
         self.kill()
         raise RuntimeError(f"the node did not start: {self._said.read_text()[-2_000:]}")
 
@@ -553,10 +550,16 @@ class Node:
             process.send_signal(how)
             process.wait(120)
 
+    def _word(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = orjson.loads((self.data_dir / "node.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return found
+
     def status(self) -> dict[str, Any]:
         """What the node says of itself."""
-        word = orjson.loads((self.data_dir / "node.json").read_bytes())
-        headers = {"Authorization": f"Bearer {word['token']}"}
+        headers = {"Authorization": f"Bearer {self._word()['token']}"}
         with urllib3.PoolManager(retries=False, timeout=30) as http:
             found: dict[str, Any] = orjson.loads(http.request("GET", f"{self.url}/v1/status", headers=headers).data)
         return found
