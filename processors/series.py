@@ -35,7 +35,7 @@ TOP: Final = 8
 IDLE_S: Final = 600
 # Responses whose request may be on its way still. It overtakes by moments, if at all; a request that comes later than
 # this many responses holds its estimate until it is given up on.
-_EARLY: Final = 4_096
+_EARLY: Final = 2_048
 
 AnyRing = Ring | RatioRing | SketchRing
 _RINGS: Final[dict[str, type[AnyRing]]] = {"error_rate": RatioRing, "finding_rate": RatioRing, "latency": SketchRing}
@@ -220,7 +220,26 @@ def parse_usage_key(key: bytes) -> SeriesKey | None:
 class Counter:
     """One series being counted in one source partition: its live scopes, and which of them have changed."""
 
-    __slots__ = ("_amount", "_first", "_furthest", "_load", "_match", "_now_s", "_open", "_period", "changed", "live", "series")
+    __slots__ = (
+        "_amount",
+        "_base",
+        "_first",
+        "_from",
+        "_furthest",
+        "_length_s",
+        "_load",
+        "_match",
+        "_now_s",
+        "_open",
+        "_period",
+        "_start",
+        "_stretch_s",
+        "_until",
+        "_values_of",
+        "changed",
+        "live",
+        "series",
+    )
 
     def __init__(self, series: Series, load: Callable[[bytes], bytes | None]) -> None:
         self.series = series
@@ -229,6 +248,8 @@ class Counter:
         self._load = load
         self._match = tuple((_getter(name), values) for name, values in series.match)
         self._amount: Amount = _AMOUNTS.get(series.measure, _no_amount)
+        self._values_of = series.values_of
+        self._stretch_s = series.stretch_s
         # Who, below the scope, is told as a spender; None where nobody is.
         self._open = (
             tuple((f"{name}=", attrgetter(name)) for name in ("user", "team", "service") if name not in series.fields)
@@ -236,9 +257,9 @@ class Counter:
             else None
         )
         self._now_s = float("nan")
-        self._first = self._furthest = self._period = 0
 
     def response(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
+        """Count a response. For each event and series: what can be is worked out once for each `now_s`."""
         for getter, wanted in self._match:
             if getter(event) not in wanted:
                 return
@@ -247,11 +268,13 @@ class Counter:
             return
         if now_s != self._now_s:
             self._turn_to(now_s)
-        series = self.series
-        number = series.buckets.number(at_s)
+        if self._from <= at_s < self._until:
+            number = self._base + int((at_s - self._start) // self._length_s)
+        else:
+            number = self.series.buckets.number(at_s)
         if not self._first <= number <= self._furthest:
             return  # of no policy's window; the ledger has it all the same
-        values = series.values_of(event)
+        values = self._values_of(event)
         scope = self.live.get(values)
         if scope is None:
             scope = self.scope(values)
@@ -259,23 +282,27 @@ class Counter:
         scope.seen_s = now_s
         self.changed[values] = None
         if self._open is not None:
-            stretch_s = series.stretch_s
-            since = self._period if stretch_s is None else int(at_s // stretch_s)
-            scope.add_top(self._spender(event), since, amount)
+            since = self._period if self._stretch_s is None else int(at_s // self._stretch_s)
+            # The first field that says who it was, else the model.
+            for prefix, getter in self._open:
+                value = getter(event)
+                if value is not None:
+                    name = f"{prefix}{value}"
+                    break
+            else:
+                name = f"model={_model_of(event)}"
+            if since == scope.top_since and name in scope.top:
+                scope.top[name] += amount
+            else:
+                scope.add_top(name, since, amount)
 
     def _turn_to(self, now_s: float) -> None:
+        buckets = self.series.buckets
         self._now_s = now_s
-        self._first, _, self._furthest = self.series.buckets.reach(now_s)
-        if self.series.stretch_s is None:
-            self._period = self.series.stretch(now_s)
-
-    def _spender(self, event: Any) -> str:
-        """Who, below the scope, it was: the first of user, team, service that the scope leaves open, else the model."""
-        for name, getter in self._open or ():
-            value = getter(event)
-            if value is not None:
-                return f"{name}{value}"
-        return f"model={_model_of(event)}"
+        self._first, _, self._furthest = buckets.reach(now_s)
+        self._from, self._until, self._start, self._base, self._length_s = buckets.numbering(now_s)
+        # Of a calendar window, all that counts is of the period of now.
+        self._period = self.series.stretch(now_s) if self._stretch_s is None else 0
 
     def request(self, event: Any, cost_nano_usd: int | None) -> tuple[str, Values, int] | None:
         """Hold what an announced call is expected to use. Returns what to give to `release`."""
@@ -344,7 +371,9 @@ class SeriesState:
     counters: dict[str, Counter] = field(default_factory=dict)
     # Calls announced or settled since the last flush; True: nothing is stored of it yet.
     _changed_calls: dict[str, bool] = field(default_factory=dict)
-    _early: dict[str, None] = field(default_factory=dict)
+    # Responses of calls that were not announced: the newer and the older half.
+    _early: set[str] = field(default_factory=set)
+    _earlier: set[str] = field(default_factory=set)
     _evict_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -365,10 +394,9 @@ class SeriesState:
         if call_id in self.in_flight:
             self._release(call_id)
         else:
-            early = self._early
-            early[call_id] = None
-            if len(early) > _EARLY:
-                del early[next(iter(early))]
+            self._early.add(call_id)
+            if len(self._early) >= _EARLY:
+                self._early, self._earlier = set(), self._early
         if at_s > now_s:
             at_s = now_s
         for counter in self.counters.values():
@@ -378,8 +406,9 @@ class SeriesState:
         """Hold what an announced call is expected to use, until its response or `ORPHAN_AFTER_MS`."""
         if not self.counters or event.call_id in self.in_flight:
             return
-        if event.call_id in self._early:
-            del self._early[event.call_id]
+        if event.call_id in self._early or event.call_id in self._earlier:
+            self._early.discard(event.call_id)
+            self._earlier.discard(event.call_id)
             return
         found = (counter.request(event, cost_nano_usd) for counter in self.counters.values())
         held = [one for one in found if one is not None]

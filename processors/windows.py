@@ -75,6 +75,11 @@ class Buckets(ABC):
     def resets_at(self, now_s: float) -> float | None:
         """When everything counted is forgotten at once: the end of the period. None for a rolling window."""
 
+    @abstractmethod
+    def numbering(self, at_s: float) -> tuple[float, float, float, int, int]:
+        """How to number moments near `at_s` without asking again: (from, until, start, first, length), so that of
+        from ≤ moment < until the number is first + ⌊(moment − start) ÷ length⌋."""
+
     def bucket_start(self, at_s: float) -> int:
         """Start of the bucket in which an event at `at_s` counts."""
         return self.start_of(self.number(at_s))
@@ -105,6 +110,9 @@ class RollingBuckets(Buckets):
 
     def number(self, at_s: float) -> int:
         return int(at_s // self.length_s)
+
+    def numbering(self, at_s: float) -> tuple[float, float, float, int, int]:
+        return float("-inf"), float("inf"), 0.0, 0, self.length_s
 
     def start_of(self, number: int) -> int:
         return number * self.length_s
@@ -162,6 +170,10 @@ class CalendarBuckets(Buckets):
         if not start <= at_s < end:
             index, start, _, length_s = self._period(at_s)
         return index * BUCKETS + int((at_s - start) // length_s)
+
+    def numbering(self, at_s: float) -> tuple[float, float, float, int, int]:
+        index, start, end, length_s = self._period(at_s)
+        return float(start), float(end), float(start), index * BUCKETS, length_s
 
     def start_of(self, number: int) -> int:
         index, place = divmod(number, BUCKETS)
