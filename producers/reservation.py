@@ -1,11 +1,13 @@
 """What calls hold of their policies, from before they go until a signal counts them.
 
-    reserve ─► in flight ── settle ──► settled ── placed(partition, offset) ──► the lease's, until a signal counts it
-                   └─ release ─► gone     └── placed(None), or no news ──► kept for `kept_s` ─► gone
+    reserve ─► in flight ── settle ──► riding ─── placed(partition, offset) ──► the lease's, until a signal counts it
+                   └─ release ─► gone     └── placed(None), or no emitter ──► kept for `kept_s` ─► gone
 
 When nobody can say what became of a response's envelope, because it was dropped or the node did not tell its place, the
 amount stays outstanding for `kept_s`: the money is really spent, and to forget it at once would let it be spent again.
-By then either a signal counts it after all, or the window has long moved on the strength of what others spent.
+It cannot stay for good, or every lost event would narrow the lease for as long as the process lives. Ten minutes is
+beyond any provider's timeout, and as long as the node itself waits for the response of a request it has heard of.
+What rides in an emitter is not timed: it may wait in the spool of an outage, and is placed when that is over.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .ports import Position
 from .scope import Scope
 from .standing import Standing
 
-_IN_FLIGHT, _SETTLED, _GONE = range(3)
+_IN_FLIGHT, _RIDING, _KEPT, _GONE = range(4)
 
 
 class Reservation:
@@ -82,10 +84,10 @@ class Reservation:
     def __del__(self) -> None:
         # Lost by its owner. Whether the call was made nobody knows, so it is kept like one whose event was dropped. The
         # collector may run anywhere, so this takes no lock.
-        if self._phase != _GONE:
+        if self._phase < _KEPT:
             with contextlib.suppress(Exception):  # the interpreter may be ending
                 lost = Reservation(self._book, self._scope, self.decision, self._entries)
-                lost._phase = _SETTLED
+                lost._phase = _KEPT
                 lost.placed(None)
 
 
@@ -104,7 +106,7 @@ class Book:
         with self._lock:
             if reservation._phase != _IN_FLIGHT or self._closed:
                 return
-            reservation._phase = _SETTLED
+            reservation._phase = _RIDING
             if used is not None:
                 amounts = reservation._scope.usual.used(used)
                 entries = reservation._entries
@@ -114,7 +116,7 @@ class Book:
                         standing.change(amount, actual)
                         entries[index] = (standing, actual)
             if not rides:
-                self.kept[reservation] = self._monotonic() + self._kept_s
+                self._keep(reservation)
 
     def release(self, reservation: Reservation) -> None:
         with self._lock:
@@ -126,10 +128,10 @@ class Book:
         mail = self.mail
         while mail:
             reservation, position = mail.popleft()
-            if reservation._phase != _SETTLED:
+            if reservation._phase not in (_RIDING, _KEPT):
                 continue
             if position is None:
-                self.kept.setdefault(reservation, self._monotonic() + self._kept_s)
+                self._keep(reservation)
                 continue
             self.kept.pop(reservation, None)
             reservation._phase = _GONE
@@ -150,6 +152,10 @@ class Book:
         self._closed = True
         self.mail = deque(maxlen=0)
         self.kept.clear()
+
+    def _keep(self, reservation: Reservation) -> None:
+        reservation._phase = _KEPT
+        self.kept.setdefault(reservation, self._monotonic() + self._kept_s)
 
     def _let_go(self, reservation: Reservation) -> None:
         reservation._phase = _GONE

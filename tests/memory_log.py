@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 import orjson
+from tidegate.producers.ports import Position
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.errors import EnvelopeRefused, LogUnavailable
 
@@ -25,7 +26,7 @@ class MemoryLog:
         self.refuses = lambda envelope: False
         self._script = iter(script)
 
-    def append(self, envelopes: Sequence[Envelope]) -> None:
+    def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         self.tries += 1
         self.entered.set()
         assert self.gate.wait(20)
@@ -33,9 +34,11 @@ class MemoryLog:
         if outcome == "refused" or any(self.refuses(envelope) for envelope in envelopes):
             raise EnvelopeRefused("told to refuse")
         kept = {"ok": len(envelopes), "lost": len(envelopes), "torn": len(envelopes) // 2, "away": 0}[outcome]
+        first = len(self.envelopes)
         self.envelopes.extend(envelopes[:kept])
         if outcome != "ok":
             raise LogUnavailable("told to be away")
+        return [Position(0, offset) for offset in range(first, len(self.envelopes))]
 
     def close(self) -> None:
         self.closed += 1
