@@ -27,7 +27,10 @@ EXAMPLE = {one.name: one for one in read_policies(Path(__file__).parents[2] / "d
 RPM = EXAMPLE["openai-requests-per-minute"]
 TPM = EXAMPLE["openai-tokens-per-minute"]
 # Throttled from the first calls on, so that the limit holds from the first minute on.
-PACED = RPM.model_copy(update={"actions": (Action(at=0.05, do="throttle", per_minute=4_500),), "warn_at": ()})
+PACED = RPM
+# The same, throttled only when the limit is near.
+LATE = RPM.model_copy(update={"actions": (Action(at=0.9, do="throttle", per_minute=4_500),)})
+LATE_TPM = TPM.model_copy(update={"actions": (Action(at=0.95, do="throttle", per_minute=500),)})
 CALL = {"provider_name": "openai", "model": "gpt-4o"}
 # What a signal takes from the node to a gate.
 DELAY_S = 0.1
@@ -215,14 +218,16 @@ def test_threads_keep_to_the_rate_like_tasks() -> None:
 
 
 def test_a_throttle_that_is_reached_holds_its_rate() -> None:
-    found = run_tasks(RPM, gates=4, tasks=6, for_s=125, call_s=0.05)
+    found = run_tasks(LATE, gates=4, tasks=6, for_s=125, call_s=0.05)
     # The burst that reached it has left the window after a minute.
     throttled = [at for at in found.went if at >= 62]
 
     assert 0.9 * 4_500 <= most_in(throttled, 60) <= 4_500 + 75
 
 
-@pytest.mark.parametrize(("policy", "tokens", "per_minute"), [(RPM, 1, 4_500), (TPM, 2_000, 500)], ids=["requests", "tokens"])
+@pytest.mark.parametrize(
+    ("policy", "tokens", "per_minute"), [(LATE, 1, 4_500), (LATE_TPM, 2_000, 500)], ids=["requests", "tokens"]
+)
 def test_what_goes_before_a_throttle_is_reached_comes_on_top_of_its_rate(policy: Policy, tokens: int, per_minute: int) -> None:
     """So a throttle near its limit does not hold it: `at` says how far a burst from rest goes beyond `per_minute`."""
     limit, hardest = float(policy.limit or 0) / tokens, policy.actions[-1]
