@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     max_backlog_bytes: Annotated[int, Field(ge=1, description="unprocessed log above which ingest answers 503")] = 4 * 1024**3
     flush_s: Annotated[float, Field(gt=0, le=60, description="how often the meter commits")] = 0.1
-    flush_bytes: Annotated[int, Field(ge=1, description="log read in one meter commit; bounds memory and rework")] = 8 << 20
+    flush_bytes: Annotated[int, Field(ge=1, description="log read in one meter commit; bounds memory and rework")] = 1 << 20
     policy_file: Annotated[Path | None, Field(description="budgets, rate limits, breakers; read again when it changes")] = None
     price_file: Path | None = None
     max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
