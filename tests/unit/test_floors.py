@@ -17,7 +17,19 @@ SOURCES = sorted(
     path for path in (ROOT / "__init__.py", ROOT / "cli.py", *(path for room in ROOMS for path in (ROOT / room).rglob("*.py")))
 )
 # A port and its data; what makes calls or ships them is the services' side.
-SERVICES_SIDE = {"emitter", "shipper", "spool", "observe", "connect", "lifecycle", "replay", "log_lines", "http_log"}
+SERVICES_SIDE = {
+    "emitter",
+    "shipper",
+    "spool",
+    "observe",
+    "connect",
+    "lifecycle",
+    "replay",
+    "log_lines",
+    "http_log",
+    "gate",
+    "guard",
+}
 ENGINES = ("processors.embedded", "processors.faust")
 PURE = ("processors/meter.py", "processors/aggregate.py", "processors/sketch.py", "processors/pricing.py")
 
