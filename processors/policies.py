@@ -37,6 +37,8 @@ _TICK_S: Final = 0.001
 _RATES: Final = frozenset({"error_rate", "finding_rate"})
 _QUANTILES: Final = {"latency_p50_s": 0.5, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 
+# What one source partition says of a scope: as it came, or made ready.
+Heard = bytes | ScopeUsage
 # A policy's name and a scope's values.
 ScopeKey = tuple[str, Values]
 _OK: Final = -1
@@ -58,18 +60,23 @@ class Rule:
     policy: Policy
     series: Series
     steps: tuple[Step, ...]
+    # In counted units; of scopes without a row of their own.
+    usual_limit: float | None
 
     @classmethod
     def of(cls, policy: Policy, series: Series) -> Rule:
         steps = [Step(at, "warn", None) for at in policy.warn_at]
         steps += [Step(a.at, "warn" if a.do == "alert" else a.do, a) for a in policy.actions]
-        return cls(policy, series, tuple(sorted(steps, key=lambda step: (SEVERITY[step.state], step.at))))
+        steps.sort(key=lambda step: (SEVERITY[step.state], step.at))
+        return cls(policy, series, tuple(steps), None if policy.limit is None else float(policy.limit) * policy.unit)
 
     def state(self, step: int) -> State:
         return "ok" if step == _OK else self.steps[step].state
 
     def limit(self, values: Values) -> float | None:
         """A scope's limit in counted units."""
+        if not self.policy.limits:
+            return self.usual_limit
         limit = self.policy.limit_of(values)
         return None if limit is None else float(limit) * self.policy.unit
 
@@ -115,7 +122,7 @@ class Scope:
     """What is known of one scope of a series: the usage of each source partition as it came, which takes less room than
     made ready, and a word of each policy. `news`: more was heard than has been told."""
 
-    usage: list[bytes | None]
+    usage: list[Heard | None]
     words: list[Word]
     heard_at: float = 0.0
     news: bool = False
@@ -245,16 +252,18 @@ class PoliciesState:
     def hear(self, partition: int, key: bytes, value: bytes, now: float, *, news: bool = True) -> None:
         """Take in one record of the usage topic; without `news` it was heard before, and is only to be judged again."""
         parsed = parse_usage_key(key)
-        if parsed is None or not value:
-            return
-        series_id, values = parsed
+        if parsed is not None and value:
+            self.take(partition, *parsed, value, now, news=news)
+
+    def take(self, partition: int, series_id: str, values: Values, usage: Heard, now: float, *, news: bool = True) -> None:
+        """Take in what one source partition says of a scope."""
         each = self.watched.get(series_id)
         if each is None:
             return
         scope = each.scopes.get(values)
         if scope is None:
             scope = self.scope(series_id, values, now, partition)
-        scope.usage[partition] = value
+        scope.usage[partition] = usage
         scope.heard_at = now
         scope.news = scope.news or news
         self._pending[series_id, values] = None
@@ -265,7 +274,7 @@ class PoliciesState:
         each = self.watched[series_id]
         scope = each.scopes.get(values)
         if scope is None:
-            usage: list[bytes | None] = [None] * self.partitions
+            usage: list[Heard | None] = [None] * self.partitions
             key = usage_key((series_id, values))
             for partition in range(self.partitions):
                 if partition != told_by:
@@ -362,7 +371,9 @@ def _judge_scope(
     outputs: PoliciesOutputs,
 ) -> None:
     values = key[1]
-    usage = [ScopeUsage.load(each.series, part) for part in scope.usage if part]
+    if state.partitions == 1 and scope.usage[0] is None:
+        scope.usage[0] = state.load(0, usage_key(key)) or None
+    usage = [ScopeUsage.load(each.series, part) if isinstance(part, bytes) else part for part in scope.usage if part]
     again: list[float] = []
     moves = False
     for rule, word in zip(each.rules, scope.words, strict=True):
@@ -386,6 +397,9 @@ def _judge_scope(
     again += [at for part in usage if (at := part.ring.next_rise(now)) is not None]
     if moves:
         again += [at for part in usage if (at := part.ring.next_change(now)) is not None]
+    if state.partitions == 1 and not again and key not in state._untold:
+        # Its next record says all there is to know, and until then the topic keeps this one.
+        scope.usage[0] = None
     if again:
         at = min(again)
         # One that goes off too early does no harm, and one for each record would fill the memory.
