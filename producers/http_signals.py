@@ -18,7 +18,7 @@ from ..schemas.errors import LogUnavailable
 from .http_log import CONNECT_TIMEOUT_S, node_address, retry_after_s
 from .signals import START, SignalRecord
 
-# News is gathered for this long, so that a busy node answers once with many records and not with each as it comes.
+# From one answer with news to the next question, so that a busy node answers with many records and not with each.
 _GATHER_S: Final = 0.02
 # On top of the wait that was asked for: the node's answer may be behind a commit.
 _READ_TIMEOUT_S: Final = 5.0
@@ -46,11 +46,15 @@ class HttpSignals:
         self.address = f"{node_address(url, token)}/v1/signals"
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._gate: str | None = None
+        self._heard_at = float("-inf")
         self._pool: urllib3.PoolManager | None = None
         self._closed = threading.Event()
 
     def poll(self, after: int, timeout_s: float) -> tuple[Sequence[SignalRecord], int]:
         self._closed.clear()
+        rest_s = self._heard_at + _GATHER_S - time.monotonic()
+        if rest_s > 0:
+            self._closed.wait(rest_s)
         pool = self._pool
         if pool is None:
             pool = self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, cert_reqs="CERT_REQUIRED", retries=False)
@@ -71,7 +75,7 @@ class HttpSignals:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise LogUnavailable(f"{self.address} answered with something else; is it a Tidegate node?") from error
         if answer.records and after != START:
-            self._closed.wait(_GATHER_S)
+            self._heard_at = time.monotonic()
         return [(told.key.encode(), _value(told.value)) for told in answer.records], answer.position
 
     def announce(self, gate_id: str) -> None:
