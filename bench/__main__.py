@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import block, embedded, emit, gate, metering, overspend, report, sink
+from . import block, embedded, emit, gate, metering, overspend, report, scopes, sink
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -29,6 +29,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "gate": gate.run,
     "block": block.run,
     "overspend": overspend.run,
+    "scopes": scopes.run,
 }
 
 # Into a file or a pipe nothing need be folded.
