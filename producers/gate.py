@@ -356,13 +356,15 @@ class Gate:
         """Follow until closed; the source is this thread's."""
         announced_at, failures = -INFINITE, 0
         while not stop.is_set():
-            wait_s = 0.0
+            rest_s = 0.0
             try:
                 # Real time, whatever the clock of the rest: it paces real I/O.
                 if time.monotonic() - announced_at >= self.settings.announce_s:
                     announced_at = time.monotonic()
                     self._source.announce(self.id)
-                records, position = self._source.poll(self._position, self.settings.announce_s)
+                # The first time somebody may be waiting for what there is, and be it nothing.
+                wait_s = self.settings.announce_s if self._answered.is_set() else 0.0
+                records, position = self._source.poll(self._position, wait_s)
                 if stop.is_set():
                     break
                 self.hear(records)
@@ -371,16 +373,16 @@ class Gate:
                 self._told.discard("away")
             except LogUnavailable as error:
                 failures += 1
-                wait_s = min(_SLOWEST_RETRY_S, max(_FIRST_RETRY_S * 2.0 ** min(failures, 10), error.retry_after_s or 0.0))
+                rest_s = min(_SLOWEST_RETRY_S, max(_FIRST_RETRY_S * 2.0 ** min(failures, 10), error.retry_after_s or 0.0))
                 self._warn("away", "signals_unavailable error=%s", error)
             except Exception as error:  # noqa: BLE001 — the emitter's door: an unknown error must not end the thread
-                wait_s = _SLOWEST_RETRY_S
+                rest_s = _SLOWEST_RETRY_S
                 self._warn(type(error).__name__, "gate_failed error=%s", type(error).__name__)
             self._answered.set()
-            if wait_s:
+            if rest_s:
                 with self._lock:
                     self._tick(self._monotonic())
-                stop.wait(jittered(wait_s))
+                stop.wait(jittered(rest_s))
         self._source.close()
 
     def _warn(self, kind: str, message: str, *values: object) -> None:

@@ -65,12 +65,13 @@ class Knowledge:
 
     def hear(self, records: Sequence[tuple[bytes, bytes]], now: float) -> None:
         """Take in records of the signals topic, in their order. The first ones may be of long ago."""
+        if not records:
+            return
         catching_up = not self.heard
         if catching_up:
             self.heard = True
             self.generation += 1
-        if records:
-            self.heard_at = now
+        self.heard_at = now
         for key, value in records:
             try:
                 self._hear(key, value, now, catching_up)

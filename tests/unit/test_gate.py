@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from support import NOW_S
 from tidegate.producers.decision import Estimate
 from tidegate.producers.emitter import Emitter
 from tidegate.producers.gate import Gate, GateSettings
+from tidegate.producers.local_signals import LocalSignals
 from tidegate.producers.node_clock import NodeClock
 from tidegate.producers.ports import Position
 from tidegate.producers.reservation import Reservation
@@ -768,6 +770,16 @@ def test_a_task_cancelled_while_waiting_or_calling_leaves_nothing_behind(stage: 
 # --- threads, processes, the follower
 
 
+def test_the_first_acquire_does_not_wait_for_a_source_that_has_nothing_to_say(tmp_path: Path) -> None:
+    gate = Gate(LocalSignals(tmp_path), settings=GateSettings(first_answer_s=20, max_wait_s=20, announce_s=20))
+    began = time.monotonic()
+
+    gate.acquire(CALL).release()
+
+    assert time.monotonic() - began < 10
+    gate.close()
+
+
 def test_threads_share_a_lease_exactly() -> None:
     stage = Stage()
     stage.enforce(policy(limit=10_000, stale_after="1d"))
@@ -798,7 +810,7 @@ def test_threads_share_a_lease_exactly() -> None:
 
 @pytest.fixture
 def followed() -> Iterator[tuple[Gate, MemorySignals]]:
-    source = MemorySignals()
+    source = MemorySignals([policy_record(PolicySet())])
     source.poll = paced(source)  # type: ignore[method-assign]
     gate = Gate(source, gate_id="gate-1", settings=GateSettings(announce_s=0.01))
     yield gate, source
