@@ -108,7 +108,7 @@ def run(quick: bool, tick: Tick) -> Result:
         (memory, times),
         f"{rounds} rounds after a warm-up; memory once",
         (
-            "Every flush tells every touched scope's signal: one flush each heartbeat of 250 ms. The log's writing is not in it.",
+            "Every flush tells every touched scope's signal: one flush a heartbeat of 250 ms. The log's writing is not in it.",
             f"Idle: {IDLE_S / 60:.0f} minutes without a call for the meter, {POLICIES_IDLE_S / 60:.0f} for the policies step.",
         ),
         LIBRARIES,

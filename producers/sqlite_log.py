@@ -1,6 +1,8 @@
 """The embedded log: topics with partitions and offsets in one SQLite file in WAL mode.
 
-Several processes append at once; one node consumes. Offsets are dense from 0 in each partition and never reused.
+Several processes append at once; one node consumes. Offsets grow from 0 in each partition and are never reused. They are
+dense, but for compacted topics: of these only the last record of each key stays, so a reader finds gaps, and reading from
+the start and then following always ends at the last word on every key. An empty value takes a key back.
 
     partitions(topic, partition, next_offset)         where each partition ends
     "records/<topic>/<partition>"(offset, ...)        what was appended, with the time of the append
@@ -131,6 +133,10 @@ class SqliteLog:
                 )
                 if TOPICS[topic].compacted:
                     self.db.execute(f"CREATE INDEX IF NOT EXISTS {_index(topic, partition)} ON {table} (key)")
+                    self.db.execute(
+                        f'CREATE INDEX IF NOT EXISTS "tombstones/{topic}/{partition}" ON {table} (offset)'
+                        " WHERE length(value) = 0"
+                    )
                 self.db.execute("INSERT OR IGNORE INTO partitions VALUES (?, ?, 0)", (topic, partition))
 
     def _create(self, partitions: int) -> tuple[str, int]:
@@ -167,7 +173,10 @@ class SqliteLog:
     def append(
         self, topic: str, partition: int, records: Iterable[tuple[bytes | None, Mapping[str, str], bytes]]
     ) -> tuple[int, int]:
-        """Append `(key, headers, value)` in order, inside a `transaction`. Returns first offset and the one after the last."""
+        """Append `(key, headers, value)` in order, inside a `transaction`. Returns first offset and the one after the last.
+
+        Raises `ValueError` for a record without a key in a compacted topic: nobody could ever say anything newer.
+        """
         (first,) = self.db.execute(
             "SELECT next_offset FROM partitions WHERE topic = ? AND partition = ?", (topic, partition)
         ).fetchone()
@@ -179,6 +188,8 @@ class SqliteLog:
         end = first + len(rows)
         if rows:
             if TOPICS[topic].compacted:
+                if any(row[2] is None for row in rows):
+                    raise ValueError(f"{topic} is compacted: every record needs a key")
                 self.db.executemany(f"DELETE FROM {_table(topic, partition)} WHERE key = ?", {(row[2],) for row in rows})
                 rows = list({row[2]: row for row in rows}.values())
             self.db.executemany(f"INSERT INTO {_table(topic, partition)} VALUES (?, ?, ?, ?, ?)", rows)
@@ -278,6 +289,24 @@ class SqliteLog:
                 " WHERE offset < ? AND appended_ms < ? ORDER BY offset LIMIT ?)",
                 (below, older_than_ms, limit),
             ).rowcount
+
+    def trim_tombstones(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 20_000) -> int:
+        """Delete at most `limit` of the oldest records of a compacted topic that only say that a key was taken back, and
+        that are below an offset and older than a time. Returns how many."""
+        table = _table(topic, partition)
+        with self.transaction():
+            return self.db.execute(
+                f"DELETE FROM {table} WHERE offset IN (SELECT offset FROM {table}"
+                " WHERE length(value) = 0 AND offset < ? AND appended_ms < ? ORDER BY offset LIMIT ?)",
+                (below, older_than_ms, limit),
+            ).rowcount
+
+    def forget(self, topic: str, partition: int, prefix: bytes) -> int:
+        """Delete the records of a compacted topic whose keys begin with `prefix`, inside a `transaction`: for keys that
+        nobody follows. Returns how many."""
+        return self.db.execute(
+            f"DELETE FROM {_table(topic, partition)} WHERE key >= ? AND key < ?", (prefix, prefix + b"\xff")
+        ).rowcount
 
     def close(self) -> None:
         self.db.close()

@@ -13,12 +13,14 @@ class Topic:
     """One topic. A record stays at least `retention_s` after its append (None: for ever), and until every consumer has
     passed it.
 
-    Of a `compacted` topic only the last record of each key stays; an empty value takes a key back.
+    Of a `compacted` topic only the last record of each key stays; an empty value takes a key back, and itself stays for
+    `tombstone_s`, so that whoever follows has time to hear of it.
     """
 
     name: str
     retention_s: int | None
     compacted: bool = False
+    tombstone_s: int = _DAY_S
 
 
 # Three days of raw calls: a long weekend without anybody looking, and still everything can be replayed.
@@ -27,7 +29,8 @@ CALLS: Final = Topic("tidegate.calls", 3 * _DAY_S)
 METERED: Final = Topic("tidegate.metered", 3_600)
 REQUESTS: Final = Topic("tidegate.requests", 3_600)
 # What policies watch, scope by scope, in absolute counters. Compacted: it is the meter's own memory of them, too.
-USAGE: Final = Topic("tidegate.usage", None, compacted=True)
+# Each announced call leaves a tombstone there, and nobody but our own steps reads it.
+USAGE: Final = Topic("tidegate.usage", None, compacted=True, tombstone_s=60)
 # What policies say now: the last record of each key is the word in force, for as long as nobody takes it back.
 SIGNALS: Final = Topic("tidegate.signals", None, compacted=True)
 # Gates announce themselves every second; one that has been silent for a minute is gone.

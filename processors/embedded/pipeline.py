@@ -180,9 +180,10 @@ class Pipeline:
         self.meter.tidy(now_ms)
         log = self.meter.log
         for topic in TOPICS.values():
-            if topic.retention_s is None:
-                continue
             for partition in range(log.partitions):
                 passed = [log.committed(step.name, topic.name, partition) for step in readers(topic)]
                 below = min(passed, default=log.end_offset(topic.name, partition))
-                log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)
+                if topic.retention_s is not None:
+                    log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)
+                if topic.compacted:
+                    log.trim_tombstones(topic.name, partition, below, now_ms - topic.tombstone_s * 1_000)
