@@ -42,6 +42,10 @@ KEYED_RETENTION_MS: Final = 3 * 86_400_000
 
 _tokens: Final = attrgetter(*TOKEN_FIELDS)
 
+# Names are anybody's: what is noted of models for the gates is bounded.
+MOST_ASKED: Final = 1_000
+MOST_WAYS: Final = 8
+
 Out = tuple[dict[str, str], bytes]
 
 
@@ -78,6 +82,8 @@ class MeterState:
     producers: dict[str, Seen] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     changed_producers: set[str] = field(default_factory=set)
+    # Under which provider, response model and tier each model that was asked has answered: what gates want prices of.
+    asked: dict[str, set[tuple[str | None, str | None, str | None]]] = field(default_factory=dict)
 
     def flushed(self) -> None:
         """What has changed is stored."""
@@ -215,6 +221,7 @@ class _Envelope:
             return
         if event.usage is not None:
             event = _normalised(event)
+        self._note_asked(event)
         cost_nano_usd, status = self._price(event)
         self.state.usage.add(event, started_s, cost_nano_usd)
         self.state.series.response(event, started_s, cost_nano_usd, status == "unpriced", self.record.appended_ms / 1_000)
@@ -231,6 +238,16 @@ class _Envelope:
             )
         )
         _count(totals, "responses")
+
+    def _note_asked(self, event: ResponseEvent) -> None:
+        asked = self.state.asked
+        ways = asked.get(event.request_model)
+        if ways is None:
+            if len(asked) >= MOST_ASKED:
+                return
+            ways = asked[event.request_model] = set()
+        if len(ways) < MOST_WAYS:
+            ways.add((event.provider_name, event.response_model, event.service_tier))
 
     def _price(self, event: ResponseEvent) -> tuple[int | None, str]:
         price = self.book.price(

@@ -208,6 +208,16 @@ class PriceBook:
                 cost += 1
         return Price(cost, "priced")
 
+    def dearest(
+        self, provider_name: str | None, response_model: str | None, request_model: str, service_tier: str | None, at: datetime
+    ) -> tuple[float, float]:
+        """Nano-dollars of one input and of one output token of a call as long as can be; 0 where no price is known."""
+        many = 1_000_000
+        model = (None, provider_name, response_model, request_model, service_tier, at)
+        taken = self.price(*model, many, 0).cost_nano_usd or 0
+        both = self.price(*model, many, many).cost_nano_usd
+        return taken / many, 0.0 if both is None else (both - taken) / many
+
     def _line(
         self, tenant: str | None, provider: str | None, response_model: str | None, request_model: str, tier: str | None
     ) -> _Line | None:

@@ -1,9 +1,10 @@
 """Signals: what a policy says about a scope now. Compacted by key, so a gate that starts late still hears the last word.
 
-Three kinds of record share the topic, told apart by the key's first part:
+Four kinds of record share the topic, told apart by the key's first part:
 
     signal|<policy>|<values>   one Signal
     policies                   the PolicySet in force, for gates: limits of scopes nobody has spoken of yet
+    prices                     what a token costs at most (`unit_prices.py`)
     gates                      the live gates, by id, and the offsets counted in: heartbeat, and what leases divide by
 """
 

@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from ...dashboards.page import render
 from ...producers.local_log import LocalLog
+from ...producers.ports import Position
 from ...schemas.envelope import Envelope
 from ...schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
@@ -115,7 +116,13 @@ class Doors:
             return self._refused(503, f"the log cannot take events now: {error}", retry_after_s=1)
         answer = {"accepted": judged.accepted, "rejected": judged.rejected, "errors": judged.errors}
         self._metrics.ingested(judged.accepted, judged.rejected, len(body))
-        return Response(orjson.dumps(answer), 202, media_type="application/json")
+        headers = {}
+        if judged.position is not None:
+            headers = {
+                "X-Tidegate-Partition": str(judged.position.partition),
+                "X-Tidegate-Offset": str(judged.position.offset),
+            }
+        return Response(orjson.dumps(answer), 202, headers, media_type="application/json")
 
     async def _in_ingest_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._ingest_pool, work, *args)
@@ -144,19 +151,20 @@ class Doors:
         except ingest.BadBody as error:
             self._append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now)])
             raise
-        self._append(producer, seq, dropped, judged.lines)
+        judged.position = self._append(producer, seq, dropped, judged.lines)
         return judged
 
-    def _append(self, producer: str | None, seq: int, dropped: int, lines: list[bytes]) -> None:
+    def _append(self, producer: str | None, seq: int, dropped: int, lines: list[bytes]) -> Position | None:
+        """Where the last of them went; gates ask, to know when their spend is counted in."""
         if not lines:
-            return
+            return None
         with self._append_lock:
             try:
                 if producer is not None:
-                    self._log.append(ingest.envelopes(producer, seq, lines, dropped))
-                    return
-                self._log.append(ingest.envelopes(self._producer, self._next_seq, lines))
+                    return self._log.append(ingest.envelopes(producer, seq, lines, dropped))[-1]
+                position = self._log.append(ingest.envelopes(self._producer, self._next_seq, lines))[-1]
                 self._next_seq += len(lines)
+                return position
             except LogUnavailable:
                 if producer is None:
                     # Whether it is in the log nobody knows. Under these numbers the next events might be taken for

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +78,8 @@ class MeterEngine:
             for statement in _SCHEMA:
                 self.log.db.execute(statement)
         self._scope_sets = ScopeSets(settings.scope_sets)
+        self._unit_prices: dict[str, tuple[float, float]] = {}
+        self._priced_ways: dict[str, int] = {}
         self.states = {partition: self._load(partition) for partition in range(self.log.partitions)}
 
     def run_once(self) -> int:
@@ -205,6 +208,19 @@ class MeterEngine:
             "SELECT key, value FROM usage WHERE bucket = ? AND start >= ?", (bucket, since_s)
         ):
             yield UsageKey.load(key), Usage.load(value)
+
+    def unit_prices(self) -> dict[str, tuple[float, float]]:
+        """What a token of each model that was asked costs at most, nano-dollars: (input, output); for gates."""
+        at = datetime.now(UTC)
+        for state in self.states.values():
+            for model, ways in state.asked.items():
+                if self._priced_ways.get(model) == len(ways):
+                    continue
+                self._priced_ways[model] = len(ways)
+                rates = [self.book.dearest(provider, answered, model, tier, at) for provider, answered, tier in ways]
+                rates.append(self._unit_prices.get(model, (0.0, 0.0)))
+                self._unit_prices[model] = max(rate[0] for rate in rates), max(rate[1] for rate in rates)
+        return self._unit_prices
 
     def counted(self) -> list[int]:
         """The last offset of each partition that is counted in; -1 where there is none."""

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 import orjson
 
+from ...producers.ports import Position
 from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, Envelope
 from ...schemas.errors import InvalidEvent
 from ...schemas.hot import decode_event
@@ -54,6 +55,7 @@ class Judged:
     accepted: int = 0
     rejected: int = 0
     errors: list[dict[str, object]] = field(default_factory=list)
+    position: Position | None = None
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:

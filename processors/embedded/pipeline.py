@@ -45,7 +45,9 @@ class Pipeline:
         # Made here, so that the folder's number of partitions is settled before anyone appends.
         self.watch = PolicyWatch(settings.policy_file)
         self.meter = MeterEngine(data_dir, settings, policies=self.watch.current, at=at)
-        self.policies = PoliciesEngine(self.meter.log, self.watch.current, self.meter.counted, at=at)
+        self.policies = PoliciesEngine(
+            self.meter.log, self.watch.current, self.meter.counted, unit_prices=self.meter.unit_prices, at=at
+        )
         self.sink = Sink(data_dir, settings, self.store, at=at)
         # For questions from other threads; the meter's and the sink's own connections may be amid a transaction.
         self._reader = SqliteLog(data_dir, fsync=settings.fsync)

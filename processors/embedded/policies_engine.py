@@ -23,6 +23,7 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.signal import GATES_KEY, POLICIES_KEY, SCHEMA, Alert, Gates, Signal, decode_signal, signal_key, signal_prefix
 from ...schemas.topics import ALERTS, GATES, SIGNALS, USAGE
+from ...schemas.unit_prices import PRICES_KEY, UnitPrices, decode_unit_prices
 from ..policies import NEAR, PoliciesOutputs, PoliciesState, policies
 from ..series import usage_prefix
 from ..topology import POLICIES
@@ -39,7 +40,8 @@ _HEADERS: Final = {"schema": SCHEMA}
 class PoliciesEngine:
     """The policies over one data folder's log. Shares the meter's thread and connection. `clock` is seconds since 1970.
 
-    `counted()` gives, for each partition of `calls`, the last offset that the meter has committed.
+    `counted()` gives, for each partition of `calls`, the last offset that the meter has committed; `unit_prices()` what a
+    token of each model that was asked costs at most.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class PoliciesEngine:
         policy_set: PolicySet,
         counted: Callable[[], list[int]],
         *,
+        unit_prices: Callable[[], dict[str, tuple[float, float]]] = dict,
         clock: Callable[[], float] = time.time,
         at: Callable[[str], None] = lambda _step: None,
     ) -> None:
         self._log = log
         self._counted = counted
+        self._unit_prices = unit_prices
         self._clock = clock
         self._at = at
         self._telling: list[Alert] = []
@@ -69,6 +73,8 @@ class PoliciesEngine:
         self.state = PoliciesState(log.partitions, self._stored_usage, self._last_signal)
         self._outputs = PoliciesOutputs()
         self._outdated: dict[bytes, None] = {}
+        stored = log.last(SIGNALS.name, 0, PRICES_KEY)
+        self._prices = dict(decode_unit_prices(stored.value).nano_usd) if stored and stored.value else {}
         self._news: bytes | None = None
         self.state.enforce(self._last_policies(), now, self._outputs)
         for key, signal in self._signals(_SIGNALS):
@@ -134,7 +140,11 @@ class PoliciesEngine:
 
     def _count_gates(self, now: float) -> None:
         for record in self._log.read(GATES.name, 0, self._gates_next):
-            self._gates[(record.key or b"").decode()] = record.appended_ms / 1_000
+            name = (record.key or b"").decode()
+            if record.value:
+                self._gates[name] = record.appended_ms / 1_000
+            else:
+                self._gates.pop(name, None)  # it said goodbye
             self._gates_next = record.offset + 1
         for name in [name for name, seen in self._gates.items() if now - seen > GATE_GONE_S]:
             del self._gates[name]
@@ -156,6 +166,9 @@ class PoliciesEngine:
         if beat:
             gates = Gates(sorted(self._gates), now, self.state.settled)
             records.append((GATES_KEY, _HEADERS, msgspec.json.encode(gates)))
+        prices = self._prices | self._unit_prices()
+        if prices != self._prices:
+            records.append((PRICES_KEY, _HEADERS, msgspec.json.encode(UnitPrices(prices, now))))
         alerts = [*outputs.alerts, *self._telling]
         self._at("1 judged")
         with self._log.transaction():
@@ -169,6 +182,7 @@ class PoliciesEngine:
         self._outputs = PoliciesOutputs()
         self._outdated, self._news = {}, None
         self._telling.clear()
+        self._prices = prices
         if beat:
             self._beat_at = now
             self._told = (sorted(self._gates), self.state.settled)

@@ -57,7 +57,10 @@ class SignalsDoor:
         while True:
             if gate:
                 await self._announce(gate)
-            if self._log.end_offset(SIGNALS.name, 0) > after + 1:
+            end = self._log.end_offset(SIGNALS.name, 0)
+            if after >= end:
+                after = -1  # of another log: the folder was made anew, so everything is news
+            if end > after + 1:
                 break
             if self.closing or time.monotonic() >= deadline or await request.is_disconnected():
                 break
