@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -31,12 +32,13 @@ from tidegate.producers.http_signals import HttpSignals
 from tidegate.producers.local_signals import LocalSignals
 from tidegate.producers.ports import Position
 from tidegate.producers.signals import SignalRecord, SignalSource
-from tidegate.producers.simulate import simulate
+from tidegate.producers.simulate import generate
 from tidegate.schemas.signal import decode_signal, signal_key
 
 from .overspend import Node
 from .report import Result, Table
 from .rounds import Tick
+from .traffic import SEED
 
 LIBRARIES: Final = ("orjson", "msgspec", "urllib3", "uvicorn", "chdb")
 _POLICY: Final = "bench"
@@ -50,6 +52,9 @@ _LOOK_S: Final = 0.0005
 # Between rounds, so that none comes at the same place of the pipeline's own beat.
 _BETWEEN_S: Final = (0.05, 0.3)
 _LONGEST_S: Final = 20.0
+# Events go out in small bunches, as those of many services do. Unpaced, their own times run as if traffic were this dense.
+_PACE_S: Final = 0.002
+_UNPACED_PER_S: Final = 20_000.0
 _STAGES: Final = ("in the log", "judged", "heard by the gate", "closed")
 
 
@@ -114,11 +119,19 @@ def publish(urls: dict[str, str], told: Connection) -> None:
         emitter.close()
 
 
-def traffic(url: str, rate_per_s: float | None, count: int | None, stop: Event) -> None:
-    """A process of simulated traffic, paced, or `count` events as fast as the log takes them."""
+def traffic(url: str, per_s: float | None, count: int | None, stop: Event) -> None:
+    """A process of simulated traffic: so many events a second, or `count` of them as fast as the log takes them."""
     with connect(url, gate=False) as emitter:
-        done = iter(range(count)) if count else None
-        simulate(emitter, rate_per_s=rate_per_s, stop=lambda: stop.is_set() or (done is not None and next(done, None) is None))
+        events = islice(generate(SEED, datetime.now(UTC), rate_per_s=per_s or _UNPACED_PER_S, diurnal=False), count)
+        begun = time.monotonic()
+        for number, event in enumerate(events):
+            if stop.is_set():
+                break
+            if per_s is None:
+                emitter.wait_for_room()
+            elif (early_s := begun + number / per_s - time.monotonic()) > _PACE_S:
+                time.sleep(early_s)
+            emitter.emit(event)
 
 
 def _response(tenant: str) -> dict[str, Any]:
@@ -160,7 +173,7 @@ def run(quick: bool, tick: Tick) -> Result:
         (_table(found), _stages(found)),
         f"{rounds} rounds of each kind, local and HTTP by turns",
         (
-            f"Half load: {most / 2:,.0f} simulated calls a second, half of the {most:,.0f} that this node metered of"
+            f"Half load: {most / 2:,.0f} simulated events a second, half of the {most:,.0f} that this node metered of"
             f" {burst:,} at once, with its sink at work; the process that makes them shares the cores.",
             "Settings as they come: the emitter lingers 20 ms, an idle meter looks every 50 ms, a busy one flushes every"
             " 100 ms, a local gate looks every 25 ms, the node's door every 20 ms.",

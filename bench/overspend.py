@@ -45,8 +45,7 @@ from tidegate.producers.http_signals import HttpSignals
 from tidegate.producers.leases import Hold, overshoot_bound
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.local_signals import LocalSignals
-from tidegate.producers.ports import Log, Position
-from tidegate.producers.reservation import Reservation
+from tidegate.producers.ports import Log, Position, Settled
 from tidegate.producers.signals import SignalRecord, SignalSource
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.errors import GateClosed, LogUnavailable
@@ -131,7 +130,8 @@ class Stand:
 @dataclass(slots=True)
 class Call:
     """A call that was let go. Moments are monotonic seconds, amounts nano-dollars. `stands`: right before it was let go,
-    and right after; None when no policy was heard of. `offset`: where its response is in the calls topic."""
+    and right after; None when no policy was heard of. `offset`: where its response is in the calls topic. `told`: its gate
+    heard at once what it cost; otherwise it stands there for its estimate until it is counted."""
 
     asked_at: float
     went_at: float
@@ -140,6 +140,11 @@ class Call:
     stands: tuple[Stand | None, Stand | None]
     settled_at: float = 0.0
     offset: int | None = None
+    told: bool = True
+
+    def is_after(self, applied: int) -> bool:
+        """Whether a signal that counts calls up to there leaves it out."""
+        return self.offset is None or self.offset > applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,18 +298,31 @@ class CutLog:
         self._inner.close()
 
 
-class Watched:
+class Placed:
     """Hears for a reservation where its response went, and notes it."""
 
-    __slots__ = ("_call", "_reservation")
+    __slots__ = ("_call", "_settled")
 
-    def __init__(self, reservation: Reservation, call: Call) -> None:
-        self._reservation = reservation
+    def __init__(self, settled: Settled, call: Call) -> None:
+        self._settled = settled
         self._call = call
 
     def placed(self, position: Position | None) -> None:
         self._call.offset = None if position is None else position.offset
-        self._reservation.placed(position)
+        self._settled.placed(position)
+
+
+class Noting(Emitter):
+    """An emitter that notes where the responses of `calls`, by id, went."""
+
+    def __init__(self, log: Log, *, settings: Settings, signals: Callable[[], SignalSource]) -> None:
+        super().__init__(log, settings=settings, signals=signals)
+        self.calls: dict[str, Call] = {}
+
+    def emit(self, event: Any, settled: Settled | None = None) -> bool:
+        if settled is not None:
+            settled = Placed(settled, self.calls.pop(event["call_id"]))
+        return super().emit(event, settled)
 
 
 # --- a process that spends -----------------------------------------------------------------------------------------------
@@ -350,7 +368,7 @@ class Spender:
             # One hears nothing and is not heard either; of the other only the ear is deaf, and does not know it.
             source = Cut(inner, self.tenant, life.counted, window, raises=self.number == 0)
             log = CutLog(log, window) if self.number == 0 else log
-        emitter = Emitter(log, settings=Settings(), signals=lambda: source)
+        emitter = Noting(log, settings=Settings(), signals=lambda: source)
         doers = [
             threading.Thread(target=self._spend, args=(emitter, life, random.Random(rng.random()), until))
             for _ in range(self.trial.threads)
@@ -363,7 +381,7 @@ class Spender:
             life.lost = emitter.stats().dropped.total()
         return life
 
-    def _spend(self, emitter: Emitter, life: Life, rng: random.Random, until: float) -> None:
+    def _spend(self, emitter: Noting, life: Life, rng: random.Random, until: float) -> None:
         """One thread: call after call, until it is refused for good."""
         ask = _ASKS[self.trial.asks](emitter, self.tenant)
         shut_since: float | None = None
@@ -398,7 +416,7 @@ class Spender:
 class Ask:
     """A thread's way to let a call go. `let_go` raises `GateClosed`, or returns what ends the call."""
 
-    def __init__(self, emitter: Emitter, tenant: str) -> None:
+    def __init__(self, emitter: Noting, tenant: str) -> None:
         if emitter.gate is None:
             raise ValueError("an emitter with signals has a gate")
         self.emitter = emitter
@@ -416,8 +434,11 @@ class Ask:
     def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
         raise NotImplementedError
 
-    def emit(self, used: tuple[int, int], settled: Watched | None) -> None:
-        self.emitter.emit(_response(self.tenant, *used), settled)
+    def named(self, call: Call) -> str:
+        """An id for a call, under which the emitter knows it."""
+        name = f"{self.tenant}-{os.getpid()}-{next(_numbers)}"
+        self.emitter.calls[name] = call
+        return name
 
 
 class Reserving(Ask):
@@ -431,7 +452,7 @@ class Reserving(Ask):
         def end() -> None:
             reservation.settle(Estimate(*used, call.actual / NANO), rides=True)
             call.settled_at = time.monotonic()
-            self.emit(used, Watched(reservation, call))
+            self.emitter.emit(_response(self.named(call), self.tenant, *used), reservation)
 
         return end
 
@@ -440,8 +461,15 @@ class Observing(Ask):
     """What a service writes: the call is announced by a request event, and what it holds is heard of by everybody."""
 
     def let_go(self, call: Call, expected: tuple[int, int], used: tuple[int, int]) -> Callable[[], None]:
+        # What it cost is told in tokens, and without a word on prices from the node the gate cannot make money of them.
+        call.told = False
         observed = self.emitter.call(
-            model=_MODEL, tenant=self.tenant, provider="openai", estimate=expected, cost_usd=call.estimate / NANO
+            call_id=self.named(call),
+            model=_MODEL,
+            tenant=self.tenant,
+            provider="openai",
+            estimate=expected,
+            cost_usd=call.estimate / NANO,
         )
         observed.__enter__()
 
@@ -467,7 +495,7 @@ class Looking(Ask):
 
         def end() -> None:
             call.settled_at = time.monotonic()
-            self.emit(used, None)
+            self.emitter.emit(_response(f"{self.tenant}-{os.getpid()}-{next(_numbers)}", self.tenant, *used))
 
         return end
 
@@ -479,13 +507,13 @@ def _cost(taken: int, made: int) -> int:
     return taken * _INPUT_NANO_USD + made * _OUTPUT_NANO_USD
 
 
-_call_ids: Final = itertools.count()
+_numbers: Final = itertools.count()
 
 
-def _response(tenant: str, taken: int, made: int) -> dict[str, Any]:
+def _response(call_id: str, tenant: str, taken: int, made: int) -> dict[str, Any]:
     return {
         "event": "response",
-        "call_id": f"{tenant}-{os.getpid()}-{next(_call_ids)}",
+        "call_id": call_id,
         "started_at": datetime.now(UTC),
         "tenant": tenant,
         "provider_name": "openai",
@@ -664,31 +692,40 @@ def _judge(trial: Trial, tenant: str, lives: Sequence[Life]) -> Outcome:
 
 
 def _bound(limit: int, lives: Sequence[Life]) -> float:
-    """The bound at the top of `producers.leases`, with the gates as they stood when each last let a call go."""
+    """The bound at the top of `producers.leases`, with the gates as they stood when each last let a call go.
+
+    Where news came in that very moment, each part is taken so that the bound is the larger.
+    """
     counted: dict[int, int] = {}
     for life in lives:
         for spend, applied in life.counted.items():
             counted[spend] = max(applied, counted.get(spend, -1))
     lasts = [(life, max(life.calls, key=lambda call: call.went_at)) for life in lives if life.calls]
-    holds = [(life, hold) for life, last in lasts for hold in _holds(limit, last)[:1]]
-    left = min((hold.remaining for _, hold in holds), default=limit)
+    left = min((stand.remaining for _, last in lasts for stand in _stands(limit, last)), default=limit)
     # Of a gate whose every call is counted in the newest signal nothing is outstanding: it has left, or is done.
-    upto = counted.get(int(limit - left), -1)
-    live = [hold for life, hold in holds if any(call.offset is None or call.offset > upto for call in life.calls)]
-    excess = sum(
-        max(0, call.actual - call.estimate) for life, last in lasts for call in life.calls if call.settled_at >= last.asked_at
-    )
-    return overshoot_bound(live, excess, left)
+    newest = counted.get(int(limit - left), -1)
+    holds = [_hold(limit, last) for life, last in lasts if any(call.is_after(newest) for call in life.calls)]
+    excess = 0
+    for life, last in lasts:
+        heard = min(counted.get(int(limit - stand.remaining), -1) for stand in _stands(limit, last))
+        excess += sum(
+            max(0, call.actual - call.estimate)
+            for call in life.calls
+            if call.settled_at >= last.asked_at or (not call.told and call.is_after(heard))
+        )
+    return overshoot_bound(holds, excess, left)
 
 
-def _holds(limit: int, last: Call) -> list[Hold]:
-    """As the gate stood right before and right after it let the call go, the larger first: news may have come between.
-    Before anything is heard there is only the one call."""
+def _stands(limit: int, call: Call) -> list[Stand]:
+    """Before anything is heard there is all of the limit, and only the one call."""
+    return [stand for stand in call.stands if stand] or [Stand(limit, 0.0, 1)]
+
+
+def _hold(limit: int, last: Call) -> Hold:
     found = [
-        Hold(stand.remaining, _SHARE if stand.lease else 0.0, stand.gates, last.estimate)
-        for stand in ([stand for stand in last.stands if stand] or [Stand(limit, 0.0, 1)])
+        Hold(stand.remaining, _SHARE if stand.lease else 0.0, stand.gates, last.estimate) for stand in _stands(limit, last)
     ]
-    return sorted(found, key=lambda hold: -hold.most)
+    return max(found, key=lambda hold: hold.most)
 
 
 def _false_blocks(limit: int, calls: Sequence[Call], refusals: Sequence[Refusal]) -> Iterator[Refusal]:
