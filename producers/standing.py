@@ -15,8 +15,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ..schemas.policy import ADDITIVE, NANO, SEVERITY, Action, CalendarWindow, Policy, RequestLimit, State
+from ..schemas.policy import ADDITIVE, SEVERITY, Action, Policy, RequestLimit, State
 from ..schemas.signal import Signal
+from ..schemas.words import measure_text, window_text
 from .decision import NOTHING, PLACES, Decision, Estimate
 from .leases import INFINITE, Lease
 
@@ -43,7 +44,7 @@ class Rule:
         self.place = PLACES[policy.measure] if policy.measure in ADDITIVE else NOTHING
         # What is counted, and for whom.
         self.counts = (policy.measure, policy.finding_type, policy.window, policy.scope, policy.match)
-        self.window = _window_text(policy)
+        self.window = window_text(policy)
 
 
 class Standing(Lease):
@@ -255,9 +256,7 @@ class Standing(Lease):
         """An amount as a person writes it."""
         if not math.isfinite(amount):
             return "an unknown amount"
-        if self.rule.policy.measure == "cost_usd":
-            return f"${amount / NANO:,.4f}"
-        return f"{amount:,.0f} {self.rule.policy.measure.replace('_', ' ')}"
+        return measure_text(self.rule.policy, amount)
 
     def told(self) -> str:
         """What the policy says, in its own words if it has spoken."""
@@ -338,13 +337,3 @@ class CallBounds:
 def jittered(wait_s: float, uniform: Callable[[float, float], float] = random.uniform) -> float:
     """A wait of about this long, so that waiters do not come back as one."""
     return wait_s * uniform(0.75, 1.5)
-
-
-def _window_text(policy: Policy) -> str:
-    window = policy.window
-    if isinstance(window, CalendarWindow):
-        return f"this {window.calendar} ({window.time_zone})"
-    for length_s, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if window.rolling % length_s == 0:
-            return f"the last {window.rolling // length_s} {unit}"
-    return f"the last {window.rolling} s"
