@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import log2
 from typing import Final
 
 from ddsketch.mapping import LogarithmicMapping
 
 RELATIVE_ACCURACY: Final = 0.01
 # Below a microsecond a latency says only that the clock did not move; such values share the bin of zero.
-_SMALLEST_S: Final = 1e-6
+SMALLEST_S: Final = 1e-6
 # Below every other bin: the smallest, of a microsecond, is -691.
 ZERO_BIN: Final = -2_000
 
 _mapping: Final = LogarithmicMapping(RELATIVE_ACCURACY)
+# For the store, which finds the bin of x as ⌈log2(x) × this⌉.
+BINS_PER_DOUBLING: Final = 1 / log2(_mapping.gamma)
 
 
 @lru_cache(maxsize=65_536)
 def bin_of(value: float) -> int:
     """The bin of a value ≥ 0. Cached: latencies repeat once rounded to the millisecond."""
-    return ZERO_BIN if value < _SMALLEST_S else int(_mapping.key(value))
+    return ZERO_BIN if value < SMALLEST_S else int(_mapping.key(value))
 
 
 def value_of(index: int) -> float:

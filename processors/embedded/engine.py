@@ -30,8 +30,9 @@ from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
-from ..series import CALL, Series, SeriesState, series_of
+from ..series import CALL, History, Series, SeriesState, Values, series_of
 from ..topology import METER
+from .watching import HEADERS, Watch, record, settle, watches
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS meter_state (
@@ -80,6 +81,10 @@ class MeterEngine:
         self._scope_sets = ScopeSets(settings.scope_sets)
         self._unit_prices: dict[str, tuple[float, float]] = {}
         self._priced_ways: dict[str, int] = {}
+        self._watches: dict[int, dict[str, Watch]] = {}
+        with self.log.transaction():
+            for partition in range(self.log.partitions):
+                self._settle(partition)
         self.states = {partition: self._load(partition) for partition in range(self.log.partitions)}
 
     def run_once(self) -> int:
@@ -173,14 +178,64 @@ class MeterEngine:
                 usage.live[UsageKey.load(key)] = Usage.load(value)
         return state
 
-    def watch(self, policies: PolicySet) -> list[Series]:
-        """Count what these policies watch from now on, between two flushes. Returns the series that are new."""
-        series = series_of(policies.policies)
-        new = [found for name, found in series.items() if name not in self._series]
-        self._series = series
+    def watch(self, *policy_sets: PolicySet) -> None:
+        """Count what these policies watch from now on, between two flushes, and forget the rest. What is new counts from
+        here; `unseeded` tells what was before."""
+        series = series_of(policy for policies in policy_sets for policy in policies.policies)
+        before, self._series = self._series, series
+        try:
+            with self.log.transaction():
+                for partition in self.states:
+                    self._settle(partition)
+        except BaseException:
+            self._series = before
+            raise
         for state in self.states.values():
             state.series.watch(series)
-        return new
+
+    def _settle(self, partition: int) -> None:
+        row = self.log.db.execute("SELECT next_offset FROM meter_state WHERE partition = ?", (partition,)).fetchone()
+        settle(self.log, partition, self._series, row[0] if row else 0)
+        self._watches[partition] = watches(self.log, partition)
+
+    def unseeded(self) -> list[tuple[Series, int, Watch]]:
+        """The series of which the past is not counted yet, with the partition."""
+        return [
+            (self._series[name], partition, watch)
+            for partition in self.states
+            for name, watch in self._watches[partition].items()
+            if not watch.complete
+        ]
+
+    def seed(
+        self,
+        partition: int,
+        series_id: str,
+        asked: Watch,
+        counted: Watch,
+        history: list[History],
+        top: list[tuple[Values, str, int]],
+        now_s: float,
+        at: Callable[[str], None] = _nothing,
+    ) -> None:
+        """Count a part of a series' past, and note that it is `counted`, in one transaction; between two flushes. Nothing
+        happens when the series is not watched any more as it was when its past was `asked` for."""
+        state = self.states[partition]
+        counter = state.series.counters.get(series_id)
+        if counter is None or self._watches[partition].get(series_id) != asked:
+            return
+        try:
+            counter.seed(history, top, now_s)
+            with self.log.transaction():
+                self.log.append(USAGE.name, partition, [(key, HEADERS, value) for key, value in state.series.records()])
+                self.log.append(USAGE.name, partition, [record(series_id, counted)])
+                at("2 seeded")
+            self._watches[partition][series_id] = counted
+            at("3 kept")
+        except BaseException:
+            self.states[partition] = self._load(partition)
+            raise
+        state.series.flushed()
 
     def tidy(self, now_ms: int) -> None:
         """Forget what is past its retention; a little at a time, so that nobody waits for it."""

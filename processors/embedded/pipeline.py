@@ -15,11 +15,13 @@ import structlog
 
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
+from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, TOPICS
 from ...sinks.clickhouse import Store
 from ..policy_file import PolicyWatch
 from ..topology import METER, SINK, readers
+from .backfill import Backfill
 from .engine import MeterEngine
 from .policies_engine import PoliciesEngine
 from .sink import Sink
@@ -31,6 +33,9 @@ _TIDY_EVERY_S: Final = 30.0
 # Between looks at an empty log: short enough that a dashboard feels live, long enough to cost nothing.
 _IDLE_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 10.0
+# The store answers for a day of calls in less than a second. When it is away, a policy that does not know its past yet is
+# better than none.
+_PAST_WITHIN_S: Final = 10.0
 
 
 class Pipeline:
@@ -49,6 +54,11 @@ class Pipeline:
             self.meter.log, self.watch.current, self.meter.counted, unit_prices=self.meter.unit_prices, at=at
         )
         self.sink = Sink(data_dir, settings, self.store, at=at)
+        self.backfill = Backfill(self.meter, self.store, at=at)
+        # The policies that wait for their past to be counted, and until when they do; at the start, all.
+        self._coming: PolicySet | None = self.watch.current
+        self._coming_until: float | None = None
+        self._in_force = False
         # For questions from other threads; the meter's and the sink's own connections may be amid a transaction.
         self._reader = SqliteLog(data_dir, fsync=settings.fsync)
         self._reading = threading.Lock()
@@ -87,6 +97,7 @@ class Pipeline:
 
     def close(self) -> None:
         self.stop()
+        self.backfill.close()
         self.sink.close()
         self.meter.close()
         self._reader.close()
@@ -121,7 +132,9 @@ class Pipeline:
             try:
                 self._reload_policies(started)
                 applied = self.meter.run_once()
-                self.policies.run_once()
+                self._put_in_force(started)
+                if self._in_force:
+                    self.policies.run_once()
                 if started - looked >= 1:
                     looked = started
                     self.backlog_bytes = self.meter.log.waiting_bytes(METER.name, CALLS.name)
@@ -145,12 +158,28 @@ class Pipeline:
         problem = self.watch.problem
         changed = self.watch.poll(now)
         if changed is not None:
-            self.meter.watch(changed)
-            self.policies.enforce(changed)
-            log.info("policies_in_force", version=changed.version, policies=len(changed.policies))
+            # What is in force goes on being counted until the new ones know their past.
+            self.meter.watch(self.policies.policy_set, changed)
+            self._coming, self._coming_until = changed, None
         if self.watch.problem and self.watch.problem != problem:
             log.warning("policy_file_refused", error=self.watch.problem)
             self.policies.tell("policy_file", f"the policy file was not taken, the old one stays: {self.watch.problem}")
+
+    def _put_in_force(self, now: float) -> None:
+        """Put the policies that come in force, once the past of what they count is counted or that has taken too long."""
+        past_is_counted = self.backfill.run_once()
+        if self._coming is None:
+            return
+        if self._coming_until is None:
+            self._coming_until = now + _PAST_WITHIN_S
+        if not past_is_counted and now < self._coming_until:
+            return
+        if self._in_force:
+            self.policies.enforce(self._coming)
+            self.meter.watch(self._coming)
+        self._in_force = True
+        log.info("policies_in_force", version=self._coming.version, policies=len(self._coming.policies))
+        self._coming = None
 
     def _run_sink(self) -> None:
         backoff_s = _IDLE_S

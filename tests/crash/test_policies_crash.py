@@ -136,7 +136,7 @@ def expected_alerts() -> Counter[tuple[str, str, str, str]]:
         for values in {values for call in everything if (values := scope_of(each, call)) is not None}:
             scope = str({name: value or "" for name, value in zip(each.scope, values, strict=True)})
             state = "ok"
-            for at in [moment for at, _, _ in rounds() for moment in (at, at + 0.25)]:
+            for at in [moment for came, _, _ in rounds() for moment in (came, came + 0.25)]:
                 now = truth(each, everything, values, at).state
                 if now != state:
                     found[each.name, scope, state, now] += 1
