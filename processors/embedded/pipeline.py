@@ -158,8 +158,6 @@ class Pipeline:
         problem = self.watch.problem
         changed = self.watch.poll(now)
         if changed is not None:
-            # What is in force goes on being counted until the new ones know their past.
-            self.meter.watch(self.policies.policy_set, changed)
             self._coming, self._coming_until = changed, None
         if self.watch.problem and self.watch.problem != problem:
             log.warning("policy_file_refused", error=self.watch.problem)
@@ -167,11 +165,14 @@ class Pipeline:
 
     def _put_in_force(self, now: float) -> None:
         """Put the policies that come in force, once the past of what they count is counted or that has taken too long."""
-        past_is_counted = self.backfill.run_once()
-        if self._coming is None:
-            return
-        if self._coming_until is None:
+        if self._coming is not None and self._coming_until is None:
+            if self._in_force:
+                # What is in force goes on being counted until the new ones know their past.
+                self.meter.watch(self.policies.policy_set, self._coming)
             self._coming_until = now + _PAST_WITHIN_S
+        past_is_counted = self.backfill.run_once()
+        if self._coming is None or self._coming_until is None:
+            return
         if not past_is_counted and now < self._coming_until:
             return
         if self._in_force:

@@ -12,6 +12,8 @@ from support import envelope, response
 from tidegate.processors.embedded.pipeline import Pipeline
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.sqlite_log import SqliteLog
+from tidegate.schemas.errors import LogUnavailable
+from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import Signal, decode_signal, signal_key
 from tidegate.schemas.topics import SIGNALS
@@ -76,4 +78,26 @@ def test_a_policy_added_at_noon_knows_the_morning(pipeline: Pipeline, policy_fil
     hourly = signal(pipeline.data_dir, "hourly")
     assert hourly is not None
     assert (hourly.state, hourly.spend) == ("block", 5)
+    assert pipeline.healthy
+
+
+def test_an_edit_that_meets_a_busy_log_is_not_lost(
+    pipeline: Pipeline, policy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, refused = pipeline.meter.watch, [True, True]
+
+    def busy(*policy_sets: PolicySet) -> None:
+        if refused:
+            refused.pop()
+            raise LogUnavailable("told to be busy", retry_after_s=0.01)
+        watch(*policy_sets)
+
+    monkeypatch.setattr(pipeline.meter, "watch", busy)
+    call(pipeline.data_dir, 0, 4)
+    eventually(lambda: signal(pipeline.data_dir, "hourly") is not None)
+
+    policy_file.write_text("policies:\n" + HOURLY + DAILY)
+    eventually(lambda: signal(pipeline.data_dir, "daily") is not None)
+
+    assert refused == []
     assert pipeline.healthy
