@@ -347,9 +347,11 @@ class Spender:
             stays = not self.trial.joining or self.number == 0
             life = self._live(begun, len(lives), begun + _LONGEST_S if stays else time.monotonic() + _LIFE_S)
             lives.append(life)
-            if stays or life.refusals:
+            if stays:
                 break
             life.gave_up = 0  # it was to leave
+            if life.refusals:
+                break
         told.send(lives)
         told.close()
 
