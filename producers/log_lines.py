@@ -33,7 +33,8 @@ from ..schemas.call import parse_timestamp
 from ..schemas.envelope import MAX_EVENT_BYTES
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
-from ..schemas.provider_usage import ResponseFacts, canonical_provider, normalise_usage, read_response
+from ..schemas.provider_response import ResponseFacts, read_response
+from ..schemas.provider_usage import canonical_provider, normalise_usage
 from .failures import says_too_long, type_of_code, type_of_status
 
 # Twice a million-token prompt in UTF-8. A longer line is refused unread, so that memory stays bounded.

@@ -23,7 +23,8 @@ import orjson
 from ..schemas.call import TOKEN_FIELDS, ErrorType
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
-from ..schemas.provider_usage import canonical_provider, read_response
+from ..schemas.provider_response import read_response
+from ..schemas.provider_usage import canonical_provider
 from ..schemas.settings import Settings
 from .failures import classify
 from .guard import Guard

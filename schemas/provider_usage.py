@@ -1,4 +1,4 @@
-"""What a provider's response says about itself, in one vocabulary: tokens, model, id, finish reason, tier. Never text.
+"""What a provider's usage object counts, in one vocabulary.
 
     raw usage ──► which shape? ──► counts, made inclusive ──► the token fields of a response event
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -68,10 +67,11 @@ def normalise_usage(usage: Mapping[str, object], provider_name: str | None = Non
     """
     if all(value is None for value in usage.values()):
         return {}
-    return _normalise(usage, None if provider_name is None else canonical_provider(provider_name))
+    return token_counts(usage, None if provider_name is None else canonical_provider(provider_name))
 
 
-def _normalise(usage: object, provider: str | None) -> dict[str, int]:
+def token_counts(usage: object, provider: str | None) -> dict[str, int]:
+    """As `normalise_usage`, of a mapping or an SDK's object; `provider` is canonical, and to state nothing is an error."""
     read = _shape_of(usage, provider)
     if read is None:
         raise ValueError("usage has no known shape: send the provider's usage object unchanged, or token fields instead")
@@ -86,26 +86,31 @@ _Counts = dict[str, int | None]
 def _shape_of(usage: object, provider: str | None) -> Callable[[object, str | None], _Counts] | None:
     if isinstance(usage, Mapping) and any(str(key).lower().startswith(_HEADER) for key in usage):
         return _bedrock_headers
-    if _get(usage, "generation_token_count") is not None:
+    if get_part(usage, "generation_token_count") is not None:
         return _bedrock_llama
-    if _get(usage, "promptTokenCount", "prompt_token_count", "totalTokenCount", "total_token_count") is not None:
+    if get_part(usage, "promptTokenCount", "prompt_token_count", "totalTokenCount", "total_token_count") is not None:
         return _gemini
-    if _get(usage, "billed_units", "tokens") is not None:
+    if get_part(usage, "billed_units", "tokens") is not None:
         return _cohere
-    if _get(usage, "prompt_tokens", "completion_tokens") is not None:
+    if get_part(usage, "prompt_tokens", "completion_tokens") is not None:
         return _openai_chat
-    if _get(usage, "input_tokens", "output_tokens") is not None:
+    if get_part(usage, "input_tokens", "output_tokens") is not None:
         return _input_output
-    if _get(usage, "inputTokens", "outputTokens", "inputTokenCount", "outputTokenCount") is not None:
+    if get_part(usage, "inputTokens", "outputTokens", "inputTokenCount", "outputTokenCount") is not None:
         return _bedrock
-    if provider is not None and provider.startswith("voyage") and _get(usage, "total_tokens") is not None:
+    if provider is not None and provider.startswith("voyage") and get_part(usage, "total_tokens") is not None:
         return _only_input
     return None
 
 
+def is_gemini(usage: object) -> bool:
+    """Whether this has Gemini's shape, which is one provider's own."""
+    return _shape_of(usage, None) is _gemini
+
+
 def _openai_chat(usage: object, provider: str | None) -> _Counts:
-    details = _get(usage, "prompt_tokens_details")
-    answer = _get(usage, "completion_tokens_details")
+    details = get_part(usage, "prompt_tokens_details")
+    answer = get_part(usage, "completion_tokens_details")
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     read = _first(
         _count(details, "cached_tokens"),
@@ -115,7 +120,7 @@ def _openai_chat(usage: object, provider: str | None) -> _Counts:
         _count(details, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),
         _count(usage, "cache_creation_input_tokens"),
     )
-    split = _first_part(_get(details, "cache_creation_token_details"), _get(usage, "cache_creation"))
+    split = first_part(get_part(details, "cache_creation_token_details"), get_part(usage, "cache_creation"))
     write_5m, write_1h = _writes(written, split)
     # A gateway's prompt_tokens that is too small to hold the cached tokens cannot include them: LiteLLM has left out the
     # writes alone, and older releases of it the reads as well.
@@ -150,13 +155,13 @@ def _reasoning_outside(usage: object, provider: str | None, completion: int, rea
 
 def _input_output(usage: object, provider: str | None) -> _Counts:
     """OpenAI Responses, realtime and LangChain (inclusive) share their two main keys with Anthropic (cached tokens outside)."""
-    details = _get(usage, "input_tokens_details", "input_token_details")
-    answer = _get(usage, "output_tokens_details", "output_token_details")
+    details = get_part(usage, "input_tokens_details", "input_token_details")
+    answer = get_part(usage, "output_tokens_details", "output_token_details")
     read = _first(
         _count(details, "cached_tokens", "cache_read", "cache_read_input_tokens"), _count(usage, "cache_read_input_tokens")
     )
     written = _first(_count(details, "cache_write_tokens", "cache_creation"), _count(usage, "cache_creation_input_tokens"))
-    write_5m, write_1h = _writes(written, _first_part(_get(usage, "cache_creation"), details))
+    write_5m, write_1h = _writes(written, first_part(get_part(usage, "cache_creation"), details))
     inclusive = details is not None or provider in _OPENAI_FAMILY
     whole = _count(usage, "input_tokens")
     return {
@@ -168,7 +173,7 @@ def _input_output(usage: object, provider: str | None) -> _Counts:
         "reasoning_tokens": _count(answer, "reasoning_tokens", "thinking_tokens", "reasoning"),
         "input_audio_tokens": _count(details, "audio_tokens", "audio"),
         "output_audio_tokens": _count(answer, "audio_tokens", "audio"),
-        "cache_audio_read_tokens": _count(_get(details, "cached_tokens_details"), "audio_tokens"),
+        "cache_audio_read_tokens": _count(get_part(details, "cached_tokens_details"), "audio_tokens"),
     }
 
 
@@ -200,7 +205,9 @@ def _gemini(usage: object, provider: str | None) -> _Counts:
 def _bedrock(usage: object, provider: str | None) -> _Counts:
     read = _count(usage, "cacheReadInputTokens", "cacheReadInputTokenCount")
     written = _count(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
-    by_ttl = {_code(_get(item, "ttl")): _count(item, "inputTokens") for item in _items(_get(usage, "cacheDetails"))}
+    by_ttl = {
+        short_code(get_part(item, "ttl")): _count(item, "inputTokens") for item in items_of(get_part(usage, "cacheDetails"))
+    }
     split = {"ephemeral_5m_input_tokens": by_ttl.get("5m"), "ephemeral_1h_input_tokens": by_ttl.get("1h")}
     write_5m, write_1h = _writes(written, split)
     return {
@@ -242,7 +249,7 @@ def _bedrock_llama(usage: object, provider: str | None) -> _Counts:
 
 def _cohere(usage: object, provider: str | None) -> _Counts:
     """Billed units, because they are what is charged; cached tokens are a part of `tokens`, not of what is billed."""
-    billed, counted = _get(usage, "billed_units"), _get(usage, "tokens")
+    billed, counted = get_part(usage, "billed_units"), get_part(usage, "tokens")
     part = counted if billed is None else billed
     return {
         "input_tokens": _count(part, "input_tokens"),
@@ -276,112 +283,21 @@ def _check_parts(tokens: dict[str, int]) -> None:
         raise ValueError("usage counts more reasoning or audio than output tokens: send the provider's usage object unchanged")
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFacts:
-    """What a response says about itself; None or absent where it says nothing. `tokens` as from `normalise_usage`."""
-
-    provider_name: str | None = None
-    response_model: str | None = None
-    response_id: str | None = None
-    finish_reason: str | None = None
-    service_tier: str | None = None
-    tokens: dict[str, int] = field(default_factory=dict)
-
-
-_LANDMARKS: Final = (
-    *("usage", "usageMetadata", "usage_metadata", "choices", "candidates", "stop_reason", "stopReason", "finish_reason"),
-    *("object", "meta", "generation_token_count", "embeddings", "ResponseMetadata"),
-)
-
-
-def read_response(response: object, provider_name: str | None = None) -> ResponseFacts:
-    """The facts of a response: decoded JSON, an SDK's object, or the stream event that carries the usage.
-
-    Looks at named fields only and never at content. What is missing or malformed stays None or absent; raises
-    `ValueError` only when nothing marks it as a response. The provider is taken from `provider_name`, else from a shape
-    that is one provider's own; OpenAI's shape is spoken by many, so it names none.
-    """
-    body = _body(response)
-    usage = _get(body, "usage", "usageMetadata", "usage_metadata", "meta")
-    headers = _get(_get(body, "ResponseMetadata"), "HTTPHeaders")
-    if usage is None:
-        usage = body if headers is None else headers
-    named = None if provider_name is None else canonical_provider(provider_name)
-    try:
-        tokens = _normalise(usage, named)
-    except ValueError:
-        tokens = {}
-    return ResponseFacts(
-        provider_name=named or _provider_of(body),
-        response_model=_name(_get(body, "model", "modelVersion", "model_version")),
-        response_id=_name(
-            _first_part(
-                _get(body, "id", "responseId", "response_id", "generation_id"),
-                _get(_get(body, "ResponseMetadata"), "RequestId"),
-            )
-        ),
-        finish_reason=_finish_reason(body),
-        service_tier=_service_tier(body, usage),
-        tokens=tokens,
-    )
-
-
-def _body(response: object, depth: int = 0) -> object:
-    for wrapper in ("response", "message"):  # stream events: response.completed, message_start
-        inner = _get(response, wrapper)
-        if _get(inner, "usage") is not None and _get(response, "usage") is None:
-            return inner
-    if not isinstance(response, str | bytes | int | float) and any(_get(response, name) is not None for name in _LANDMARKS):
-        return response
-    for dump in ("model_dump", "to_dict"):
-        method = getattr(response, dump, None)
-        if depth == 0 and callable(method):
-            return _body(method(), depth + 1)
-    raise ValueError("not a response of a known provider: pass the decoded JSON body, or the SDK's response object")
-
-
-def _provider_of(body: object) -> str | None:
-    if _shape_of(_get(body, "usageMetadata", "usage_metadata"), None) is _gemini:
-        return "gcp.gemini"
-    if _get(body, "stopReason", "ResponseMetadata") is not None:
-        return "aws.bedrock"
-    if _get(body, "type") == "message" and _get(body, "choices") is None:
-        return "anthropic"
-    if _get(_get(body, "usage", "meta"), "billed_units") is not None:
-        return "cohere"
-    return None
-
-
-def _finish_reason(body: object) -> str | None:
-    for choices in ("choices", "candidates"):
-        for choice in _items(_get(body, choices))[:1]:
-            return _code(_get(choice, "finish_reason", "finishReason"))
-    stated = _get(body, "stop_reason", "stopReason", "finish_reason")
-    if stated is None:
-        stated = _get(_get(body, "delta"), "stop_reason")
-    if stated is None and _get(body, "object") == "response":
-        stated = _first_part(_get(_get(body, "incomplete_details"), "reason"), _get(body, "status"))
-    return _code(stated)
-
-
-def _service_tier(body: object, usage: object) -> str | None:
-    if _code(_get(usage, "speed")) == "fast":  # Anthropic's fast mode is priced like a tier of its own
-        return "fast"
-    stated = _first_part(_get(body, "service_tier", "serviceTier"), _get(usage, "service_tier", "trafficType", "traffic_type"))
-    return _code(stated) or _code(_get(stated, "type"))
-
-
-def _get(part: object, *names: str) -> object:
+def get_part(part: object, *names: str) -> object:
     """The first of these that `part`, a mapping or an object, holds and that is not None."""
-    for name in names:
-        value = part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
-        if value is not None:
-            return value
+    if type(part) is dict or isinstance(part, Mapping):  # decoded JSON is spared the question, which costs the most here
+        for name in names:
+            if (value := part.get(name)) is not None:
+                return value
+    else:
+        for name in names:
+            if (value := getattr(part, name, None)) is not None:
+                return value
     return None
 
 
 def _count(part: object, *names: str) -> int | None:
-    value = _get(part, *names)
+    value = get_part(part, *names)
     if isinstance(value, float) and value.is_integer():  # Cohere's SDK types its counts as floats
         value = int(value)
     if value is None:
@@ -396,13 +312,14 @@ def _count(part: object, *names: str) -> int | None:
 def _audio(usage: object, *names: str) -> int | None:
     counts = [
         _count(item, "tokenCount", "token_count")
-        for item in _items(_get(usage, *names))
-        if _code(_get(item, "modality")) == "audio"
+        for item in items_of(get_part(usage, *names))
+        if short_code(get_part(item, "modality")) == "audio"
     ]
     return _plus(*counts) if counts else None
 
 
-def _items(value: object) -> Sequence[object]:
+def items_of(value: object) -> Sequence[object]:
+    """The items of a list, or of what iterates once; nothing of anything else."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return value
     return tuple(value) if isinstance(value, Iterator) else ()
@@ -416,18 +333,15 @@ def _first(*counts: int | None) -> int | None:
     return next((count for count in counts if count is not None), None)
 
 
-def _first_part(*parts: object) -> object:
+def first_part(*parts: object) -> object:
+    """The first that is not None."""
     return next((part for part in parts if part is not None), None)
 
 
-def _code(value: object) -> str | None:
+def short_code(value: object) -> str | None:
     """A short lower-case code, from text or an enum; anything that could hold a sentence is nothing."""
     if isinstance(value, Enum):
         value = value.value if isinstance(value.value, str) else value.name
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.:/-]{1,64}", value):
         return value.lower()
     return None
-
-
-def _name(value: object) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch(r"[^\s\x00-\x1f\x7f]{1,128}", value) else None

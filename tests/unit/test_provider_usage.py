@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidegate.schemas.call import TOKEN_FIELDS
-from tidegate.schemas.provider_usage import ResponseFacts, canonical_provider, normalise_usage, read_response
+from tidegate.schemas.provider_response import ResponseFacts, read_response
+from tidegate.schemas.provider_usage import canonical_provider, normalise_usage
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "provider_usage").glob("*.json"))
 
