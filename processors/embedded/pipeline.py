@@ -154,14 +154,14 @@ class Pipeline:
             self._stopping.wait(max(pause_s, 0.001))
 
     def _reload_policies(self, now: float) -> None:
-        """Put an edited policy file in force; a bad edit keeps the old one, and is told once."""
+        """Put an edited policy file in force; what is wrong with it is told once. A bad edit keeps the old policies."""
         problem = self.watch.problem
         changed = self.watch.poll(now)
         if changed is not None:
             self._coming, self._coming_until = changed, None
         if self.watch.problem and self.watch.problem != problem:
             log.warning("policy_file_refused", error=self.watch.problem)
-            self.policies.tell("policy_file", f"the policy file was not taken, the old one stays: {self.watch.problem}")
+            self.policies.tell("policy_file", f"policy file: {self.watch.problem}")
 
     def _put_in_force(self, now: float) -> None:
         """Put the policies that come in force, once the past of what they count is counted or that has taken too long."""

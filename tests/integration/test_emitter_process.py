@@ -39,9 +39,11 @@ class FileLog:
         for envelope in envelopes:
             payload = orjson.dumps(envelope.headers()) + b"\\n" + envelope.value
             frames += struct.pack(">I", len(payload)) + payload
-        fd = os.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(fd, frames)
-        os.close(fd)
+        # All or nothing, as a log is: a kill in the middle of a write leaves a draft that nobody reads.
+        draft = FILE.parent / f"draft-{os.getpid()}-{time.time_ns()}"
+        draft.write_bytes(frames)
+        FILE.mkdir(exist_ok=True)
+        os.replace(draft, FILE / f"{time.time_ns():020}-{os.getpid()}")
     def close(self):
         pass
 
@@ -98,7 +100,7 @@ class Stage:
     def counted(self) -> dict[str, list[str]]:
         """The call ids of each producer as a meter counts them; fails on a gap."""
         found: dict[str, list[str]] = {}
-        rest = self.file.read_bytes() if self.file.exists() else b""
+        rest = b"".join(batch.read_bytes() for batch in sorted(self.file.iterdir())) if self.file.exists() else b""
         while rest:
             length = int.from_bytes(rest[:4], "big")
             headers, _, value = rest[4 : 4 + length].partition(b"\n")
