@@ -22,7 +22,8 @@ import msgspec
 
 from ..schemas.policy import PolicySet, State
 from ..schemas.signal import Signal
-from .policies import PoliciesOutputs, PoliciesState, Rule, ScopeKey, policies
+from .judging import Rule
+from .policies import PoliciesOutputs, PoliciesState, ScopeKey, policies
 from .series import ScopeUsage, SeriesKey, SeriesState, parse_usage_key
 
 _HARSH: Final = ("throttle", "downgrade", "block")

@@ -14,108 +14,28 @@ anything else, or which have used half of their limit, stay, and are judged agai
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..schemas.policy import ADDITIVE, SEVERITY, Action, Policy, PolicySet, State
-from ..schemas.signal import Alert, Contributor, Signal
-from ..schemas.words import measure_text, window_text
+from ..schemas.policy import SEVERITY, Policy, PolicySet
+from ..schemas.signal import Alert, Signal
+from .judging import AT_EASE, Rule, Verdict, Word, is_near, judge
 from .series import ScopeUsage, Series, SeriesKey, Values, parse_usage_key, series_of, usage_key
-from .sketch import quantile
-from .windows import RatioRing, Ring, forecast
+from .signalling import alert_of, signal_of, withdrawn
 
 # A gate may use its lease up in a fraction of a second; four words a second keep it going without flooding the topic.
 HEARTBEAT_S: Final = 0.25
 # How long a scope that is fine and silent stays in memory. The meter keeps it for longer; hearing it again is cheap.
 IDLE_S: Final = 120.0
-# From this share of the limit on a gate's part of the rest may be too small for a call, so it must hear when there is more.
-NEAR: Final = 0.5
-_TOP: Final = 5
 # A clock that was set back does not make a signal older than the one before it.
 _TICK_S: Final = 0.001
 
-_RATES: Final = frozenset({"error_rate", "finding_rate"})
-_QUANTILES: Final = {"latency_p50_s": 0.5, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 
 # What one source partition says of a scope: as it came, or made ready.
 Heard = bytes | ScopeUsage
 # A policy's name and a scope's values.
 ScopeKey = tuple[str, Values]
-_OK: Final = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happens from which share of the limit on."""
-
-    at: float
-    state: State
-    action: Action | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A policy made ready: its series, and its steps from mild to harsh. A step goes by its number; below the first is -1."""
-
-    policy: Policy
-    series: Series
-    steps: tuple[Step, ...]
-    # In counted units; of scopes without a row of their own.
-    usual_limit: float | None
-
-    @classmethod
-    def of(cls, policy: Policy, series: Series) -> Rule:
-        steps = [Step(at, "warn", None) for at in policy.warn_at]
-        steps += [Step(a.at, "warn" if a.do == "alert" else a.do, a) for a in policy.actions]
-        steps.sort(key=lambda step: (SEVERITY[step.state], step.at))
-        return cls(policy, series, tuple(steps), None if policy.limit is None else float(policy.limit) * policy.unit)
-
-    def state(self, step: int) -> State:
-        return "ok" if step == _OK else self.steps[step].state
-
-    def limit(self, values: Values) -> float | None:
-        """A scope's limit in counted units."""
-        if not self.policy.limits:
-            return self.usual_limit
-        limit = self.policy.limit_of(values)
-        return None if limit is None else float(limit) * self.policy.unit
-
-    def step_of(self, signal: Signal) -> int:
-        """The step at which a signal was sent."""
-        used = signal.spend + signal.reserved
-        found = _OK
-        for number, step in enumerate(self.steps):
-            action = step.action
-            told = (action.model, action.per_minute, action.probe_every) if action else (None, None, None)
-            if step.state == signal.state and told == (signal.model, signal.per_minute, signal.probe_every_s):
-                # Of several warnings, the last that the spend had reached.
-                if found != _OK and signal.limit is not None and used < step.at * signal.limit:
-                    break
-                found = number
-        return found
-
-
-@dataclass(slots=True)
-class Word:
-    """What a policy last said of a scope. `since` is when it came to this step; -1: under other rules, so that neither hold
-    nor hysteresis bind it."""
-
-    state: State = "ok"
-    step: int = _OK
-    since: float = -1.0
-    at: float = 0.0
-    sequence: int = 0
-    spend: float = -1.0
-    reserved: float = 0.0
-    limit: float | None = None
-
-    def says(self, verdict: Verdict) -> bool:
-        """Whether it would be said again in the same words."""
-        reading = verdict.reading
-        return (self.step, self.state, self.spend, self.reserved, self.limit) == (
-            *(verdict.step, verdict.state, reading.value or 0.0, reading.reserved, verdict.limit),
-        )
 
 
 @dataclass(slots=True)
@@ -137,24 +57,6 @@ class Watched:
     series: Series
     rules: list[Rule]
     scopes: dict[Values, Scope] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The measure of a scope now, in counted units, and what is held in reserve. `value` None: too few calls to say."""
-
-    value: float | None
-    reserved: float
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the policy says of the scope now."""
-
-    state: State
-    step: int
-    reading: Reading
-    limit: float | None
 
 
 @dataclass(slots=True)
@@ -239,7 +141,7 @@ class PoliciesState:
             if rule is None or rule.policy.scope != before.policy.scope:
                 outputs.removed.append((name, values))
                 if word.state != "ok":
-                    outputs.alerts.append(_withdrawn(before, values, word, now))
+                    outputs.alerts.append(withdrawn(before, values, word, now))
             elif rule.series.id != before.series.id and word.state == "ok":
                 outputs.removed.append((name, values))
             elif rule.policy != before.policy:
@@ -385,15 +287,15 @@ def _judge_scope(
             if worse or all_news:
                 previous, before = word.state, word.step
                 _say(word, verdict, now)
-                signal = _signal(state, rule, values, word, usage, verdict, now)
+                signal = signal_of(state, rule, values, word, usage, verdict, now)
                 outputs.signals.append(signal)
                 if previous != verdict.state or verdict.step > before:
-                    outputs.alerts.append(_alert(signal, previous, worse))
+                    outputs.alerts.append(alert_of(signal, previous, worse))
             else:
                 state._untold[key] = None
-        if word.step != _OK and rule.policy.hold and (ends := word.since + rule.policy.hold) > now:
+        if word.step != AT_EASE and rule.policy.hold and (ends := word.since + rule.policy.hold) > now:
             again.append(ends)
-        moves = moves or word.state != "ok" or _is_near(verdict)
+        moves = moves or word.state != "ok" or is_near(verdict)
     scope.news = scope.news and not all_news
     again += [at for part in usage if (at := part.ring.next_rise(now)) is not None]
     if moves:
@@ -410,11 +312,6 @@ def _judge_scope(
             heapq.heappush(state._timers, (at, state._timers_set, key))
 
 
-def _is_near(verdict: Verdict) -> bool:
-    used, limit = verdict.reading.value, verdict.limit
-    return limit is not None and used is not None and used + verdict.reading.reserved >= NEAR * limit
-
-
 def _say(word: Word, verdict: Verdict, now: float) -> None:
     if verdict.step != word.step or word.since < 0:
         word.since = now
@@ -424,191 +321,16 @@ def _say(word: Word, verdict: Verdict, now: float) -> None:
     word.sequence = max(word.sequence + 1, int(word.at * 1_000))
 
 
-def judge(rule: Rule, values: Values, usage: Iterable[ScopeUsage], now: float, word: Word) -> Verdict:
-    """What a policy says of a scope, given what it said before: entering a step is at once, leaving it takes the
-    hysteresis and the hold."""
-    policy = rule.policy
-    reading = read(rule, usage, now)
-    limit = rule.limit(values)
-    if limit is None:
-        return Verdict("ok", _OK, reading, None)
-    used = None if reading.value is None else reading.value + reading.reserved
-    step = _reached(rule, used, limit, 1.0, len(rule.steps) - 1)
-    if step < word.step and word.since >= 0:
-        if now < word.since + policy.hold:
-            step = word.step
-        else:
-            step = max(step, _reached(rule, used, limit, 1.0 - policy.hysteresis, word.step))
-    return Verdict(rule.state(step), step, reading, limit)
-
-
-def _reached(rule: Rule, used: float | None, limit: float, ease: float, at_most: int) -> int:
-    """The harshest step that the usage has reached, its threshold eased by a factor. A limit of zero is always reached."""
-    for number in range(at_most, _OK, -1):
-        if limit == 0 or (used is not None and used >= rule.steps[number].at * limit * ease):
-            return number
-    return _OK
-
-
 def _same_step(before: Rule, step: int, after: Rule) -> int:
     """The step of a policy after an edit that says what this one said before it, or the mildest of that state."""
-    if step == _OK:
-        return _OK
+    if step == AT_EASE:
+        return AT_EASE
     was = before.steps[step]
     same = [number for number, other in enumerate(after.steps) if other.state == was.state]
-    return next((number for number in same if after.steps[number] == was), same[0] if same else _OK)
+    return next((number for number in same if after.steps[number] == was), same[0] if same else AT_EASE)
 
 
 def _same_terms(signal: Signal, policy: Policy) -> bool:
     """Whether a signal says what the policy says of how it behaves."""
     said = (signal.measure, signal.lease_share, signal.stale, signal.stale_after_s, signal.owner, signal.runbook)
     return said == (*(policy.measure, policy.lease_share, policy.stale, policy.stale_after, policy.owner, policy.runbook),)
-
-
-def read(rule: Rule, usage: Iterable[ScopeUsage], now: float) -> Reading:
-    """The measure over the window now, summed over source partitions."""
-    policy = rule.policy
-    total = reserved = parts = wholes = 0
-    bins: dict[int, int] = {}
-    for part in usage:
-        reserved += part.reserved
-        ring = part.ring
-        if isinstance(ring, Ring):
-            total += ring.sum(now)
-        elif isinstance(ring, RatioRing):
-            so, of = ring.counts(now)
-            parts, wholes = parts + so, wholes + of
-        else:
-            for index, count in ring.bins(now).items():
-                bins[index] = bins.get(index, 0) + count
-    if policy.measure in _QUANTILES:
-        few = sum(bins.values()) < policy.minimum_requests
-        return Reading(None if few else quantile(bins, _QUANTILES[policy.measure]), 0)
-    if policy.measure in _RATES:
-        return Reading(None if wholes < policy.minimum_requests else parts / wholes, 0)
-    return Reading(total, reserved)
-
-
-def _signal(
-    state: PoliciesState, rule: Rule, values: Values, word: Word, usage: list[ScopeUsage], verdict: Verdict, now: float
-) -> Signal:
-    policy, buckets = rule.policy, rule.series.buckets
-    start, end = buckets.bounds(now)
-    used = verdict.reading.value
-    spent = (used or 0.0) + verdict.reading.reserved
-    additive = policy.measure in ADDITIVE
-    remaining = None if verdict.limit is None or not additive else max(verdict.limit - spent, 0.0)
-    burn = _burn(usage, now) if additive else None
-    action = rule.steps[verdict.step].action if verdict.step != _OK else None
-    return Signal(
-        policy=policy.name,
-        policy_version=state.version,
-        scope=dict(zip(policy.scope, values, strict=True)),
-        state=verdict.state,
-        measure=policy.measure,
-        spend=used or 0.0,
-        reserved=verdict.reading.reserved,
-        limit=verdict.limit,
-        remaining=remaining,
-        lease_share=policy.lease_share,
-        model=action.model if action else None,
-        per_minute=action.per_minute if action else None,
-        probe_every_s=action.probe_every if action else None,
-        window_start=start,
-        window_end=end,
-        resets_at=buckets.resets_at(now),
-        burn_per_s=burn,
-        exhausted_at=None if verdict.limit is None or burn is None else forecast(spent, burn, verdict.limit, now),
-        reason=_reason(policy, verdict),
-        contributors=_contributors(rule.series, usage, now) if used else [],
-        since=word.since,
-        sequence=word.sequence,
-        at=word.at,
-        applied=list(state.applied),
-        gates=state.gates,
-        stale=policy.stale,
-        stale_after_s=policy.stale_after,
-        owner=policy.owner,
-        runbook=policy.runbook,
-    )
-
-
-def _burn(usage: list[ScopeUsage], now: float) -> float | None:
-    rates = [part.ring.burn_per_s(now) for part in usage if isinstance(part.ring, Ring)]
-    return sum(rates) if rates else None
-
-
-def _contributors(series: Series, usage: list[ScopeUsage], now: float) -> list[Contributor]:
-    """The biggest spenders of the newest stretch, if that has a part in the window."""
-    sums: dict[str, int] = {}
-    newest = max((part.top_since for part in usage), default=0)
-    if newest < series.oldest_stretch(now):
-        return []
-    for part in usage:
-        if part.top_since == newest:
-            for name, amount in part.top.items():
-                sums[name] = sums.get(name, 0) + amount
-    largest = sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
-    return [Contributor({name.partition("=")[0]: name.partition("=")[2]}, amount) for name, amount in largest]
-
-
-def _reason(policy: Policy, verdict: Verdict) -> str:
-    """One sentence for a person: which measure stands where against which limit."""
-    if verdict.limit is None:
-        return f"{policy.name}: no limit for this scope"
-    used = verdict.reading.value
-    if used is None:
-        return f"{policy.name}: fewer than {policy.minimum_requests} calls in {window_text(policy)}, too few to judge"
-    total = used + verdict.reading.reserved
-    share = f", {total / verdict.limit:.0%} of it" if verdict.limit else ""
-    return (
-        f"{policy.name}: {measure_text(policy, total)} in {window_text(policy)},"
-        f" limit {measure_text(policy, verdict.limit)}{share}"
-    )
-
-
-def _alert(signal: Signal, previous: State, worse: bool) -> Alert:
-    scope = _scope_text(signal.scope)
-    harsh = signal.state in ("block", "downgrade")
-    change = signal.state if signal.state == previous else f"{previous} → {signal.state}"
-    return Alert(
-        key=f"policy|{signal.policy}|{scope}",
-        kind="policy",
-        severity="critical" if worse and harsh else "warning" if worse else "info",
-        title=f"{scope} {change}: {signal.reason}",
-        at=signal.at,
-        policy=signal.policy,
-        scope=signal.scope,
-        state=signal.state,
-        previous_state=previous,
-        spend=signal.spend,
-        limit=signal.limit,
-        resets_at=signal.resets_at,
-        exhausted_at=signal.exhausted_at,
-        contributors=signal.contributors,
-        owner=signal.owner,
-        runbook=signal.runbook,
-    )
-
-
-def _withdrawn(rule: Rule, values: Values, word: Word, now: float) -> Alert:
-    """The incident of a policy that is no more in force is over."""
-    named = dict(zip(rule.policy.scope, values, strict=True))
-    scope = _scope_text(named)
-    return Alert(
-        key=f"policy|{rule.policy.name}|{scope}",
-        kind="policy",
-        severity="info",
-        title=f"{scope} {word.state} → ok: {rule.policy.name}: no longer in force",
-        at=now,
-        policy=rule.policy.name,
-        scope=named,
-        state="ok",
-        previous_state=word.state,
-        owner=rule.policy.owner,
-        runbook=rule.policy.runbook,
-    )
-
-
-def _scope_text(scope: dict[str, str | None]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"

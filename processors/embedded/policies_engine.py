@@ -24,7 +24,8 @@ from ...schemas.policy import PolicySet
 from ...schemas.signal import GATES_KEY, POLICIES_KEY, SCHEMA, Alert, Gates, Signal, decode_signal, signal_key, signal_prefix
 from ...schemas.topics import ALERTS, GATES, SIGNALS, USAGE
 from ...schemas.unit_prices import PRICES_KEY, UnitPrices, decode_unit_prices
-from ..policies import NEAR, PoliciesOutputs, PoliciesState, policies
+from ..judging import NEAR
+from ..policies import PoliciesOutputs, PoliciesState, policies
 from ..series import usage_prefix
 from ..topology import POLICIES
 
