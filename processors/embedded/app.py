@@ -65,7 +65,7 @@ class Doors:
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
-        self._signals = SignalsDoor(pipeline.data_dir, self._ingest_pool)
+        self._signals = SignalsDoor(pipeline.data_dir)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -209,7 +209,10 @@ class Doors:
         """What policies say, as it changes."""
         if self._settings.token and not _bears(request, self._settings.token, self._own_token):
             return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
-        return await self._signals.serve(request)
+        try:
+            return await self._signals.serve(request)
+        except LogUnavailable as error:
+            return self._refused(503, f"the log does not answer now: {error}", retry_after_s=1)
 
     # Not async: these ask SQLite and walk over what the meter holds, so they run in a thread of their own.
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +34,8 @@ log = structlog.get_logger("tidegate.pipeline")
 _TIDY_EVERY_S: Final = 30.0
 # Between looks at an empty log: short enough that a dashboard feels live, long enough to cost nothing.
 _IDLE_S: Final = 0.05
+_REST_S: Final = 0.01
+_SINK_NICE: Final = 10
 _BACKOFF_MAX_S: Final = 10.0
 # The store answers for a day of calls in less than a second. When it is away, a policy that does not know its past yet is
 # better than none.
@@ -149,8 +153,9 @@ class Pipeline:
             backoff_s = _IDLE_S
             if applied and self.meter.lag():
                 continue  # behind: no rest
-            # One flush each `flush_s` under load, so that a burst is one transaction and not a hundred.
-            pause_s = self.settings.flush_s - (time.monotonic() - started) if applied else _IDLE_S
+            # A burst is one transaction and not a hundred, yet nobody waits much longer than a flush takes.
+            took_s = time.monotonic() - started
+            pause_s = min(self.settings.flush_s - took_s, max(2 * took_s, _REST_S)) if applied else _IDLE_S
             self._stopping.wait(max(pause_s, 0.001))
 
     def _reload_policies(self, now: float) -> None:
@@ -183,6 +188,9 @@ class Pipeline:
         self._coming = None
 
     def _run_sink(self) -> None:
+        # A row may be in the store a little later; a block must not wait for an insert on a busy machine.
+        with contextlib.suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _SINK_NICE)
         backoff_s = _IDLE_S
         while True:
             stopping = self._stopping.is_set() and not self._meter_alive()

@@ -33,13 +33,13 @@ _GATE: Final = re.compile(r"[\x21-\x7e]{1,200}\Z")
 
 
 class SignalsDoor:
-    """Serves signals from the folder's log. `pool` is the one thread that writes."""
+    """Serves signals from the folder's log. One thread of its own writes down which gates ask."""
 
-    def __init__(self, data_dir: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self._log = SqliteLog(data_dir)
         self._writer: SqliteLog | None = None
         self._data_dir = data_dir
-        self._pool = pool
+        self._pool = ThreadPoolExecutor(1, "tidegate-gates")
         self._announced: dict[str, float] = {}
         self.closing = False
 
@@ -87,6 +87,7 @@ class SignalsDoor:
             self._writer.append(GATES.name, 0, [(gate.encode(), {}, b"{}")])
 
     def close(self) -> None:
+        self._pool.shutdown()
         self._log.close()
         if self._writer is not None:
             self._writer.close()
