@@ -194,6 +194,7 @@ class Gate:
 
     def explain(self, scope: Scope | Mapping[str, Any]) -> list[dict[str, Any]]:
         """What every policy that concerns such a call says, with its lease; those that only alert included."""
+        self.follow()
         if not isinstance(scope, Scope):
             scope = self._known.scope_of(scope)
         with self._lock:

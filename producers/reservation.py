@@ -32,10 +32,11 @@ class Reservation:
     """What one call holds. Works in `with` and `async with`: leaving by an exception releases it, leaving without `settle`
     counts the estimate as used."""
 
-    __slots__ = ("_book", "_entries", "_phase", "_scope", "decision")
+    __slots__ = ("_book", "_early", "_entries", "_phase", "_scope", "decision")
 
     def __init__(self, book: Book, scope: Scope, decision: Decision, entries: list[tuple[Standing, float]]) -> None:
         self._phase = _IN_FLIGHT
+        self._early: tuple[Position | None] | None = None  # where it went, heard before it was settled
         self._book = book
         self._scope = scope
         self._entries = entries
@@ -117,6 +118,8 @@ class Book:
                         entries[index] = (standing, actual)
             if not rides:
                 self._keep(reservation)
+            if reservation._early is not None:
+                self.mail.append((reservation, *reservation._early))
 
     def release(self, reservation: Reservation) -> None:
         with self._lock:
@@ -128,6 +131,9 @@ class Book:
         mail = self.mail
         while mail:
             reservation, position = mail.popleft()
+            if reservation._phase == _IN_FLIGHT:
+                reservation._early = (position,)
+                continue
             if reservation._phase not in (_RIDING, _KEPT):
                 continue
             if position is None:

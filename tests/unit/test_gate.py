@@ -539,6 +539,19 @@ def test_spend_is_held_until_a_signal_counts_its_envelope(stage: Stage) -> None:
     assert stage.gate.stats()["outstanding_calls"] == 0
 
 
+def test_spend_that_was_placed_before_it_was_settled_is_counted_in_all_the_same(stage: Stage) -> None:
+    stage.enforce(policy())
+    held = stage.gate.reserve(CALL, tokens(400))
+    held.placed(Position(0, 7))
+    assert not stage.gate.check(CALL, estimate=tokens(200)).allowed
+
+    held.settle(tokens(450), rides=True)
+    stage.tell(stage.signal("budget", 450, applied=[7]))
+
+    assert stage.gate.check(CALL, estimate=tokens(275)).allowed
+    assert stage.gate.stats()["outstanding_calls"] == 0
+
+
 def test_a_heartbeat_settles_what_no_signal_speaks_of_but_only_when_signals_cannot_lag_behind_it(stage: Stage) -> None:
     stage.enforce(policy())
     held = stage.gate.reserve(CALL, tokens(500))
