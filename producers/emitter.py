@@ -119,9 +119,10 @@ class Emitter(Observer):
         if self._gate is None and self._signals is not None:
             with self._gating:
                 if self._gate is None:
-                    from .gate import Gate  # who only emits does not need it in memory
+                    from .gate import Gate, GateSettings  # who only emits does not need it in memory
 
-                    self._gate = Gate(self._signals(), monotonic=self.monotonic)
+                    settings = GateSettings(unheard=self.settings.gate_unheard)
+                    self._gate = Gate(self._signals(), settings=settings, monotonic=self.monotonic)
         return self._gate
 
     # --- the caller's side -------------------------------------------------------------------------------------------

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     buffer_events: Annotated[int, Field(ge=1)] = 20_000
     buffer_bytes: Annotated[int, Field(ge=65_536)] = 32 * 1024 * 1024
     linger_s: Annotated[float, Field(ge=0, le=10)] = 0.02
+    gate_unheard: Annotated[
+        Literal["open", "closed"], Field(description="what a gate does before it has heard of any policy")
+    ] = "open"
     flush_timeout_s: Annotated[float, Field(ge=0, le=600)] = 5.0
 
     # node

@@ -249,6 +249,14 @@ def test_connecting_to_a_node_spools_under_the_user_s_state_folder(
     assert len({request[1]["X-Tidegate-Seq"] for request in node.requests}) == 1
 
 
+@pytest.mark.parametrize(("unheard", "goes"), [("open", True), ("closed", False)])
+def test_a_gate_that_has_heard_of_no_policy_does_as_the_setting_says(tmp_path: Path, unheard: str, goes: bool) -> None:
+    with connect(str(tmp_path / "nobody-serves-this"), gate_unheard=unheard) as emitter:
+        assert emitter.gate is not None
+        assert emitter.gate.check({"tenant": "lakeside", "model": "gpt-4o"}).allowed is goes
+        emitter.gate.close()
+
+
 def test_connecting_to_a_folder_writes_the_local_log(tmp_path: Path) -> None:
     from tidegate.producers.sqlite_log import SqliteLog
 
