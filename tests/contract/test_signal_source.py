@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,7 @@ class Door:
         from tidegate.processors.embedded.signals_door import SignalsDoor
 
         self.asked: list[str] = []
-        self.pool = ThreadPoolExecutor(1)
-        self.door = SignalsDoor(folder.path, self.pool)
+        self.door = SignalsDoor(folder.path)
 
         async def serve(request: Request) -> Response:
             self.asked.append(str(request.url.query))
@@ -91,7 +89,6 @@ class Door:
         self.door.closing = True
         self.server.should_exit = True
         self.thread.join()
-        self.pool.shutdown()
         self.door.close()
 
 
