@@ -6,6 +6,7 @@ the other posts numbered batches over HTTP and repeats each until it is told 202
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -95,6 +96,16 @@ class LocalProducer(threading.Thread):
         assert self.emitter.close(30)
 
 
+def free_port() -> int:
+    """A free port below those that the system hands out to clients: while the node is down, a client that knocks at its
+    port from that very port would connect to itself, and the node could not have it back."""
+    while True:
+        port = random.randint(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def start_node(data_dir: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tidegate", "up", "--data", str(data_dir), "--port", str(port)]
     environment = {**os.environ, "TIDEGATE_FSYNC": "normal", "TIDEGATE_SINK_LINGER_S": "0.1", "TIDEGATE_FLUSH_S": "0.02"}
@@ -116,9 +127,7 @@ def wait_until_ready(node: subprocess.Popen[bytes], url: str) -> None:
 
 @pytest.mark.slow
 def test_killing_the_node_at_random_moments_neither_loses_nor_doubles_an_event(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     stop = threading.Event()
     moments = random.Random(20261122)
