@@ -183,8 +183,8 @@ class Pipeline:
         if self._in_force:
             self.policies.enforce(self._coming)
             self.meter.watch(self._coming)
+            log.info("policies_in_force", version=self._coming.version, policies=len(self._coming.policies))
         self._in_force = True
-        log.info("policies_in_force", version=self._coming.version, policies=len(self._coming.policies))
         self._coming = None
 
     def _run_sink(self) -> None:
