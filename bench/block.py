@@ -175,8 +175,8 @@ def run(quick: bool, tick: Tick) -> Result:
         (
             f"Half load: {most / 2:,.0f} simulated events a second, half of the {most:,.0f} that this node metered of"
             f" {burst:,} at once, with its sink at work; the process that makes them shares the cores.",
-            "Settings as they come: the emitter lingers 20 ms, an idle meter looks every 50 ms, a busy one flushes every"
-            " 100 ms, a local gate looks every 25 ms, the node's door every 20 ms.",
+            "Settings as they come: the emitter lingers 20 ms, an idle meter looks every 50 ms, a busy one flushes at"
+            " least every 100 ms, a local gate looks every 25 ms, the node's door every 20 ms.",
         ),
         LIBRARIES,
     )
