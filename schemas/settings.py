@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", extra="forbid", frozen=True, env_ignore_empty=True)
 
     # who and where
-    url: Annotated[str, Field(description="where events go: a data folder, or the http(s) address of a node")] = (
+    url: Annotated[str, Field(description="where events go: a data folder, the http(s) address of a node, or kafka://…")] = (
         "./tidegate-data"
     )
     token: Annotated[str | None, Field(description="bearer token for the node; needed when it binds beyond loopback")] = None
@@ -77,6 +77,23 @@ class Settings(BaseSettings):
     price_file: Path | None = None
     max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
     scope_sets: tuple[tuple[str, ...], ...] = DEFAULT_SCOPE_SETS
+
+    # kafka
+    kafka_security: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Field(description="how brokers are spoken to")
+    ] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password: Annotated[str | None, Field(repr=False)] = None
+    kafka_ca_file: Annotated[Path | None, Field(description="who vouches for the brokers; none: the system's authorities")] = (
+        None
+    )
+    kafka_cert_file: Annotated[Path | None, Field(description="this client's certificate, where brokers ask for one")] = None
+    kafka_key_file: Annotated[Path | None, Field(description="the key of kafka_cert_file")] = None
+
+    # worker
+    worker_host: Annotated[str, Field(description="where a worker shows its metrics and health")] = "127.0.0.1"
+    worker_port: Annotated[int, Field(ge=0, le=65_535, description="0 picks a free one")] = 8401
 
     # store
     store: Annotated[

@@ -39,4 +39,7 @@ ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
 
+# On Kafka usage flows in blocks of many scopes, and the meter keeps its memory in a changelog of its own.
+METER_CHANGELOG: Final = Topic("tidegate.meter.changelog", None, compacted=True)
+
 TOPICS: Final = {topic.name: topic for topic in (CALLS, METERED, REQUESTS, USAGE, SIGNALS, GATES, ALERTS, DEAD_LETTERS)}
