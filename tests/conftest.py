@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 from hypothesis import HealthCheck, settings
+from kafka_broker import kafka, kafka_url
+
+__all__ = ["kafka", "kafka_url"]  # fixtures for everybody
 
 settings.register_profile("local", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), max_examples=500, print_blob=True)
