@@ -96,7 +96,8 @@ class UsageState:
     watermark_s: int = 0
     too_old: int = 0
     _fine: dict[tuple[Any, ...], Usage] = field(default_factory=dict)
-    _late: list[UsageKey] = field(default_factory=list)
+    # Buckets that had left memory, and are there again until the flush is stored.
+    late: list[UsageKey] = field(default_factory=list)
     _tidied_s: int = 0
 
     def add(self, response: Any, started_s: float, cost_nano_usd: int | None) -> None:
@@ -161,7 +162,7 @@ class UsageState:
                 return
             if age_s > LIVE_S[key.bucket]:
                 bucket = self.load(key)
-                self._late.append(key)
+                self.late.append(key)
             if bucket is None:
                 self.live[key] = Usage(delta)
                 self.changed.add(key)
@@ -170,15 +171,14 @@ class UsageState:
         bucket.merge(delta)
         self.changed.add(key)
 
-    def flushed(self) -> None:
-        """The changed buckets are stored: forget which they were, and let old ones go from memory."""
+    def flushed(self) -> list[UsageKey]:
+        """The changed buckets are stored: forget which they were, and let old ones go from memory. Returns those."""
         self.changed.clear()
-        late, self._late = self._late, []
-        for key in late:
+        gone, self.late = self.late, []
+        if self.watermark_s != self._tidied_s:
+            self._tidied_s = self.watermark_s
+            horizon = {bucket: self.watermark_s - BUCKET_S[bucket] - LIVE_S[bucket] for bucket in BUCKET_S}
+            gone = [*gone, *(key for key in self.live if key.start < horizon[key.bucket])]
+        for key in gone:
             self.live.pop(key, None)
-        if self.watermark_s == self._tidied_s:
-            return
-        self._tidied_s = self.watermark_s
-        horizon = {bucket: self.watermark_s - BUCKET_S[bucket] - LIVE_S[bucket] for bucket in BUCKET_S}
-        for key in [key for key in self.live if key.start < horizon[key.bucket]]:
-            del self.live[key]
+        return gone

@@ -27,7 +27,7 @@ from ..schemas.envelope import Envelope
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, decode_event
 from ..schemas.provider_usage import normalise_usage
-from .aggregate import UsageState
+from .aggregate import UsageKey, UsageState
 from .pricing import PriceBook
 from .series import SeriesState
 
@@ -85,11 +85,11 @@ class MeterState:
     # Under which provider, response model and tier each model that was asked has answered: what gates want prices of.
     asked: dict[str, set[tuple[str | None, str | None, str | None]]] = field(default_factory=dict)
 
-    def flushed(self) -> None:
-        """What has changed is stored."""
+    def flushed(self) -> list[UsageKey]:
+        """What has changed is stored. Returns the buckets of usage that leave memory."""
         self.changed_producers.clear()
-        self.usage.flushed()
         self.series.flushed()
+        return self.usage.flushed()
 
 
 @dataclass(slots=True)

@@ -14,6 +14,10 @@ from zlib import crc32
 import msgspec
 
 SCHEMA: Final = "usage-block/1"
+# Entries that are no scopes: what a token costs at most, for the partition 0 alone; and the series of which the past is
+# completely counted in this source partition, for all.
+PRICES: Final = b"prices"
+WATCHED: Final = b"watched"
 
 # (usage key, value); see series.py. An empty value takes a key back.
 Entry = tuple[bytes, bytes]

@@ -27,8 +27,8 @@ from ...sinks.clickhouse import QueryRefused, Store
 from ..series import TOLD, TOP, History, Series, Values
 from ..sketch import BINS_PER_DOUBLING, SMALLEST_S, ZERO_BIN
 from ..topology import SINK
+from ..watch import Watch
 from .engine import MeterEngine
-from .watching import Watch
 
 log = structlog.get_logger("tidegate.backfill")
 

@@ -28,11 +28,13 @@ from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
+from ..asked_prices import AskedPrices, UnitPrices
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
 from ..series import CALL, History, Series, SeriesState, Values, series_of
 from ..topology import METER
-from .watching import HEADERS, Watch, record, settle, watches
+from ..watch import Watch
+from .watching import HEADERS, record, settle, watches
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS meter_state (
@@ -79,8 +81,7 @@ class MeterEngine:
             for statement in _SCHEMA:
                 self.log.db.execute(statement)
         self._scope_sets = ScopeSets(settings.scope_sets)
-        self._unit_prices: dict[str, tuple[float, float]] = {}
-        self._priced_ways: dict[str, int] = {}
+        self._prices = AskedPrices(self.book)
         self._watches: dict[int, dict[str, Watch]] = {}
         with self.log.transaction():
             for partition in range(self.log.partitions):
@@ -264,18 +265,9 @@ class MeterEngine:
         ):
             yield UsageKey.load(key), Usage.load(value)
 
-    def unit_prices(self) -> dict[str, tuple[float, float]]:
+    def unit_prices(self) -> UnitPrices:
         """What a token of each model that was asked costs at most, nano-dollars: (input, output); for gates."""
-        at = datetime.now(UTC)
-        for state in self.states.values():
-            for model, ways in state.asked.items():
-                if self._priced_ways.get(model) == len(ways):
-                    continue
-                self._priced_ways[model] = len(ways)
-                rates = [self.book.dearest(provider, answered, model, tier, at) for provider, answered, tier in ways]
-                rates.append(self._unit_prices.get(model, (0.0, 0.0)))
-                self._unit_prices[model] = max(rate[0] for rate in rates), max(rate[1] for rate in rates)
-        return self._unit_prices
+        return self._prices.of(self.states.values(), datetime.now(UTC))
 
     def counted(self) -> list[int]:
         """The last offset of each partition that is counted in; -1 where there is none."""

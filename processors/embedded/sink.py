@@ -16,17 +16,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from ...producers.sqlite_log import Record, SqliteLog
 from ...schemas.settings import Settings
 from ...schemas.topics import DEAD_LETTERS, Topic
 from ...sinks.batching import Batch, cut
 from ...sinks.clickhouse import RowsRefused, Store
+from ..refused import dead_letter, refused_lines
 from ..topology import SINK, TABLES
 
 # An insert is one block in memory, several times over; this is some 50,000 rows.
@@ -116,13 +114,13 @@ class Sink:
 
     def _insert(self, promise: Batch, table: str, records: Sequence[Record]) -> int:
         lines = b"\n".join(record.value for record in records)
-        refused: list[bytes] = []
+        refused: list[tuple[int, bytes]] = []
         try:
             self._store.insert(table, lines, promise.token)
         except RowsRefused:
             if promise.topic == DEAD_LETTERS.name:
                 raise  # there is no further place to put it; a person must look
-            refused = self._bisect(table, lines.split(b"\n"), promise.token)
+            refused = self._without_refused(table, records, promise.token)
         self._at("3 insert")
         rows = sum(int(record.headers["count"]) for record in records)
         with self.log.transaction():
@@ -137,18 +135,18 @@ class Sink:
         self.rows += rows
         return rows
 
-    def _bisect(self, table: str, lines: Sequence[bytes], token: str) -> list[bytes]:
-        """Insert all lines the store takes; return those that it refuses on their own. The same halves on every try."""
-        if len(lines) == 1:
-            return list(lines)
-        middle = len(lines) // 2
-        refused: list[bytes] = []
-        for side, half in (("a", lines[:middle]), ("b", lines[middle:])):
+    def _without_refused(self, table: str, records: Sequence[Record], token: str) -> list[tuple[int, bytes]]:
+        """Insert all rows the store takes; return those that it refuses, with the offset of their record."""
+
+        def takes(lines: Sequence[bytes], token: str) -> bool:
             try:
-                self._store.insert(table, b"\n".join(half), f"{token}.{side}")
+                self._store.insert(table, b"\n".join(lines), token)
             except RowsRefused:
-                refused += self._bisect(table, half, f"{token}.{side}")
-        return refused
+                return False
+            return True
+
+        rows = [(record.offset, line) for record in records for line in record.value.split(b"\n")]
+        return [rows[index] for index in refused_lines(takes, [line for _, line in rows], token)]
 
     def lag(self) -> int:
         """Log records not yet in the store."""
@@ -158,25 +156,7 @@ class Sink:
         self.log.close()
 
 
-def _dead_letters(promise: Batch, lines: Sequence[bytes]) -> tuple[None, dict[str, str], bytes]:
-    rows = []
-    for line in lines:
-        row = orjson.loads(line)
-        rows.append(
-            orjson.dumps(
-                {
-                    "at": datetime.now(UTC),
-                    "stage": "sink",
-                    "source": promise.topic,
-                    "line": None,
-                    "size_bytes": len(line),
-                    "sha256": sha256(line).hexdigest(),
-                    "reason": "the store refuses this row; it is kept in the log under its source offset",
-                    "producer": row["producer"],
-                    "seq": row["seq"],
-                    "source_partition": row["source_partition"],
-                    "source_offset": row["source_offset"],
-                }
-            )
-        )
+def _dead_letters(promise: Batch, refused: Sequence[tuple[int, bytes]]) -> tuple[None, dict[str, str], bytes]:
+    at = datetime.now(UTC)
+    rows = [dead_letter(line, promise.topic, promise.partition, offset, at) for offset, line in refused]
     return None, {"schema": "rows/1", "count": str(len(rows))}, b"\n".join(rows)

@@ -17,23 +17,10 @@ import msgspec
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.topics import METERED, USAGE
 from ..series import usage_prefix
+from ..watch import Watch
 
 _PREFIX: Final = b"series|"
 HEADERS: Final = {"schema": "usage/1"}
-
-
-class Watch(msgspec.Struct, frozen=True):
-    """From which offset of `calls` on the meter counts a series itself; and of the parts of what was before (0: not known
-    yet how many), how many are counted."""
-
-    from_offset: int
-    metered: int
-    parts: int = 0
-    done: int = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.from_offset == 0 or 0 < self.parts <= self.done
 
 
 _decoder: Final = msgspec.json.Decoder(Watch)

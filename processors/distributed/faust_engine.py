@@ -1,0 +1,130 @@
+"""The only file that knows Faust: agents that hand records to the steps, partitions that come and go, acks that wait.
+
+    calls ─► agent ─► Hands.take ─► … flushed, acknowledged … ─► ack ─► Faust commits
+
+Faust brings group membership, fetching with back-pressure and commits in order. It keeps no state here: its tables count
+some events twice whenever a partition changes hands, orderly or not. Nothing that goes wrong may leave an agent, for Faust
+would take the record for done; it ends the worker instead, and the next owner starts from what was flushed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import faust
+from faust.auth import SASLCredentials, SSLCredentials
+
+from ...producers.kafka_client import client_options
+from ...schemas.kafka_url import KafkaAddress
+from ...schemas.settings import Settings
+from ...schemas.topics import Topic
+from .meter_partition import CallRecord, decode_headers
+
+# A record is an envelope of up to 900 KB: a few of them waiting per agent are enough, and bound its memory.
+_WAITING: Final = 64
+_FETCH_BYTES: Final = 16 << 20
+# How often Faust commits what is acked. A record that comes again is skipped by its offset, so this is only tidiness.
+_COMMIT_EVERY_S: Final = 1.0
+# A worker that says nothing for so long is gone, and another takes its partitions over.
+_SESSION_S: Final = 10.0
+
+
+class Hands(Protocol):
+    """What a step's worker does with what Faust brings. None of it may raise."""
+
+    async def take(self, partition: int, record: CallRecord) -> None:
+        """One record; may wait, and holds all partitions up meanwhile."""
+
+    async def assigned(self, partitions: set[int]) -> None:
+        """These are ours now, and no others."""
+
+    async def revoked(self) -> None:
+        """None is ours until we hear again: see everything off first."""
+
+
+class FaustEngine:
+    """One step's agent in the consumer group `group`. `failed` hears when Faust itself ends."""
+
+    def __init__(self, settings: Settings, topic: Topic, step: str, hands: Hands) -> None:
+        address = KafkaAddress.parse(settings.url)
+        self._topic = address.topic(topic)
+        self._hands = hands
+        self._app = app = faust.App(
+            address.group(step),
+            broker=[f"kafka://{server}" for server in address.bootstrap.split(",")],
+            broker_credentials=_credentials(client_options(settings)),
+            broker_client_id=f"tidegate-{step}",
+            broker_commit_interval=_COMMIT_EVERY_S,
+            broker_session_timeout=_SESSION_S,
+            broker_heartbeat_interval=_SESSION_S / 4,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=_FETCH_BYTES,
+            stream_buffer_maxsize=_WAITING,
+            # We wait ourselves, in `revoked`.
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            store="memory://",
+        )
+        records = app.topic(
+            self._topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=True
+        )
+
+        async def agent(stream: Any) -> None:
+            async for event in stream.noack().events():
+                message = event.message
+                record = CallRecord(
+                    message.offset,
+                    round(message.timestamp * 1_000),
+                    message.value or b"",
+                    decode_headers(message.headers or ()),
+                    event.ack,
+                )
+                await hands.take(message.partition, record)
+
+        app.agent(records, name=step)(agent)
+
+        async def assigned(_app: Any, partitions: Any, **_: Any) -> None:
+            await hands.assigned({tp.partition for tp in partitions if tp.topic == self._topic})
+
+        async def revoked(_app: Any, _partitions: Any, **_: Any) -> None:
+            await hands.revoked()
+
+        # Kept here: signals hold their receivers weakly.
+        self._receivers = (assigned, revoked)
+        app.on_partitions_assigned.connect(assigned)
+        app.on_partitions_revoked.connect(revoked)
+
+    async def start(self) -> None:
+        await self._app.start()
+
+    async def stop(self) -> None:
+        """Commit what is acked, leave the group."""
+        await self._app.stop()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended Faust, if anything did."""
+        reason = self._app.crash_reason
+        return reason if isinstance(reason, BaseException) else None
+
+    def ends(self) -> dict[int, int]:
+        """Where each of our partitions ends, as the last fetch said."""
+        consumer = self._app.consumer
+        return {
+            tp.partition: end
+            for tp in consumer.assignment()
+            if tp.topic == self._topic and (end := consumer.highwater(tp)) is not None
+        }
+
+
+def _credentials(options: dict[str, Any]) -> Any:
+    if options["security_protocol"].startswith("SASL"):
+        return SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=options.get("ssl_context"),
+        )
+    return SSLCredentials(options["ssl_context"]) if options["security_protocol"] == "SSL" else None

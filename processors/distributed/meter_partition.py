@@ -1,0 +1,324 @@
+"""The meter on one partition of `calls`: records wait, a flush applies them together, and only then are they passed.
+
+One flush, numbered as the crash test aborts it:
+
+    1  step        the pure step over what has waited; only memory changes
+    2  rows        metered, requests and dead letters are acknowledged
+    3  changelog   what changed, and the offset, in one batch, acknowledged
+    4  usage       the policies' part of it, acknowledged
+    5  passed      the records may be committed
+
+Steps 2 to 5 of one flush go on while the next one is filled and stepped; each waits for the same step of the one before.
+A crash before 3 leaves the old state: the records come again, and give the same rows under the same source offsets. After 3
+they are skipped, and what policies may not have heard is told again. If anything fails, memory is ahead of the topic, so
+the partition must be loaded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from ...schemas.errors import TidegateError
+from ...schemas.settings import Settings
+from ...schemas.topics import CALLS, DEAD_LETTERS, METER_CHANGELOG, METERED, REQUESTS, USAGE
+from ..aggregate import ScopeSets
+from ..asked_prices import AskedPrices, UnitPrices
+from ..meter import MeterOutputs, meter
+from ..pricing import PriceBook
+from ..series import Series
+from ..watch import Watch
+from . import changelog
+from .blocks import PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
+from .wire import Wire
+
+log = structlog.get_logger("tidegate.meter")
+
+# Flushes on their way at once: enough to hide an acknowledgement's round trip, few enough to bound memory.
+_UNDER_WAY: Final = 4
+# How long the policies go without word of the meter's progress while it works.
+_TELL_EVERY_S: Final = 0.25
+# The first record after a rest waits this long for company.
+_GATHER_S: Final = 0.005
+# Calls in flight are given up on after minutes; a second more does not matter.
+_LOOK_EVERY_S: Final = 1.0
+# Scopes a block: some 0.5 MB.
+_BLOCK: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One record of `calls`; `passed` is called once nobody needs it any more."""
+
+    offset: int
+    appended_ms: int
+    value: bytes
+    headers: dict[str, str]
+    passed: Callable[[], Any]
+
+
+Step = Callable[[str], None]
+
+
+class MeterPartition:
+    """One partition's meter. Used from one event loop. `series` is what policies watch; `failed` hears of what went wrong."""
+
+    def __init__(
+        self,
+        partition: int,
+        wire: Wire,
+        settings: Settings,
+        book: PriceBook,
+        usage_partitions: int,
+        *,
+        failed: Callable[[BaseException], None],
+        at: Step = lambda _step: None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.partition = partition
+        self.events = 0
+        self._wire = wire
+        self._settings = settings
+        self._book = book
+        self._failed = failed
+        self._at = at
+        self._clock_ms = clock_ms
+        self._prices = AskedPrices(book)
+        self._prices_told: UnitPrices = {}
+        self._watched_told: list[str] | None = None
+        self._told_at = [float("-inf")] * usage_partitions
+        self._series: dict[str, Series] = {}
+        self._waiting: list[CallRecord] = []
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._flushed_at = float("-inf")
+        self._stepping = asyncio.Lock()
+        self._under_way: deque[asyncio.Task[None]] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    async def load(self, series: dict[str, Series]) -> None:
+        """Take up what the changelog says, and start to flush what waits."""
+        records = [(record.key, record.value) async for record in self._wire.follow(METER_CHANGELOG, self.partition)]
+        self.state, self._memory = changelog.restore(self.partition, records, ScopeSets(self._settings.scope_sets))
+        self.changelog_end = await self._wire.end(METER_CHANGELOG, self.partition)
+        self.expected = self.state.next_offset
+        self._series = {name: one for name, one in series.items() if name in self._memory.watches}
+        self.state.series.watch(self._series)
+        self.watch(series)
+        self._running = asyncio.create_task(self._run(), name=f"meter-{self.partition}")
+
+    def watch(self, series: dict[str, Series]) -> None:
+        """Count these series from the next flush on, and forget the rest."""
+        self._wanted = series
+        self._arrived.set()
+
+    async def take(self, record: CallRecord) -> None:
+        """Take in one record; waits while more is under way than memory should hold."""
+        if record.offset < self.expected:
+            record.passed()
+            return
+        if record.offset > self.expected:
+            await self._fetch(self.expected, record.offset)
+        self._put(record)
+        if self._waiting_bytes >= self._settings.flush_bytes:
+            await self.flush()
+
+    def _put(self, record: CallRecord) -> None:
+        self._waiting.append(record)
+        self._waiting_bytes += len(record.value)
+        self.expected = record.offset + 1
+        self._arrived.set()
+
+    async def _fetch(self, start: int, end: int) -> None:
+        """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
+        found = 0
+        async for record in self._wire.follow(CALLS, self.partition, start, end):
+            found += 1
+            self._put(call_record(record, _nothing))
+        if found < end - start:
+            # Retention was faster than we: nothing can be done, but it must not pass unseen.
+            totals = self.state.totals
+            totals["missing_records"] = totals.get("missing_records", 0) + end - start - found
+            log.error("calls_missing", partition=self.partition, first=start, last=end - 1, found=found)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wait()
+                await self.flush()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 — a task's death must be seen by the worker, which then ends
+            self._failed(error)
+
+    async def _wait(self) -> None:
+        """Until something has come and has gathered a little company, or a call in flight may be due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_EVERY_S):
+                await self._arrived.wait()
+                gathered_at = max(self._flushed_at + self._settings.flush_s, time.monotonic() + _GATHER_S)
+                await asyncio.sleep(gathered_at - time.monotonic())
+
+    async def flush(self) -> None:
+        """Apply what has waited, and see it on its way."""
+        async with self._stepping:
+            while len(self._under_way) >= _UNDER_WAY:
+                await self._under_way[0]
+            self._arrived.clear()
+            if self._wanted is not self._series:
+                await self._settle(self._wanted)
+            records, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            now_ms = self._clock_ms()
+            if not records and not self.state.series.due(now_ms) and not self._memory.changed:
+                return
+            self._flushed_at = time.monotonic()
+            _, outputs = meter(self.state, records, self._book, self._settings.max_future_s)
+            self.state.series.expire(now_ms)
+            self.events += outputs.events
+            self._at("1 step")
+            written, heard = changelog.changes(self.state, self._memory)
+            changelog.flushed(self.state, self._memory)
+            flush = _Flush(records, written, self._blocks(heard), self.state.next_offset - 1, await self._send_rows(outputs))
+            before = self._under_way[-1] if self._under_way else None
+            task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
+            task.add_done_callback(self._seen_off)
+            self._under_way.append(task)
+
+    async def _send_rows(self, outputs: MeterOutputs) -> list[asyncio.Future[Any]]:
+        acknowledged: list[asyncio.Future[Any]] = []
+        for topic, out in (
+            (METERED, outputs.metered),
+            (REQUESTS, outputs.requests),
+            (DEAD_LETTERS, outputs.dead_letters),
+        ):
+            if out:
+                acknowledged += await self._wire.send_rows(topic, self.partition, out)
+        return acknowledged
+
+    async def _see_off(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
+        for acknowledged in flush.rows:
+            await acknowledged
+        self._at("2 rows")
+        if before is not None:
+            await before
+        sent = await (await self._wire.send_flush(METER_CHANGELOG, self.partition, flush.written))
+        if sent.offset >= 0 and sent.offset != self.changelog_end:
+            raise Interloper(f"another worker writes for partition {self.partition}; loading it again")
+        self.changelog_end += len(flush.written)
+        self._at("3 changelog")
+        for partition, blocks in flush.blocks:
+            for acknowledged in await self._wire.send_rows(USAGE, partition, blocks):
+                await acknowledged
+        self._memory.told = flush.offset
+        self._at("4 usage")
+        for record in flush.records:
+            record.passed()
+        self._at("5 passed")
+
+    def _seen_off(self, task: asyncio.Task[None]) -> None:
+        with contextlib.suppress(ValueError):
+            self._under_way.remove(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    def _blocks(self, heard: Sequence[Entry]) -> list[tuple[int, list[tuple[dict[str, str], bytes]]]]:
+        """What each partition of the usage topic hears of this flush; nothing, where there is nothing new and word was
+        had a moment ago."""
+        partitions, now = len(self._told_at), time.monotonic()
+        entries: list[list[Entry]] = [[] for _ in range(partitions)]
+        for key, value in heard:
+            entries[partition_of_scope(key, partitions)].append((key, value))
+        prices = self._prices.of([self.state], datetime.now(UTC))
+        if prices != self._prices_told:
+            self._prices_told = dict(prices)
+            entries[0].append((PRICES, orjson.dumps(prices)))
+        watched = sorted(name for name, watch in self._memory.watches.items() if watch.complete)
+        if watched != self._watched_told:
+            self._watched_told = watched
+            for each in entries:
+                each.append((WATCHED, orjson.dumps(watched)))
+        headers = block_headers(self.partition, self.state.next_offset - 1)
+        found = []
+        for partition, each in enumerate(entries):
+            if each or now - self._told_at[partition] >= _TELL_EVERY_S:
+                self._told_at[partition] = now
+                starts = range(0, max(len(each), 1), _BLOCK)
+                found.append((partition, [(headers, encode_block(each[start : start + _BLOCK])) for start in starts]))
+        return found
+
+    async def _settle(self, series: dict[str, Series]) -> None:
+        """Watch these series from here on, and forget all others."""
+        memory = self._memory
+        for gone in memory.watches.keys() - series.keys():
+            memory.forget(gone)
+        new = [name for name in series if name not in memory.watches]
+        if new:
+            # All rows below our offset are in the topic once what is under way is.
+            await self._let_go()
+            end = await self._wire.end(METERED, self.partition)
+            for name in new:
+                memory.note(name, Watch(self.state.next_offset, end))
+        self._series = series
+        self.state.series.watch(series)
+
+    async def _let_go(self) -> None:
+        """Wait for every flush that is under way."""
+        while self._under_way:
+            await self._under_way[0]
+            await asyncio.sleep(0)
+
+    async def drain(self) -> None:
+        """Flush what waits, and wait until all of it is acknowledged."""
+        await self.flush()
+        await self._let_go()
+
+    def memory_told(self) -> int:
+        return self._memory.told
+
+    def lag(self, end: int) -> int:
+        """Records before `end` that are not applied."""
+        return max(end - self.state.next_offset, 0)
+
+    async def close(self) -> None:
+        """Stop at once, without flushing."""
+        tasks = [task for task in (self._running, *self._under_way) if task is not None]
+        self._running = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Interloper(TidegateError):
+    """Somebody else has written to a changelog that is ours: one of us was frozen, and does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    records: list[CallRecord]
+    written: list[changelog.Change]
+    blocks: list[tuple[int, list[tuple[dict[str, str], bytes]]]]
+    offset: int
+    rows: list[asyncio.Future[Any]]
+
+
+def call_record(record: Any, passed: Callable[[], Any]) -> CallRecord:
+    """A record as aiokafka has it."""
+    return CallRecord(record.offset, record.timestamp, record.value or b"", decode_headers(record.headers), passed)
+
+
+def decode_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """Header values as text; what is no UTF-8 is no header of ours, and is refused further on."""
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
+
+
+def _nothing() -> None:
+    return None

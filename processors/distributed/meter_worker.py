@@ -1,0 +1,105 @@
+"""One worker of the meter: the partitions of `calls` that the group has given it, each with its state.
+
+    assigned ─► loading ─► at work ─► revoked: flushed to the end ─► still ours? as it was : let go
+
+A partition that stays ours over a rebalance keeps its state, unless somebody else has written to its changelog meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from ...schemas.settings import Settings
+from ...schemas.topics import METER_CHANGELOG, USAGE
+from ..pricing import PriceBook
+from ..series import Series
+from .meter_partition import CallRecord, MeterPartition
+from .wire import Wire
+
+log = structlog.get_logger("tidegate.meter")
+
+
+class MeterWorker:
+    """`Hands` of the meter. `failed` is told of the first thing that went wrong; nothing is taken from then on."""
+
+    def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None]) -> None:
+        self._settings = settings
+        self._wire = wire
+        self._told = failed
+        self._book = PriceBook.load(settings.price_file)
+        self._series: dict[str, Series] = {}
+        self._ours: dict[int, asyncio.Task[MeterPartition]] = {}
+        self._broken = False
+
+    def watch(self, series: dict[str, Series]) -> None:
+        """Count these series in every partition."""
+        self._series = series
+        for partition in self.partitions():
+            partition.watch(series)
+
+    def partitions(self) -> list[MeterPartition]:
+        """Those at work."""
+        return [task.result() for task in self._ours.values() if _is_at_work(task)]
+
+    async def take(self, partition: int, record: CallRecord) -> None:
+        ours = self._ours.get(partition)
+        if ours is None or self._broken:
+            return  # not acked: its next owner gets it
+        try:
+            await (await asyncio.shield(ours)).take(record)
+        except Exception as error:  # noqa: BLE001 — the engine's per-record boundary
+            self._failed(error)
+
+    async def assigned(self, partitions: set[int]) -> None:
+        for gone in self._ours.keys() - partitions:
+            await self._let_go(self._ours.pop(gone))
+        for partition in partitions:
+            self._ours[partition] = asyncio.create_task(self._bring(partition, self._ours.get(partition)))
+        log.info("partitions_assigned", step="meter", partitions=sorted(partitions))
+
+    async def revoked(self) -> None:
+        try:
+            await asyncio.gather(*(partition.drain() for partition in self.partitions()))
+        except Exception as error:  # noqa: BLE001 — what is not flushed comes again to whoever is next
+            self._failed(error)
+
+    async def _bring(self, partition: int, before: asyncio.Task[MeterPartition] | None) -> MeterPartition:
+        try:
+            if before is not None:
+                known = await before
+                if known.changelog_end == await self._wire.end(METER_CHANGELOG, partition):
+                    return known
+                await known.close()
+            usage_partitions = await self._wire.partitions(USAGE)
+            fresh = MeterPartition(partition, self._wire, self._settings, self._book, usage_partitions, failed=self._failed)
+            await fresh.load(self._series)
+            return fresh
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    async def _let_go(self, task: asyncio.Task[MeterPartition]) -> None:
+        if _is_at_work(task):
+            await task.result().close()
+        else:
+            task.cancel()
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._broken:
+            self._broken = True
+            self._told(error)
+
+    async def close(self) -> None:
+        """See everything off, unless something is broken, and end."""
+        if not self._broken:
+            await self.revoked()
+        for task in self._ours.values():
+            await self._let_go(task)
+        self._ours.clear()
+
+
+def _is_at_work(task: asyncio.Task[MeterPartition]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
