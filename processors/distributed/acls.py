@@ -1,0 +1,126 @@
+"""Who may do what, at least: the `kafka-acls` commands for each role, ready to be run.
+
+    service  ─ writes calls               policies ─ reads usage, gates, the meters' memory; writes signals, alerts
+    gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
+    meter    ─ reads calls; writes all that is derived from them, and its memory
+    node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are
+    operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
+
+Read and Write bring Describe with them, and a producer that writes to a topic may be idempotent: neither is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ...schemas.errors import UsageError
+from ...schemas.kafka_url import KafkaAddress
+from ...schemas.policy import did_you_mean
+from ...schemas.settings import Settings
+from ...schemas.topics import (
+    ALERTS,
+    CALLS,
+    DEAD_LETTERS,
+    GATES,
+    METER_CHANGELOG,
+    METERED,
+    REQUESTS,
+    SIGNALS,
+    USAGE,
+    Topic,
+)
+from ..topology import METER, POLICIES, SINK
+from .kafka_tools import kafka_command
+
+PRINCIPAL: Final = "User:tidegate-{role}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Operations on resources of one kind: topics, groups (both by full name), the namespace's topics or groups by its
+    beginning, or the cluster."""
+
+    operations: tuple[str, ...]
+    topics: tuple[Topic, ...] = ()
+    groups: tuple[str, ...] = ()
+    whole_namespace: tuple[str, ...] = ()
+    cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCommands:
+    """What one role needs, as commands for a person with the right to grant."""
+
+    role: str
+    principal: str
+    commands: tuple[str, ...]
+
+
+# Which step, or helper in a service, touches what; the roles that run as a step have the step's name.
+ROLES: Final[dict[str, tuple[Grant, ...]]] = {
+    "service": (Grant(("Write",), topics=(CALLS,)),),
+    "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
+    METER.name: (
+        Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
+        Grant(("Write",), topics=(METERED, REQUESTS, DEAD_LETTERS, USAGE, METER_CHANGELOG)),
+        Grant(("Read",), groups=(METER.name,)),
+    ),
+    POLICIES.name: (
+        Grant(("Read",), topics=(USAGE, GATES, METER_CHANGELOG, SIGNALS)),
+        Grant(("Write",), topics=(SIGNALS, ALERTS)),
+        Grant(("Read",), groups=(POLICIES.name,)),
+    ),
+    SINK.name: (
+        Grant(("Read",), topics=(METERED, REQUESTS, DEAD_LETTERS, ALERTS)),
+        Grant(("Write",), topics=(DEAD_LETTERS,)),
+        Grant(("Read",), groups=(SINK.name,)),
+    ),
+    "node": (
+        Grant(("Write",), topics=(CALLS, GATES)),
+        Grant(("Read",), topics=(SIGNALS,)),
+        Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, DEAD_LETTERS, ALERTS)),
+        Grant(("Describe",), groups=(METER.name, POLICIES.name, SINK.name)),
+    ),
+    "operator": (
+        Grant(("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs"), whole_namespace=("topic",)),
+        Grant(("Describe",), whole_namespace=("group",)),
+        Grant(("Describe", "DescribeConfigs"), cluster=True),
+    ),
+}
+
+
+def acl_hints(settings: Settings, principal: str = PRINCIPAL, roles: Sequence[str] = ()) -> list[RoleCommands]:
+    """The commands for these roles, or for all. `{role}` in the principal stands for the role's name.
+
+    Raises `UsageError` when a role is unknown, or the principal is none of Kafka's (`User:name`).
+    """
+    for role in roles:
+        if role not in ROLES:
+            raise UsageError(f"no role is called {role}; {did_you_mean(role, list(ROLES))}")
+    kind, found, name = principal.partition(":")
+    if not (kind and found and name):
+        raise UsageError(f"a principal of Kafka looks like {PRINCIPAL}, not {principal}")
+    address = KafkaAddress.parse(settings.url)
+    hints = []
+    for role in roles or ROLES:
+        who = principal.replace("{role}", role)
+        hints.append(RoleCommands(role, who, tuple(_command(settings, address, who, grant) for grant in ROLES[role])))
+    return hints
+
+
+def _command(settings: Settings, address: KafkaAddress, principal: str, grant: Grant) -> str:
+    arguments = ["--add", "--allow-principal", principal]
+    for operation in grant.operations:
+        arguments += ["--operation", operation]
+    for topic in grant.topics:
+        arguments += ["--topic", address.topic(topic)]
+    for step in grant.groups:
+        arguments += ["--group", address.group(step)]
+    for kind in grant.whole_namespace:
+        # With the dot, so that `tide` does not get what is `tidegate`'s.
+        arguments += ["--resource-pattern-type", "prefixed", f"--{kind}", f"{address.namespace}."]
+    if grant.cluster:
+        arguments += ["--cluster"]
+    return kafka_command(settings, "kafka-acls", arguments)
