@@ -1,11 +1,13 @@
 """Signals: what a policy says about a scope now. Compacted by key, so a gate that starts late still hears the last word.
 
-Four kinds of record share the topic, told apart by the key's first part:
+Five kinds of record share the topic, told apart by the key's first part:
 
     signal|<policy>|<values>   one Signal
     policies                   the PolicySet in force, for gates: limits of scopes nobody has spoken of yet
+    policies.coming            the one that will be, once what it counts is counted; for meters
     prices                     what a token costs at most (`unit_prices.py`)
-    gates                      the live gates, by id, and the offsets counted in: heartbeat, and what leases divide by
+    gates, gates|<number>      the live gates, by id, and the offsets counted in: heartbeat, and what leases divide by;
+                               where several workers share the scopes, each has its own
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import orjson
 from .policy import State
 
 SCHEMA: Final = "signals/1"
+SIGNAL_PREFIX: Final = b"signal|"
 POLICIES_KEY: Final = b"policies"
+COMING_KEY: Final = b"policies.coming"
 GATES_KEY: Final = b"gates"
 
 
@@ -76,7 +80,20 @@ def signal_key(policy: str, values: tuple[str | None, ...]) -> bytes:
 
 def signal_prefix(policy: str) -> bytes:
     """What the keys of all signals of a policy begin with. A name has no `|` in it."""
-    return b"signal|" + policy.encode() + b"|"
+    return SIGNAL_PREFIX + policy.encode() + b"|"
+
+
+def heartbeat_key(number: int) -> bytes:
+    """The compaction key of a worker's heartbeat."""
+    return b"%b|%d" % (GATES_KEY, number) if number else GATES_KEY
+
+
+def heartbeat_number(key: bytes) -> int | None:
+    """Which worker's heartbeat a key is of; None for other records."""
+    name, _, number = key.partition(b"|")
+    if name != GATES_KEY:
+        return None
+    return int(number) if number.isdigit() else 0 if key == GATES_KEY else None
 
 
 class Gates(msgspec.Struct, frozen=True):
@@ -84,11 +101,15 @@ class Gates(msgspec.Struct, frozen=True):
     heartbeat by which a gate knows that it is not stale.
 
     `applied` is as in Signal: own spend at or before it is in every signal sent with or before this, or was never counted.
+    Where workers share the scopes, that holds of one worker's, and `of` is how many there are. `policies` is the version in
+    force.
     """
 
     ids: list[str]
     at: float
     applied: list[int] = []
+    of: int = 1
+    policies: str = ""
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
