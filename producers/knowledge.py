@@ -10,7 +10,6 @@ heard changes standings in place.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,9 +17,10 @@ import msgspec
 from pydantic import ValidationError
 
 from ..schemas.policy import PolicySet
-from ..schemas.signal import GATES_KEY, POLICIES_KEY, Gates, decode_gates, decode_signal, signal_key
+from ..schemas.signal import POLICIES_KEY, SIGNAL_PREFIX, decode_gates, decode_signal, heartbeat_number, signal_key
 from ..schemas.unit_prices import PRICES_KEY, decode_unit_prices
 from .decision import Decision
+from .heartbeats import Heartbeats
 from .leases import INFINITE
 from .node_clock import NodeClock
 from .scope import Scope, Usual, field_of
@@ -28,13 +28,9 @@ from .standing import CallBounds, Rule, Standing, matches
 
 _logger: Final = logging.getLogger("tidegate")
 
-_SIGNAL: Final = b"signal|"
 # Scopes and standings kept ready, some 2 KB each; beyond it the idle ones are forgotten and made again when asked for.
 _MOST_SCOPES: Final = 20_000
 _MOST_MODELS: Final = 1_000
-# After this long all that a heartbeat says is counted has been signalled, too: a policies step holds news of a hot scope
-# back for a quarter of a second. By the node's clock, so it does not matter how late we hear.
-_SETTLING_S: Final = 1.0
 
 
 class Knowledge:
@@ -58,7 +54,7 @@ class Knowledge:
         self._usual: dict[str | None, Usual] = {}
         self._prices: dict[str, tuple[float, float]] = {}
         self._answered_as: dict[str, tuple[str | None, str | None]] = {}
-        self._beats: deque[Gates] = deque()
+        self._beats = Heartbeats()
         self._puzzled = False
 
     # what is heard
@@ -79,15 +75,15 @@ class Knowledge:
                 if not self._puzzled:
                     self._puzzled = True
                     _logger.warning("signal_not_understood error=%s; is the node newer than this?", type(error).__name__)
+        if catching_up:
+            self._beats.caught_up(now)
+        self.heard_at = self._beats.heard_at(now)
 
     def _hear(self, key: bytes, value: bytes, now: float, catching_up: bool) -> None:
-        if key.startswith(_SIGNAL):
+        if key.startswith(SIGNAL_PREFIX):
             self._hear_signal(key, value, now)
-        elif key == GATES_KEY and value:
-            beat = decode_gates(value)
-            if not catching_up:
-                self._clock.heard(beat.at, now)
-            self._count_gates(beat)
+        elif (number := heartbeat_number(key)) is not None:
+            self._hear_heartbeat(number, value, now, catching_up)
         elif key == POLICIES_KEY:
             self._enforce(PolicySet.model_validate_json(value) if value else PolicySet())
         elif key == PRICES_KEY and value:
@@ -111,24 +107,24 @@ class Knowledge:
             if fresh and (standing.state != before or standing.state == "warn"):
                 self.generation += 1
 
-    def _count_gates(self, beat: Gates) -> None:
-        gates, member = max(1, len(beat.ids)), self.gate_id in beat.ids
+    def _hear_heartbeat(self, number: int, value: bytes, now: float, catching_up: bool) -> None:
+        if not value:
+            self._beats.forget(number)
+            return
+        beat = decode_gates(value)
+        # One clock is enough, and several are never quite alike.
+        if number == 0 and not catching_up:
+            self._clock.heard(beat.at, now)
+        settled = self._beats.hear(number, beat, now)
+        gates, member = self._beats.members(self.gate_id)
         if (gates, member) != (self.gates, self.member):
             self.gates, self.member = gates, member
             for standing in self.standings.values():
                 standing.divide(gates, member)
-        beats = self._beats
-        while beats and beats[-1].at > beat.at:  # the node's clock was set back
-            beats.pop()
-        if not beats or beat.at - beats[-1].at >= _SETTLING_S / 4:
-            beats.append(beat)
-        counted: Gates | None = None
-        while beats and beat.at - beats[0].at >= _SETTLING_S:
-            counted = beats.popleft()
-        if counted is not None:
+        if settled is not None:
             for standing in self.standings.values():
                 if standing.calls:
-                    standing.count_in(counted.applied)
+                    standing.count_in(settled)
 
     def _enforce(self, policies: PolicySet) -> None:
         rules = tuple(Rule(policy) for policy in policies.policies)
