@@ -93,8 +93,8 @@ class FaustEngine:
 
         # Kept here: signals hold their receivers weakly.
         self._receivers = (assigned, revoked)
-        app.on_partitions_assigned.connect(assigned)
-        app.on_partitions_revoked.connect(revoked)
+        app.on_partitions_assigned.connect(assigned)  # type: ignore[arg-type]  # its Protocol asks for a name it never gives
+        app.on_partitions_revoked.connect(revoked)  # type: ignore[arg-type]
 
     async def start(self) -> None:
         await self._app.start()

@@ -40,6 +40,7 @@ from ..watch import Watch
 from . import changelog
 from .blocks import PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
 from .wire import Wire
+from .worker_doors import WorkerMetrics
 
 log = structlog.get_logger("tidegate.meter")
 
@@ -79,13 +80,14 @@ class MeterPartition:
         settings: Settings,
         book: PriceBook,
         usage_partitions: int,
+        metrics: WorkerMetrics,
         *,
         failed: Callable[[BaseException], None],
         at: Step = lambda _step: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.partition = partition
-        self.events = 0
+        self._metrics = metrics
         self._wire = wire
         self._settings = settings
         self._book = book
@@ -181,13 +183,23 @@ class MeterPartition:
             if not records and not self.state.series.due(now_ms) and not self._memory.changed:
                 return
             self._flushed_at = time.monotonic()
+            before_totals = dict(self.state.totals)
             _, outputs = meter(self.state, records, self._book, self._settings.max_future_s)
             self.state.series.expire(now_ms)
-            self.events += outputs.events
+            for outcome, count in self.state.totals.items():
+                if more := count - before_totals.get(outcome, 0):
+                    self._metrics.events.labels(outcome).inc(more)
             self._at("1 step")
             written, heard = changelog.changes(self.state, self._memory)
             changelog.flushed(self.state, self._memory)
-            flush = _Flush(records, written, self._blocks(heard), self.state.next_offset - 1, await self._send_rows(outputs))
+            flush = _Flush(
+                self._flushed_at,
+                records,
+                written,
+                self._blocks(heard),
+                self.state.next_offset - 1,
+                await self._send_rows(outputs),
+            )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
             task.add_done_callback(self._seen_off)
@@ -219,6 +231,7 @@ class MeterPartition:
             for acknowledged in await self._wire.send_rows(USAGE, partition, blocks):
                 await acknowledged
         self._memory.told = flush.offset
+        self._metrics.flush_seconds.observe(time.monotonic() - flush.begun)
         self._at("4 usage")
         for record in flush.records:
             record.passed()
@@ -281,13 +294,6 @@ class MeterPartition:
         await self.flush()
         await self._let_go()
 
-    def memory_told(self) -> int:
-        return self._memory.told
-
-    def lag(self, end: int) -> int:
-        """Records before `end` that are not applied."""
-        return max(end - self.state.next_offset, 0)
-
     async def close(self) -> None:
         """Stop at once, without flushing."""
         tasks = [task for task in (self._running, *self._under_way) if task is not None]
@@ -303,6 +309,7 @@ class Interloper(TidegateError):
 
 @dataclass(frozen=True, slots=True)
 class _Flush:
+    begun: float
     records: list[CallRecord]
     written: list[changelog.Change]
     blocks: list[tuple[int, list[tuple[dict[str, str], bytes]]]]

@@ -13,11 +13,12 @@ from collections.abc import Callable
 import structlog
 
 from ...schemas.settings import Settings
-from ...schemas.topics import METER_CHANGELOG, USAGE
+from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
 from ..pricing import PriceBook
 from ..series import Series
 from .meter_partition import CallRecord, MeterPartition
 from .wire import Wire
+from .worker_doors import Lags, WorkerMetrics
 
 log = structlog.get_logger("tidegate.meter")
 
@@ -25,7 +26,8 @@ log = structlog.get_logger("tidegate.meter")
 class MeterWorker:
     """`Hands` of the meter. `failed` is told of the first thing that went wrong; nothing is taken from then on."""
 
-    def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None], metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
         self._settings = settings
         self._wire = wire
         self._told = failed
@@ -43,6 +45,14 @@ class MeterWorker:
     def partitions(self) -> list[MeterPartition]:
         """Those at work."""
         return [task.result() for task in self._ours.values() if _is_at_work(task)]
+
+    def lags(self, ends: dict[int, int]) -> Lags:
+        """Records not flushed yet, where `ends` says where partitions end."""
+        return {
+            (CALLS.name, one.partition): max(ends[one.partition] - one.state.next_offset, 0)
+            for one in self.partitions()
+            if one.partition in ends
+        }
 
     async def take(self, partition: int, record: CallRecord) -> None:
         ours = self._ours.get(partition)
@@ -74,7 +84,15 @@ class MeterWorker:
                     return known
                 await known.close()
             usage_partitions = await self._wire.partitions(USAGE)
-            fresh = MeterPartition(partition, self._wire, self._settings, self._book, usage_partitions, failed=self._failed)
+            fresh = MeterPartition(
+                partition,
+                self._wire,
+                self._settings,
+                self._book,
+                usage_partitions,
+                self._metrics,
+                failed=self._failed,
+            )
             await fresh.load(self._series)
             return fresh
         except Exception as error:

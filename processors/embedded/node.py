@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ...schemas.errors import UsageError
 from ...schemas.policy import SEVERITY
 from ...schemas.settings import Settings
 from ...schemas.usage import COUNTERS
+from ..listening import bind, is_loopback
 from .app import Doors
 from .folder import FolderLock, own_or_find
 from .pipeline import Pipeline
@@ -30,7 +30,7 @@ class Node:
     """
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:
-        if not _is_loopback(settings.host) and not settings.token:
+        if not is_loopback(settings.host) and not settings.token:
             raise UsageError(
                 f"listening on {settings.host} is open to other machines: set TIDEGATE_TOKEN to a long random value first"
             )
@@ -49,7 +49,7 @@ class Node:
 
     def start(self) -> None:
         """Bind first, so that a taken port is told before anything else is touched."""
-        self._socket = _bind(self.settings.host, self.settings.port)
+        self._socket = bind(self.settings.host, self.settings.port)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.pipeline = Pipeline(self._data_dir, self.settings)
@@ -176,26 +176,3 @@ def today(pipeline: Pipeline) -> dict[str, Any]:
         **{name: sum(int(row[name]) for row in models) for name in names},
         "models": models,
     }
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Said to be TCP, because asyncio turns Nagle off only then: without it every answer waits 40 ms for an acknowledgement.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port (0 picks a free one)"
-        ) from error
-    bound.listen(512)
-    return bound

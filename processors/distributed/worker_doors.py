@@ -1,0 +1,91 @@
+"""What a worker shows: `/metrics` for Prometheus, `/healthz` for whoever restarts it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from socket import socket
+
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+Lags = dict[tuple[str, int], int]
+# From a flush on an idle broker to one behind a leader election.
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class WorkerMetrics:
+    """A worker's registry. Counts are of this process, so that they may be added over workers."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.lags: Callable[[], Lags] = dict
+        self.store_away: Callable[[], bool] | None = None
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "tidegate_worker_events", "Events by what became of them, in this process", ["outcome"], registry=self.registry
+        )
+        self.flush_seconds = Histogram(
+            "tidegate_worker_flush_seconds",
+            "From the step until all is acknowledged",
+            ["role"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        ).labels(role)
+        self.sink_rows = Counter("tidegate_sink_rows", "Rows written into the store", registry=self.registry)
+        self.batch_seconds = Histogram("tidegate_sink_batch_seconds", "One insert", buckets=_SECONDS, registry=self.registry)
+        self.registry.register(self)
+
+    def describe(self) -> list[Metric]:
+        # Nothing is running yet when this is registered.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry on every scrape."""
+        lag = GaugeMetricFamily(
+            "tidegate_worker_lag_records",
+            "Records of this worker's partitions not passed",
+            labels=["role", "topic", "partition"],
+        )
+        for (topic, partition), records in self.lags().items():
+            lag.add_metric([self.role, topic, str(partition)], records)
+        yield lag
+        if self.store_away is not None:
+            yield GaugeMetricFamily("tidegate_store_away", "1 while the store cannot be reached", value=int(self.store_away()))
+
+
+class WorkerDoors:
+    """The doors of one worker, in a thread of their own, so that a busy step does not make it look dead."""
+
+    def __init__(self, metrics: WorkerMetrics, healthy: Callable[[], bool]) -> None:
+        async def show(_: Request) -> Response:
+            return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+        async def health(_: Request) -> Response:
+            return PlainTextResponse("ok\n") if healthy() else PlainTextResponse("not well\n", 503)
+
+        app = Starlette(routes=[Route("/metrics", show), Route("/healthz", health)])
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+
+    def open(self, bound: socket) -> None:
+        """Answer on a bound socket."""
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [bound]}, name="tidegate-doors", daemon=True
+        )
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
