@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -20,8 +19,10 @@ from rich.markup import escape
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.policy_cli import policy_app, signals_app
+from tidegate.running import Stopping, log_to_stderr
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
+from tidegate.worker_cli import worker
 
 if TYPE_CHECKING:
     from tidegate.processors.embedded.node import Node
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
+app.command()(worker)
 out = Console()
 err = Console(stderr=True)
 
@@ -66,37 +68,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-class _Stopping:
-    """Whether somebody wants the end.
-
-    A plain flag, looked at now and then: the lock inside a `threading.Event` may be held by the very thread that the
-    signal interrupts, and then its handler waits for ever.
-    """
-
-    def __init__(self) -> None:
-        self._told = False
-
-    @classmethod
-    def on_signals(cls) -> _Stopping:
-        stopping = cls()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: stopping.set())
-        return stopping
-
-    def set(self) -> None:
-        self._told = True
-
-    def is_set(self) -> bool:
-        return self._told
-
-    def wait(self, timeout_s: float) -> bool:
-        """Up to `timeout_s`; a signal is heard within a twentieth of a second."""
-        deadline = time.monotonic() + timeout_s
-        while not self._told and (left_s := deadline - time.monotonic()) > 0:
-            time.sleep(min(left_s, 0.05))
-        return self._told
-
-
 @app.command()
 def up(
     data: DataOption = None,
@@ -111,9 +82,9 @@ def up(
     """Run the embedded node: take events, meter and price them, keep them in ClickHouse. Ctrl-C stops it."""
     from tidegate.processors.embedded.node import Node
 
-    _log_to_stderr()
+    log_to_stderr()
     settings = Settings.read(data_dir=data, host=host, port=port, policy_file=policies)
-    stopping = _Stopping.on_signals()
+    stopping = Stopping.on_signals()
     node = Node(settings.data_dir, settings)
     traffic: threading.Thread | None = None
     try:
@@ -136,7 +107,7 @@ def up(
     out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
 
 
-def _watch(node: Node, stopping: _Stopping) -> None:
+def _watch(node: Node, stopping: Stopping) -> None:
     """Show the node until it is told to stop or fails; a live panel on a terminal, a line now and then elsewhere."""
     from rich.live import Live
     from tidegate.dashboards.terminal import summary
@@ -154,7 +125,7 @@ def _watch(node: Node, stopping: _Stopping) -> None:
             before, at = events, now
 
 
-def _traffic(settings: Settings, rate: float, stopping: _Stopping) -> None:
+def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
     from tidegate.producers.connect import connect
     from tidegate.producers.simulate import simulate
 
@@ -296,7 +267,7 @@ def simulate(
     if to is not None and data is not None:
         raise UsageError("give either --data or --to, not both")
     settings = Settings.read(data_dir=data)
-    stopping = _Stopping.on_signals()
+    stopping = Stopping.on_signals()
     seed = secrets.randbelow(2**31) if seed is None else seed
     with (
         connect(to or str(settings.data_dir), service="simulated-clinic") as emitter,
@@ -365,16 +336,3 @@ def status(
 def _must_exist(settings: Settings) -> None:
     if not (settings.data_dir / "log.sqlite").exists():
         raise UsageError(f"{settings.data_dir} holds no Tidegate data; give --data DIR, or start with `tidegate up`")
-
-
-def _log_to_stderr() -> None:
-    """The application configures logging; the libraries never do."""
-    import logging
-
-    import structlog
-
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -1,0 +1,51 @@
+"""What every command that runs for long needs: to be told to stop, and to log."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+
+
+class Stopping:
+    """Whether somebody wants the end.
+
+    A plain flag, looked at now and then: the lock inside a `threading.Event` may be held by the very thread that the
+    signal interrupts, and then its handler waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    @classmethod
+    def on_signals(cls) -> Stopping:
+        """Told by SIGINT and SIGTERM."""
+        stopping = cls()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stopping.set())
+        return stopping
+
+    def set(self) -> None:
+        self._told = True
+
+    def is_set(self) -> bool:
+        return self._told
+
+    def wait(self, timeout_s: float) -> bool:
+        """Up to `timeout_s`; a signal is heard within a twentieth of a second."""
+        deadline = time.monotonic() + timeout_s
+        while not self._told and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.05))
+        return self._told
+
+
+def log_to_stderr() -> None:
+    """The application configures logging; the libraries never do."""
+    import structlog  # a command that answers at once does not need it
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
