@@ -17,11 +17,11 @@ from .signals import SignalSource
 def connect(
     url: str | None = None, *, producer_id: str | None = None, first_seq: int = 0, gate: bool = True, **overrides: Any
 ) -> Emitter:
-    """An emitter to `url` (default: TIDEGATE_URL): the http(s) address of a node, or a data folder.
+    """An emitter to `url` (default: TIDEGATE_URL): the http(s) address of a node, a list of Kafka brokers, or a data folder.
 
     `overrides` are settings by name, such as `service="triage"` or `spool_dir=Path(…)`. `producer_id` and `first_seq` are
-    for replays: the same events under the same id and numbers are counted once. Over HTTP, events wait in a spool under
-    the user's state folder while the node is away; a data folder is on the same machine and needs none.
+    for replays: the same events under the same id and numbers are counted once. Over HTTP and to Kafka, events wait in a
+    spool under the user's state folder while nobody takes them; a data folder is on the same machine and needs none.
 
     With a `gate`, observed calls are guarded: they raise `GateClosed` before the provider is called when a policy does not
     let them go. `emitter.gate` answers questions of your own.
@@ -36,16 +36,22 @@ def connect(
         from .http_log import HttpLog
         from .http_signals import HttpSignals  # a service on a data folder does not need urllib3 in memory
 
-        if settings.spool_dir is None:
-            settings = settings.model_copy(update={"spool_dir": default_spool_dir()})
-        reopen = lambda: HttpLog(settings.url, settings.token)  # noqa: E731 — both branches name one thing
+        settings = _with_spool(settings)
+        reopen = lambda: HttpLog(settings.url, settings.token)  # noqa: E731 — all branches name one thing
         signals = lambda: HttpSignals(settings.url, settings.token)  # noqa: E731
     elif found and scheme.lower() == "kafka":
-        raise UsageError(
-            "kafka:// comes with the Kafka engine; until then set TIDEGATE_URL to a node's http address or a folder"
-        )
+        try:
+            from .kafka_log import KafkaLog
+            from .kafka_signals import KafkaSignals
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "aiokafka":
+                raise
+            raise UsageError("TIDEGATE_URL begins with kafka://, which needs aiokafka: pip install 'tidegate[kafka]'") from None
+        settings = _with_spool(settings)
+        reopen = lambda: KafkaLog(settings)  # noqa: E731
+        signals = lambda: KafkaSignals(settings)  # noqa: E731
     elif found and scheme.lower() != "file":
-        raise UsageError(f"TIDEGATE_URL begins with {scheme}://; use http://, https://, or the path of a data folder")
+        raise UsageError(f"TIDEGATE_URL begins with {scheme}://; use http://, https://, kafka://, or the path of a data folder")
     else:
         from .local_log import LocalLog
         from .local_signals import LocalSignals  # and a service over HTTP no SQLite
@@ -65,6 +71,11 @@ def connect(
         reopen=reopen,
         signals=signals if gate else None,
     )
+
+
+def _with_spool(settings: Settings) -> Settings:
+    """For a log that is not on this machine."""
+    return settings if settings.spool_dir is not None else settings.model_copy(update={"spool_dir": default_spool_dir()})
 
 
 def default_spool_dir() -> Path | None:

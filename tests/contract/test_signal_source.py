@@ -6,18 +6,27 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import KafkaError
+from kafka_broker import needs_broker
+from kafka_side import KafkaSide
 from signalling import MemorySignals
 from tidegate.producers.http_signals import HttpSignals
+from tidegate.producers.kafka_signals import KafkaSignals
 from tidegate.producers.local_signals import LocalSignals
 from tidegate.producers.signals import START, SignalRecord, SignalSource
 from tidegate.producers.sqlite_log import SqliteLog
-from tidegate.schemas.errors import LogUnavailable, UsageError
+from tidegate.schemas.errors import LogUnavailable, TidegateError, UsageError
+from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import GATES, SIGNALS
 
 # A long poll that should end by news ends long before this.
@@ -99,9 +108,55 @@ def eventually(condition: Callable[[], Any]) -> None:
         time.sleep(0.002)
 
 
-@pytest.fixture(params=["local", "http", "memory"])
+class Topics:
+    """The policies' side of Kafka."""
+
+    def __init__(self, url: str) -> None:
+        self.side = KafkaSide(url)
+        self.side.make_topics()
+
+    def publish(self, records: Sequence[SignalRecord]) -> None:
+        self.side.write(SIGNALS, [(key, value or None) for key, value in records])
+
+    def announced(self) -> dict[str, bytes]:
+        return {record.key.decode(): record.value or b"" for record in self.side.read(GATES)}
+
+    def admin(self, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+        async def run() -> None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.side.address.bootstrap)
+            await admin.start()
+            try:
+                await work(admin)
+            finally:
+                await admin.close()
+
+        asyncio.run(run())
+
+    def made_again(self) -> bool:
+        """Whether the topics are there again; a topic that has just been deleted is in the way for a moment."""
+        try:
+            self.side.make_topics()
+            return self.side.read(SIGNALS) == []
+        except (TidegateError, KafkaError):
+            return False
+
+
+@pytest.fixture
+def topics(kafka_url: str) -> Topics:
+    return Topics(kafka_url)
+
+
+on_kafka = [pytest.mark.slow, needs_broker]
+
+
+@pytest.fixture(params=["local", "http", "memory", pytest.param("kafka", marks=on_kafka)])
 def world(request: pytest.FixtureRequest, folder: Folder) -> Iterator[World]:
-    if request.param == "memory":
+    if request.param == "kafka":
+        topics: Topics = request.getfixturevalue("topics")
+        made = World(lambda: KafkaSignals(Settings(url=topics.side.url)), topics.publish, topics.announced)
+        yield made
+        made.source.close()
+    elif request.param == "memory":
         source = Announced()
         yield World(lambda: source, source.records.extend, lambda: dict.fromkeys(source.announced, b"{}"))
     elif request.param == "local":
@@ -129,14 +184,27 @@ class Announced(MemorySignals):
             time.sleep(0.002)
 
 
-def hear(source: SignalSource, after: int, count: int) -> tuple[list[SignalRecord], int]:
-    """Poll until so many records have come."""
+def complaint(work: Callable[[], None]) -> str:
+    try:
+        work()
+    except LogUnavailable as error:
+        return str(error)
+    return ""
+
+
+def hear(source: SignalSource, after: int, count: int, patiently: bool = False) -> tuple[list[SignalRecord], int]:
+    """Poll until so many records have come; `patiently` as a gate does, which asks again when nothing can be heard."""
     found: list[SignalRecord] = []
     deadline = time.monotonic() + LONG_S
     while len(found) < count:
         assert time.monotonic() < deadline
-        records, after = source.poll(after, 1.0)
-        found += records
+        try:
+            records, after = source.poll(after, 1.0)
+        except LogUnavailable:
+            if not patiently:
+                raise
+        else:
+            found += records
     return found, after
 
 
@@ -313,3 +381,92 @@ def test_the_token_is_shown_and_asked_for(folder: Folder) -> None:
 def test_an_address_that_cannot_be_a_node_s_is_refused_at_once(url: str) -> None:
     with pytest.raises(UsageError):
         HttpSignals(url)
+
+
+# --- kafka
+
+
+@pytest.fixture
+def ear(topics: Topics) -> Iterator[KafkaSignals]:
+    source = KafkaSignals(Settings(url=topics.side.url))
+    yield source
+    source.close()
+
+
+@needs_broker
+@pytest.mark.slow
+def test_the_first_answer_of_a_topic_is_the_last_word_on_every_key_however_many_there_were(
+    topics: Topics, ear: KafkaSignals
+) -> None:
+    topics.publish([(b"k%d" % (number % 50), b"%d" % number) for number in range(3_000)])
+    topics.publish([(b"k7", b"")])
+
+    found, position = ear.poll(START, 0.0)
+
+    expected = {b"k%d" % (number % 50): b"%d" % number for number in range(3_000)} | {b"k7": b""}
+    assert len(found) == 50
+    assert dict(found) == expected
+    assert position == 3_000
+
+
+@needs_broker
+@pytest.mark.slow
+def test_a_topic_whose_beginning_was_deleted_is_heard_from_what_is_left(topics: Topics, ear: KafkaSignals) -> None:
+    name = topics.side.address.topic(SIGNALS)
+    topic = ConfigResource(ConfigResourceType.TOPIC, name, configs={"cleanup.policy": "delete"})
+    topics.admin(lambda admin: admin.alter_configs([topic]))  # of others nothing can be deleted by hand
+    topics.publish([(b"a", b"1"), (b"b", b"1")])
+    topics.admin(lambda admin: admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=2)}))
+
+    nothing = ear.poll(START, 0.1)
+    topics.publish([(b"c", b"1")])
+    found, position = hear(ear, nothing[1], 1)
+
+    assert nothing == ([], START)
+    assert (found, position) == ([(b"c", b"1")], 2)
+
+
+@needs_broker
+@pytest.mark.slow
+def test_a_topic_that_is_made_anew_is_heard_from_its_start(topics: Topics, ear: KafkaSignals) -> None:
+    topics.publish([(b"a", b"%d" % number) for number in range(9)])
+    _, position = hear(ear, START, 1)
+    topics.admin(lambda admin: admin.delete_topics([topics.side.address.topic(SIGNALS)]))
+    eventually(lambda: topics.made_again())
+    topics.publish([(b"b", b"1")])
+
+    found, position = hear(ear, position, 1, patiently=True)
+
+    assert found == [(b"b", b"1")]
+    assert position == 0
+
+
+@needs_broker
+@pytest.mark.slow
+def test_a_gate_that_closes_takes_its_announcement_back_with_a_tombstone(topics: Topics, ear: KafkaSignals) -> None:
+    ear.announce("gate-1")
+    ear.poll(START, 0.1)
+    eventually(lambda: topics.announced() == {"gate-1": b"{}"})
+
+    ear.close()
+
+    assert [(record.key, record.value) for record in topics.side.read(GATES)] == [(b"gate-1", b"{}"), (b"gate-1", None)]
+
+
+@needs_broker
+@pytest.mark.slow
+def test_missing_topics_are_told_with_the_command_that_makes_them(kafka_url: str) -> None:
+    source = KafkaSignals(Settings(url=kafka_url))
+
+    with pytest.raises(LogUnavailable, match=r"has no topic test-.*signals: run `tidegate topics create`"):
+        source.poll(START, 0.1)
+    eventually(lambda: "tidegate topics create" in complaint(lambda: source.announce("gate-1")))
+    source.close()
+
+
+def test_brokers_that_are_away_cannot_be_heard() -> None:
+    source = KafkaSignals(Settings(url="kafka://127.0.0.1:9"))
+
+    with pytest.raises(LogUnavailable, match=r"cannot be reached \(ConnectionRefusedError\)"):
+        source.poll(START, 0.1)
+    source.close()

@@ -270,7 +270,7 @@ def test_connecting_to_a_folder_writes_the_local_log(tmp_path: Path) -> None:
     assert Envelope.from_record(record.headers, record.value).seq == 3
 
 
-@pytest.mark.parametrize("url", ["kafka://broker:9092", "redis://x"])
+@pytest.mark.parametrize("url", ["amqp://broker:5672", "redis://x"])
 def test_an_address_that_cannot_be_used_says_what_can(url: str) -> None:
     with pytest.raises(UsageError, match="http"):
         connect(url)

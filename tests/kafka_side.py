@@ -1,0 +1,69 @@
+"""Kafka's side of a test: topics in its namespace, and what is in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tidegate.processors.distributed.topics import create_topics
+from tidegate.schemas.envelope import Envelope
+from tidegate.schemas.kafka_url import KafkaAddress
+from tidegate.schemas.settings import Settings
+from tidegate.schemas.topics import CALLS, Topic
+
+
+@dataclass
+class KafkaSide:
+    """One namespace. `partitions` is of the calls topic."""
+
+    url: str
+    partitions: int = 1
+    address: KafkaAddress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.address = KafkaAddress.parse(self.url)
+
+    def make_topics(self) -> None:
+        asyncio.run(create_topics(Settings(url=self.url), self.partitions, replication=1))
+
+    def write(self, topic: Topic, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """To partition 0, in this order."""
+        asyncio.run(self._write(self.address.topic(topic), records))
+
+    def read(self, topic: Topic) -> list[Any]:
+        """Everything in all partitions, by partition and offset."""
+        return asyncio.run(self._read(self.address.topic(topic)))
+
+    def envelopes(self) -> list[Envelope]:
+        """What is in the calls topic, by partition and offset."""
+        return [envelope_of(record) for record in self.read(CALLS)]
+
+    async def _write(self, topic: str, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=self.address.bootstrap)
+        await producer.start()
+        try:
+            sent = [await producer.send(topic, value, key=key, partition=0) for key, value in records]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+    async def _read(self, topic: str) -> list[Any]:
+        consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.address.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            async with asyncio.timeout(30):  # a minute's work is far less than this
+                ends = await consumer.end_offsets(consumer.assignment())
+                found: list[Any] = []
+                while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+                    for records in (await consumer.getmany(timeout_ms=100)).values():
+                        found += records
+        finally:
+            await consumer.stop()
+        return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+def envelope_of(record: Any) -> Envelope:
+    return Envelope.from_record({name: value.decode() for name, value in record.headers}, record.value)
