@@ -38,14 +38,15 @@ def worker(
     Start as many workers of a role as you like, up to the number of partitions: they share them out. `tidegate topics
     create` makes the topics first. The sink writes to the ClickHouse server of TIDEGATE_STORE.
     """
-    from tidegate.processors.distributed.worker import ROLES, run_worker
+    from tidegate.processors.distributed.roles import BY_NAME
+    from tidegate.processors.distributed.worker import run_worker
 
     settings = Settings.read()
     stopping = Stopping.on_signals()
     if role == "all":
         # With one port for all only the first could have it.
         port = settings.worker_port
-        _supervise([_Child(name, port + number if port else 0) for number, name in enumerate(ROLES)], stopping)
+        _supervise([_Child(name, port + number if port else 0) for number, name in enumerate(BY_NAME)], stopping)
         return
     log_to_stderr()
 

@@ -18,7 +18,7 @@ from ...producers.kafka_client import client_options
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.topics import Topic
-from .meter_partition import CallRecord, decode_headers
+from .call_record import CallRecord, decode_headers
 
 # A record is an envelope of up to 900 KB: a few of them waiting per agent are enough, and bound its memory.
 _WAITING: Final = 64

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -39,6 +39,7 @@ from ..series import Series
 from ..watch import Watch
 from . import changelog
 from .blocks import PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
+from .call_record import CallRecord, call_record
 from .wire import Wire
 from .worker_doors import WorkerMetrics
 
@@ -54,17 +55,6 @@ _GATHER_S: Final = 0.005
 _LOOK_EVERY_S: Final = 1.0
 # Scopes a block: some 0.5 MB.
 _BLOCK: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """One record of `calls`; `passed` is called once nobody needs it any more."""
-
-    offset: int
-    appended_ms: int
-    value: bytes
-    headers: dict[str, str]
-    passed: Callable[[], Any]
 
 
 Step = Callable[[str], None]
@@ -315,16 +305,6 @@ class _Flush:
     blocks: list[tuple[int, list[tuple[dict[str, str], bytes]]]]
     offset: int
     rows: list[asyncio.Future[Any]]
-
-
-def call_record(record: Any, passed: Callable[[], Any]) -> CallRecord:
-    """A record as aiokafka has it."""
-    return CallRecord(record.offset, record.timestamp, record.value or b"", decode_headers(record.headers), passed)
-
-
-def decode_headers(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """Header values as text; what is no UTF-8 is no header of ours, and is refused further on."""
-    return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
 
 
 def _nothing() -> None:

@@ -16,7 +16,8 @@ from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
 from ..pricing import PriceBook
 from ..series import Series
-from .meter_partition import CallRecord, MeterPartition
+from .call_record import CallRecord
+from .meter_partition import MeterPartition
 from .wire import Wire
 from .worker_doors import Lags, WorkerMetrics
 

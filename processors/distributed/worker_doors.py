@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from socket import socket
+from typing import Protocol
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,13 +22,31 @@ Lags = dict[tuple[str, int], int]
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
+class Writing(Protocol):
+    """What a sink tells of itself; all but the lag since it started."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def batches(self) -> int: ...
+    @property
+    def batch_seconds(self) -> float: ...
+    @property
+    def refused_rows(self) -> int: ...
+    @property
+    def lost_records(self) -> int: ...
+    @property
+    def store_away(self) -> bool: ...
+    def lag(self) -> Lags: ...
+
+
 class WorkerMetrics:
     """A worker's registry. Counts are of this process, so that they may be added over workers."""
 
     def __init__(self, role: str) -> None:
         self.role = role
         self.lags: Callable[[], Lags] = dict
-        self.store_away: Callable[[], bool] | None = None
+        self._sink: Writing | None = None
         self.registry = CollectorRegistry()
         self.events = Counter(
             "tidegate_worker_events", "Events by what became of them, in this process", ["outcome"], registry=self.registry
@@ -43,6 +62,10 @@ class WorkerMetrics:
         self.batch_seconds = Histogram("tidegate_sink_batch_seconds", "One insert", buckets=_SECONDS, registry=self.registry)
         self.registry.register(self)
 
+    def sink(self, sink: Writing) -> None:
+        """Show what a sink does."""
+        self._sink, self.lags = sink, sink.lag
+
     def describe(self) -> list[Metric]:
         # Nothing is running yet when this is registered.
         return []
@@ -57,8 +80,17 @@ class WorkerMetrics:
         for (topic, partition), records in self.lags().items():
             lag.add_metric([self.role, topic, str(partition)], records)
         yield lag
-        if self.store_away is not None:
-            yield GaugeMetricFamily("tidegate_store_away", "1 while the store cannot be reached", value=int(self.store_away()))
+        sink = self._sink
+        if sink is not None:
+            yield CounterMetricFamily("tidegate_sink_rows", "Rows written into the store", value=sink.rows)
+            yield SummaryMetricFamily(
+                "tidegate_sink_batch_seconds", "One batch, until committed", sink.batches, sink.batch_seconds
+            )
+            yield CounterMetricFamily("tidegate_sink_refused_rows", "Rows the store refused", value=sink.refused_rows)
+            yield CounterMetricFamily(
+                "tidegate_sink_lost_records", "Records gone before the store had them", value=sink.lost_records
+            )
+            yield GaugeMetricFamily("tidegate_store_away", "1 while the store cannot be reached", value=int(sink.store_away))
 
 
 class WorkerDoors:

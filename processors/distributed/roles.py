@@ -1,0 +1,125 @@
+"""The roles a worker can have: each a step of the topology, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+from ...schemas.settings import Settings
+from ...schemas.topics import CALLS, USAGE
+from ..topology import METER, POLICIES, SINK
+from .worker_doors import WorkerMetrics
+
+# What is imported within a role is needed by that role alone: a sink has no Faust in memory, a meter no store.
+
+
+class Role(Protocol):
+    """A step at work. `failure` is what has ended it, if anything has."""
+
+    @property
+    def failure(self) -> BaseException | None: ...
+
+
+class _First:
+    """The first thing that went wrong, of several that may tell of one."""
+
+    def __init__(self) -> None:
+        self.told: BaseException | None = None
+        self.asked: list[Callable[[], BaseException | None]] = []
+
+    def tell(self, error: BaseException) -> None:
+        self.told = self.told or error
+
+    @property
+    def failure(self) -> BaseException | None:
+        for ask in self.asked:
+            self.told = self.told or ask()
+        return self.told
+
+
+@asynccontextmanager
+async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+    from .faust_engine import FaustEngine
+    from .meter_worker import MeterWorker
+    from .policy_following import PolicyFollower
+    from .wire import Wire
+
+    wrong = _First()
+    wire = Wire(settings)
+    await wire.start()
+    try:
+        worker = MeterWorker(settings, wire, wrong.tell, metrics)
+        following = PolicyFollower(settings, worker.watch)
+        await following.start()
+        try:
+            faust = FaustEngine(settings, CALLS, METER.name, worker)
+            wrong.asked = [lambda: following.failure, lambda: faust.failure]
+            metrics.lags = lambda: worker.lags(faust.ends())
+            await faust.start()
+            try:
+                yield wrong
+            finally:
+                await worker.close()
+                await faust.stop()
+        finally:
+            await following.stop()
+    finally:
+        await wire.stop()
+
+
+@asynccontextmanager
+async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+    from .faust_engine import FaustEngine
+    from .policies_group import PoliciesGroup
+    from .wire import Wire
+
+    wrong = _First()
+    wire = Wire(settings)
+    await wire.start()
+    try:
+        group = PoliciesGroup(settings, wire, wrong.tell, metrics)
+        faust = FaustEngine(settings, USAGE, POLICIES.name, group)
+        wrong.asked = [lambda: faust.failure]
+        metrics.lags = lambda: group.lags(faust.ends())
+        await faust.start()
+        try:
+            yield wrong
+        finally:
+            await group.close()
+            await faust.stop()
+    finally:
+        await wire.stop()
+
+
+@asynccontextmanager
+async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+    from ...sinks.clickhouse import Store
+    from .sink import KafkaSink
+
+    store = await asyncio.to_thread(
+        Store.open, path=None if settings.store else settings.data_dir / "store", dsn=settings.store
+    )
+    try:
+        await asyncio.to_thread(store.migrate)
+        sink = KafkaSink(settings, store)
+        metrics.sink(sink)
+        stopping = asyncio.Event()
+        running = asyncio.create_task(sink.run(stopping), name="sink")
+        try:
+            yield sink
+        finally:
+            stopping.set()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # `failure` has it
+    finally:
+        store.close()
+
+
+BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics], AbstractAsyncContextManager[Role]]]] = {
+    METER.name: _meter,
+    POLICIES.name: _policies,
+    SINK.name: _sink,
+}
