@@ -176,7 +176,9 @@ class Enforcement:
             self.state.scope(rule.series.id, values, now).news = True
 
     def repeat_policies(self) -> None:
-        """Say which policies are in force, unless that is what the memory has."""
+        """Say which policies are in force, unless that is what the memory has. The first of several workers does."""
+        if self._share.number:
+            return
         news = self.policy_set.model_dump_json().encode()
         self._news = None if self._memory.signal(POLICIES_KEY) == news else news
 

@@ -83,6 +83,14 @@ def signal_prefix(policy: str) -> bytes:
     return SIGNAL_PREFIX + policy.encode() + b"|"
 
 
+def parse_signal_key(key: bytes) -> tuple[str, tuple[str | None, ...]] | None:
+    """(policy, values) of a signal's key; None for other records."""
+    if not key.startswith(SIGNAL_PREFIX):
+        return None
+    policy, _, values = key.removeprefix(SIGNAL_PREFIX).partition(b"|")
+    return policy.decode(), tuple(orjson.loads(values))
+
+
 def heartbeat_key(number: int) -> bytes:
     """The compaction key of a worker's heartbeat."""
     return b"%b|%d" % (GATES_KEY, number) if number else GATES_KEY
