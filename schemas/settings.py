@@ -93,6 +93,9 @@ class Settings(BaseSettings):
 
     # worker
     worker_host: Annotated[str, Field(description="where a worker shows its metrics and health")] = "127.0.0.1"
+    worker_session_s: Annotated[
+        float, Field(ge=1, le=300, description="silence after which a worker's partitions are given to others")
+    ] = 10.0
     worker_port: Annotated[int, Field(ge=0, le=65_535, description="0 picks a free one")] = 8401
 
     # store

@@ -273,6 +273,8 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
             f"log.dirs={data}",
             "auto.create.topics.enable=false",
             "group.initial.rebalance.delay.ms=0",
+            # The default of six seconds is a long time for a test that kills a worker thirty times.
+            "group.min.session.timeout.ms=1000",
             # One node: every internal topic has one replica, and few partitions to start quickly.
             "offsets.topic.replication.factor=1",
             "offsets.topic.num.partitions=4",

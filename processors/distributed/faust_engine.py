@@ -25,8 +25,8 @@ _WAITING: Final = 64
 _FETCH_BYTES: Final = 16 << 20
 # How often Faust commits what is acked. A record that comes again is skipped by its offset, so this is only tidiness.
 _COMMIT_EVERY_S: Final = 1.0
-# A worker that says nothing for so long is gone, and another takes its partitions over.
-_SESSION_S: Final = 10.0
+# Faust's own; it must be longer than the session.
+_REQUEST_S: Final = 90.0
 
 
 class Hands(Protocol):
@@ -55,8 +55,9 @@ class FaustEngine:
             broker_credentials=_credentials(client_options(settings)),
             broker_client_id=f"tidegate-{step}",
             broker_commit_interval=_COMMIT_EVERY_S,
-            broker_session_timeout=_SESSION_S,
-            broker_heartbeat_interval=_SESSION_S / 4,
+            broker_session_timeout=settings.worker_session_s,
+            broker_request_timeout=max(settings.worker_session_s * 2, _REQUEST_S),
+            broker_heartbeat_interval=settings.worker_session_s / 4,
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=_FETCH_BYTES,
             stream_buffer_maxsize=_WAITING,
