@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.kafka_url import KafkaAddress
@@ -40,6 +42,33 @@ class KafkaSide:
     def envelopes(self) -> list[Envelope]:
         """What is in the calls topic, by partition and offset."""
         return [envelope_of(record) for record in self.read(CALLS)]
+
+    def add_partitions(self, total: int) -> None:
+        """To the calls topic; returns when its broker knows them."""
+        name = self.address.topic(CALLS)
+
+        async def add(admin: AIOKafkaAdminClient) -> None:
+            await admin.create_partitions({name: NewPartitions(total)})
+            async with asyncio.timeout(30):  # a new partition takes a moment
+                while len((await admin.describe_topics([name]))[0]["partitions"]) < total:
+                    await asyncio.sleep(0.05)
+
+        self.administer(add)
+
+    def configure(self, topic: Topic, config: dict[str, str]) -> None:
+        resource = ConfigResource(ConfigResourceType.TOPIC, self.address.topic(topic), configs=config)
+        self.administer(lambda admin: admin.alter_configs([resource]))
+
+    def administer(self, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+        asyncio.run(self._administer(work))
+
+    async def _administer(self, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.address.bootstrap)
+        await admin.start()
+        try:
+            await work(admin)
+        finally:
+            await admin.close()
 
     async def _write(self, topic: str, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         producer = AIOKafkaProducer(bootstrap_servers=self.address.bootstrap)

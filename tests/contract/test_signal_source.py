@@ -6,15 +6,13 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import KafkaError
 from kafka_broker import needs_broker
@@ -120,17 +118,6 @@ class Topics:
 
     def announced(self) -> dict[str, bytes]:
         return {record.key.decode(): record.value or b"" for record in self.side.read(GATES)}
-
-    def admin(self, work: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> None:
-        async def run() -> None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.side.address.bootstrap)
-            await admin.start()
-            try:
-                await work(admin)
-            finally:
-                await admin.close()
-
-        asyncio.run(run())
 
     def made_again(self) -> bool:
         """Whether the topics are there again; a topic that has just been deleted is in the way for a moment."""
@@ -413,10 +400,9 @@ def test_the_first_answer_of_a_topic_is_the_last_word_on_every_key_however_many_
 @pytest.mark.slow
 def test_a_topic_whose_beginning_was_deleted_is_heard_from_what_is_left(topics: Topics, ear: KafkaSignals) -> None:
     name = topics.side.address.topic(SIGNALS)
-    topic = ConfigResource(ConfigResourceType.TOPIC, name, configs={"cleanup.policy": "delete"})
-    topics.admin(lambda admin: admin.alter_configs([topic]))  # of others nothing can be deleted by hand
+    topics.side.configure(SIGNALS, {"cleanup.policy": "delete"})  # of others nothing can be deleted by hand
     topics.publish([(b"a", b"1"), (b"b", b"1")])
-    topics.admin(lambda admin: admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=2)}))
+    topics.side.administer(lambda admin: admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=2)}))
 
     nothing = ear.poll(START, 0.1)
     topics.publish([(b"c", b"1")])
@@ -431,7 +417,7 @@ def test_a_topic_whose_beginning_was_deleted_is_heard_from_what_is_left(topics: 
 def test_a_topic_that_is_made_anew_is_heard_from_its_start(topics: Topics, ear: KafkaSignals) -> None:
     topics.publish([(b"a", b"%d" % number) for number in range(9)])
     _, position = hear(ear, START, 1)
-    topics.admin(lambda admin: admin.delete_topics([topics.side.address.topic(SIGNALS)]))
+    topics.side.administer(lambda admin: admin.delete_topics([topics.side.address.topic(SIGNALS)]))
     eventually(lambda: topics.made_again())
     topics.publish([(b"b", b"1")])
 
