@@ -75,7 +75,7 @@ _MEANING: Final[tuple[tuple[tuple[type[BaseException], ...], str, float | None],
     ((socket.gaierror,), "cannot be found by that name: check TIDEGATE_URL", None),
     (
         (OSError, EOFError, errors.KafkaConnectionError, errors.NodeNotReadyError, errors.NoBrokersAvailable),
-        "cannot be reached ({name}): check that it runs, TIDEGATE_URL and TIDEGATE_KAFKA_SECURITY",
+        "cannot be reached ({name}): check that it runs and what it advertises, TIDEGATE_URL, TIDEGATE_KAFKA_SECURITY",
         None,
     ),
     ((errors.KafkaError,), "said {name}", None),

@@ -103,7 +103,9 @@ def test_something_else_that_hangs_up_is_said_to_be_no_broker(
 ) -> None:
     log = KafkaLog(Settings(url=listen(lambda connection: connection.close())))
 
-    with pytest.raises(LogUnavailable, match=r"cannot be reached .*: check that it runs, TIDEGATE_URL and TIDEGATE_KAFKA_SEC"):
+    with pytest.raises(
+        LogUnavailable, match=r"cannot be reached .*: check that it runs .* TIDEGATE_URL, TIDEGATE_KAFKA_SECURITY"
+    ):
         log.append([ENVELOPE])
 
 
