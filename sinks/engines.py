@@ -21,6 +21,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
 
 from ..schemas.errors import StoreUnavailable, TidegateError, UsageError
+from .dedup_log import forget_lost_parts
 
 # ClickHouse's error codes, by what follows from them.
 _ROWS_REFUSED: Final = frozenset(
@@ -111,7 +112,7 @@ class Folder:
 
     def connect(self, settings: Mapping[str, Any]) -> Client:
         try:
-            with store_errors():
+            with self._taking(), store_errors():
                 return clickhouse_connect.get_client(
                     interface="chdb", path=str(self._path), settings=dict(settings), tz_mode="aware"
                 )
@@ -123,6 +124,24 @@ class Folder:
             if self._is_held():
                 raise StoreUnavailable(f"another process has the store in {self._path} open; stop it first") from None
             raise
+
+    @contextmanager
+    def _taking(self) -> Iterator[None]:
+        """One at a time takes the folder, and mends first what an engine that was killed has left; a live one is let be.
+
+        The lock on the folder itself lasts until the engine has its own, so nobody mends what another is just opening.
+        """
+        taking = os.open(self._path, os.O_RDONLY)
+        try:
+            fcntl.flock(taking, fcntl.LOCK_EX)
+            if not self._is_held():
+                try:
+                    forget_lost_parts(self._path)
+                except OSError as error:
+                    raise StoreUnavailable(f"the store in {self._path} cannot be mended: {error.strerror}") from error
+            yield
+        finally:
+            os.close(taking)
 
     def _is_held(self) -> bool:
         """Whether somebody holds the lock on the engine's status file; chDB itself only says that it failed."""
