@@ -145,7 +145,8 @@ class Store:
         """Insert a batch of NDJSON lines, all or none. The same token again changes nothing, in no rollup either.
 
         `token` must name these very rows for ever (`Batch.token`). Also heals a batch that was cut off after some of its
-        rollups. Raises `RowsRefused` when a row cannot be taken, `StoreUnavailable` when the batch should be sent again.
+        rollups; in a folder wherever that was (`dedup_log`), on a killed server all but for the gap that the README names.
+        Raises `RowsRefused` when a row cannot be taken, `StoreUnavailable` when the batch should be sent again.
         """
         if not _NAME.match(table) or not _TOKEN.match(token):
             raise ValueError("table must be a plain name and token made of letters, digits and _.:/-")
