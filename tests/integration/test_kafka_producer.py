@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from kafka_side import KafkaSide, envelope_of
 from signalling import policy, policy_record, signal_record
 from support import envelope, response
 from tidegate.bench.kafka.broker import Broker
+from tidegate.producers import kafka_log, kafka_signals
 from tidegate.producers.connect import connect
 from tidegate.producers.kafka_log import KafkaLog
+from tidegate.producers.kafka_signals import KafkaSignals
 from tidegate.producers.ports import Position
+from tidegate.producers.signals import START
 from tidegate.schemas.envelope import Envelope
-from tidegate.schemas.errors import EnvelopeRefused
+from tidegate.schemas.errors import EnvelopeRefused, LogUnavailable
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import CALLS, GATES, SIGNALS
@@ -240,6 +244,71 @@ def test_a_gate_hears_again_when_the_broker_is_back(own_broker: Broker, own_side
         until(lambda: not gate.check({"model": "gpt-4o"}).allowed)
 
 
+def test_a_broker_that_freezes_is_left_within_the_bound_and_what_it_had_taken_in_disturbs_nothing(
+    own_broker: Broker, own_side: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = KafkaLog(Settings(url=own_side.url))
+    # Batches of two each.
+    sent = [Envelope.of("triage-1", seq, [orjson.dumps(response(str(seq), note="x" * 450_000))]) for seq in range(6)]
+    log.append(sent[:1])
+
+    with frozen(own_broker), monkeypatch.context() as patience:
+        patience.setattr(kafka_log, "_APPEND_TIMEOUT_S", 1.0)
+        for _ in range(2):
+            with pytest.raises(LogUnavailable, match="does not answer in time"):
+                log.append(sent[1:5])
+    until(lambda: takes(log, sent[1:5]))
+    assert takes(log, sent[5:])
+    log.close()
+
+    assert counted(own_side.envelopes()) == {"triage-1": names(6)}
+
+
+def test_signals_of_a_broker_that_freezes_are_said_to_be_out_of_reach_and_heard_again_later(
+    own_broker: Broker, own_side: KafkaSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_signals, "_SILENCE_S", 1.0)
+    own_side.write(SIGNALS, [(b"a", b"1")])
+    ear = KafkaSignals(Settings(url=own_side.url))
+    heard = ear.poll(START, 0.0)
+
+    with frozen(own_broker), pytest.raises(LogUnavailable, match="does not answer in time"):
+        ear.poll(heard[1], DEADLINE_S)
+    own_side.write(SIGNALS, [(b"a", b"2")])
+    news: list[Any] = []
+    until(lambda: news.extend(polled(ear, heard[1])) or news)
+    ear.close()
+
+    assert heard == ([(b"a", b"1")], 0)
+    assert news == [(b"a", b"2")]
+
+
+@contextmanager
+def frozen(broker: Broker) -> Iterator[None]:
+    """The system takes its connections and bytes as ever; it does nothing."""
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+
+
+def takes(log: KafkaLog, envelopes: list[Envelope]) -> bool:
+    try:
+        log.append(envelopes)
+    except LogUnavailable:
+        return False
+    return True
+
+
+def polled(ear: KafkaSignals, after: int) -> list[Any]:
+    try:
+        return list(ear.poll(after, 1.0)[0])
+    except LogUnavailable:
+        return []
+
+
 # --- processes that end
 
 PRELUDE = """
@@ -313,6 +382,30 @@ def test_the_end_of_the_program_sends_what_is_left_and_says_goodbye(side: KafkaS
     )
 
     assert list(counted(side.envelopes()).values()) == [names(3_000)]
+    assert [record.value for record in side.read(GATES)][-1] is None
+
+
+def test_sigterm_sends_what_is_left_says_goodbye_and_keeps_the_status(side: KafkaSide, services: Services) -> None:
+    process = services.start(
+        side.url,
+        """
+        tide = make(linger_s=5)
+        tide.gate.follow()
+        while not tide.gate._answered.is_set():
+            time.sleep(0.005)
+        for n in range(2_000):
+            tide.emit(event(n))
+        say("ready")
+        time.sleep(600)
+        """,
+    )
+    services.heard(process, "ready")
+
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == -signal.SIGTERM
+    assert list(counted(side.envelopes()).values()) == [names(2_000)]
     assert [record.value for record in side.read(GATES)][-1] is None
 
 
