@@ -1,0 +1,306 @@
+"""Prometheus, its rules, Alertmanager and Grafana: everything they name is there, and every metric is one that we emit.
+
+Their own checkers do not run here. Expressions are parsed by a port of Prometheus's parser; names and labels are held against
+what the node's and the workers' registries really expose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import promql_parser
+import pytest
+from deployment import DASHBOARDS, ROOT, dashboards, mounted, ours, read, services, targets
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from tidegate.processors.distributed.roles import BY_NAME
+from tidegate.processors.distributed.worker_doors import WorkerMetrics
+from tidegate.processors.embedded.metrics import Metrics
+
+PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
+ALERTMANAGER: Final = read(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
+DATASOURCES: Final = read(ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "tidegate.yml")["datasources"]
+JOBS: Final = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
+SERVICES: Final = services()
+# What Prometheus itself adds to every sample.
+TARGET_LABELS: Final = {"job", "instance"}
+
+
+# what is emitted
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What a sink tells of itself."""
+
+    rows: int = 5
+    batches: int = 2
+    batch_seconds: float = 0.5
+    refused_rows: int = 1
+    lost_records: int = 1
+    store_away: bool = False
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        return {("tidegate.metered", 0): 3}
+
+
+def node_page() -> str:
+    status: dict[str, Any] = {
+        "totals": {},
+        "meter_lag_records": 0,
+        "sink_lag_records": 0,
+        "backlog_bytes": 0,
+        "store_away": False,
+    }
+    metrics = Metrics(lambda: status)
+    metrics.ingested(1, 1, 100)
+    metrics.refused(503)
+    return metrics.render().decode()
+
+
+def worker_page(role: str) -> str:
+    metrics = WorkerMetrics(role)
+    metrics.events.labels("events").inc()
+    if role == "sink":
+        metrics.sink(Writing())
+    else:
+        metrics.lags = lambda: {("tidegate.calls", 0): 3}
+    return generate_latest(metrics.registry).decode()
+
+
+def pages() -> dict[str, str]:
+    return {"node": node_page(), **{role: worker_page(role) for role in BY_NAME}}
+
+
+def emitted() -> dict[str, set[str]]:
+    """The labels of every sample by its name."""
+    found: dict[str, set[str]] = {"up": set(TARGET_LABELS)}
+    for page in pages().values():
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples:
+                found.setdefault(sample.name, set(TARGET_LABELS)).update(sample.labels)
+    return found
+
+
+EMITTED: Final = emitted()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_tells_every_sample_once(page: str) -> None:
+    """Prometheus would take the first and drop the others."""
+    names = [line.rpartition(" ")[0] for line in pages()[page].splitlines() if line and not line.startswith("#")]
+
+    assert sorted(names) == sorted(set(names))
+
+
+# expressions
+
+
+def rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in PROMETHEUS["rule_files"]:
+        for group in read(mounted(SERVICES["prometheus"], f"/etc/prometheus/{name}"))["groups"]:
+            for rule in group["rules"]:
+                yield rule["alert"], rule
+
+
+EXPRESSIONS: Final = {
+    **{name: rule["expr"] for name, rule in rules()},
+    **{f"{name} {target['refId']}": target["expr"] for name, target in targets("prometheus")},
+}
+
+
+def nodes(expression: str, kind: type) -> list[Any]:
+    """The parts of an expression of one kind. Raises `ValueError` when it is none of PromQL."""
+    found: list[Any] = []
+    promql_parser.walk(promql_parser.parse(expression), found.append)
+    return [node for node in found if isinstance(node, kind)]
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_every_metric_and_label_that_is_asked_for_is_emitted(name: str) -> None:
+    selectors = nodes(EXPRESSIONS[name], promql_parser.VectorSelector)
+
+    assert selectors
+    for selector in selectors:
+        assert selector.name in EMITTED
+        assert {matcher.name for matcher in selector.matchers.matchers} <= EMITTED[selector.name]
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_what_is_grouped_by_is_a_label_of_what_is_grouped(name: str) -> None:
+    for aggregate in nodes(EXPRESSIONS[name], promql_parser.AggregateExpr):
+        if aggregate.modifier is not None:
+            selectors = nodes(aggregate.expr.prettify(), promql_parser.VectorSelector)
+            for selector in selectors:
+                assert set(aggregate.modifier.labels) <= EMITTED[selector.name]
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_every_value_that_is_asked_for_can_occur(name: str) -> None:
+    allowed = {"job": set(JOBS), "role": set(BY_NAME), "outcome": outcomes()}
+
+    for selector in nodes(EXPRESSIONS[name], promql_parser.VectorSelector):
+        for matcher in selector.matchers.matchers:
+            assert set(matcher.value.split("|")) <= allowed[matcher.name]
+
+
+def outcomes() -> set[str]:
+    """What can become of an event: the words that the meter counts by."""
+    return set(re.findall(r'_count\([a-z._]+, "([a-z_]+)"', (ROOT / "processors" / "meter.py").read_text()))
+
+
+def test_a_counter_is_asked_for_its_growth_and_a_gauge_for_its_value() -> None:
+    growing = re.compile(r"_(total|bucket|sum|count)\Z")
+
+    for name, expression in EXPRESSIONS.items():
+        within = {s.vector_selector.name for s in nodes(expression, promql_parser.MatrixSelector)}
+        for selector in nodes(expression, promql_parser.VectorSelector):
+            assert (selector.name in within) is bool(growing.search(selector.name)), f"{name}: {selector.name}"
+
+
+# rules
+
+
+def test_every_alert_has_a_name_of_its_own_and_says_how_bad_and_what_to_do() -> None:
+    names = [name for name, _ in rules()]
+
+    assert len(set(names)) == len(names)
+    for name, rule in rules():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, name
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert len(rule["annotations"]["description"]) > 40
+
+
+def test_what_an_alert_tells_of_is_a_label_that_it_has() -> None:
+    for name, rule in rules():
+        told = set(re.findall(r"\$labels\.([a-z_]+)", " ".join(rule["annotations"].values())))
+        aggregates = [a for a in nodes(rule["expr"], promql_parser.AggregateExpr) if a.modifier]
+        kept = set(aggregates[0].modifier.labels) if aggregates else TARGET_LABELS
+        assert told <= kept, name
+
+
+@pytest.mark.parametrize(
+    "subject", ["meter", "policies", "sink", "store", "events", 'lag_records\\{role="meter"', 'lag_records\\{role="sink"']
+)
+def test_the_troubles_that_matter_have_an_alert(subject: str) -> None:
+    assert any(re.search(subject, rule["expr"]) for _, rule in rules())
+
+
+# prometheus
+
+
+def test_every_service_with_metrics_of_ours_is_asked_at_its_port() -> None:
+    environment = {"node": "8400", **dict.fromkeys(BY_NAME, "8401")}
+
+    assert set(JOBS) == {"prometheus", "node", *BY_NAME}
+    assert JOBS["node"]["static_configs"][0]["targets"] == [f"node:{environment['node']}"]
+    for role in BY_NAME:
+        (found,) = JOBS[role]["dns_sd_configs"]
+        assert found["names"] == [role]
+        assert role in ours()
+        assert (found["type"], str(found["port"])) == ("A", environment[role])
+
+
+def test_the_nodes_token_comes_from_a_secret_that_is_mounted() -> None:
+    secret = JOBS["node"]["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+
+    assert secret in SERVICES["prometheus"]["secrets"]
+    assert "authorization" not in JOBS["meter"]
+
+
+def test_alerts_reach_alertmanager() -> None:
+    (managers,) = PROMETHEUS["alerting"]["alertmanagers"]
+
+    assert managers["static_configs"][0]["targets"] == ["alertmanager:9093"]
+    assert mounted(SERVICES["prometheus"], "/etc/prometheus/prometheus.yml").is_file()
+    assert "--config.file=/etc/prometheus/prometheus.yml" in SERVICES["prometheus"]["command"]
+
+
+# alertmanager
+
+
+def test_alerts_are_routed_to_receivers_that_exist() -> None:
+    receivers = {receiver["name"] for receiver in ALERTMANAGER["receivers"]}
+
+    assert mounted(SERVICES["alertmanager"], "/etc/alertmanager/alertmanager.yml").is_file()
+    assert ALERTMANAGER["route"]["receiver"] in receivers
+    assert {route["receiver"] for route in ALERTMANAGER["route"].get("routes", ())} <= receivers
+
+
+def test_an_alert_that_silences_another_exists_and_so_does_the_other() -> None:
+    names = {name for name, _ in rules()}
+
+    for rule in ALERTMANAGER["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            label, _, value = re.split(r"\s*(=~|=)\s*", matcher)
+            assert label == "alertname"
+            assert set(value.strip('"').split("|")) <= names
+
+
+# grafana
+
+
+def test_a_data_source_leads_to_a_service() -> None:
+    hosts = {
+        source["uid"]: source.get("url", "").removeprefix("http://").partition(":")[0] or source["jsonData"]["host"]
+        for source in DATASOURCES
+    }
+
+    assert hosts == {"prometheus": "prometheus", "clickhouse": "clickhouse", "alertmanager": "alertmanager"}
+
+
+def test_the_store_is_read_by_the_reader_with_a_password_from_the_environment() -> None:
+    (store,) = [source for source in DATASOURCES if source["uid"] == "clickhouse"]
+    environment = SERVICES["grafana"]["environment"]
+
+    assert store["jsonData"]["username"] == "reader"
+    assert store["secureJsonData"]["password"].removeprefix("$") in environment
+    assert environment["GF_PLUGINS_PREINSTALL_SYNC"].partition("@")[0] == store["type"]
+
+
+def test_dashboards_are_found_where_they_are_mounted() -> None:
+    grafana = SERVICES["grafana"]
+    (provider,) = read(mounted(grafana, "/etc/grafana/provisioning") / "dashboards" / "tidegate.yml")["providers"]
+
+    assert mounted(grafana, provider["options"]["path"]).resolve() == DASHBOARDS
+    home = mounted(grafana, grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert home.is_file()
+
+
+BOARDS: Final = dict(dashboards())
+
+
+def test_dashboards_have_names_of_their_own() -> None:
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 2
+    assert len({board["title"] for board in BOARDS.values()}) == len(BOARDS)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_panels_stand_side_by_side_and_ask_a_source_that_exists(name: str) -> None:
+    panels = BOARDS[name]["panels"]
+    sources = {source["uid"]: source["type"] for source in DATASOURCES}
+
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["targets"]
+        for target in (panel, *panel["targets"]):
+            assert sources[target["datasource"]["uid"]] == target["datasource"]["type"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_thresholds_rise(name: str) -> None:
+    for panel in BOARDS[name]["panels"]:
+        steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+        assert steps[0] is None
+        assert all(low < high for low, high in pairwise(steps[1:]))
