@@ -50,7 +50,7 @@ class Memory(Protocol):
         ...
 
     def usage_of(self, prefix: bytes) -> Iterable[tuple[int, bytes, bytes]]:
-        """The same, of all scopes whose keys begin so: (source partition, key, value)."""
+        """The same, of all scopes of one's own whose keys begin so: (source partition, key, value)."""
         ...
 
     def signal(self, key: bytes) -> bytes | None:

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 import structlog
 
-from ...schemas.signal import heartbeat_number, parse_signal_key
+from ...schemas.signal import SIGNAL_PREFIX, decode_signal, heartbeat_number, parse_signal_key
 from ...schemas.unit_prices import PRICES_KEY, decode_unit_prices
 from ..enforcement import Prices, Share
 from ..judging import Rule
@@ -52,7 +52,8 @@ class PoliciesMemory:
     """
 
     def __init__(self, partitions: int, share: Share, covered: int = 0) -> None:
-        self.scopes: list[dict[bytes, bytes]] = [{} for _ in range(partitions)]
+        # By usage key: what each source partition says.
+        self.scopes: dict[bytes, list[bytes | None]] = {}
         self.words: dict[bytes, bytes] = {}
         self.marks = [-1] * partitions
         self.watched: list[frozenset[str]] = [frozenset()] * partitions
@@ -66,13 +67,25 @@ class PoliciesMemory:
     # the port
 
     def usage(self, partition: int, key: bytes) -> bytes | None:
-        return self.scopes[partition].get(key)
+        said = self.scopes.get(key)
+        return said[partition] if said else None
 
     def usage_of(self, prefix: bytes) -> Iterator[Heard]:
-        for partition, scopes in enumerate(self.scopes):
-            for key, value in scopes.items():
-                if key.startswith(prefix):
-                    yield partition, key, value
+        for key, said in self.scopes.items():
+            if key.startswith(prefix):
+                for partition, value in enumerate(said):
+                    if value is not None:
+                        yield partition, key, value
+
+    def _put(self, partition: int, key: bytes, value: bytes | None) -> None:
+        said = self.scopes.get(key)
+        if said is None:
+            if value is None:
+                return
+            said = self.scopes[key] = [None] * len(self.marks)
+        said[partition] = value
+        if value is None and not any(said):
+            del self.scopes[key]
 
     def signal(self, key: bytes) -> bytes | None:
         return self.words.get(key)
@@ -85,17 +98,18 @@ class PoliciesMemory:
     def remember(self, partition: int, records: Iterable[tuple[bytes, bytes | None]], applied: dict[bytes, int]) -> None:
         """Take in records of the changelog, in order. `applied` keeps up to which offset each scope counts: of two meters
         that wrote at once, the one that had come further is right."""
-        scopes, share = self.scopes[partition], self.share
+        share = self.share
         for key, value in records:
             kind, name = key[:1], key[1:]
             if kind == SCOPE:
                 if partition_of_scope(name, share.of) != share.number:
                     continue
                 if value is None:
-                    scopes.pop(name, None)
+                    self._put(partition, name, None)
                     applied.pop(name, None)
                 elif (offset := OFFSET.unpack_from(value)[0]) >= applied.get(name, -1):
-                    scopes[name], applied[name] = value[OFFSET.size :], offset
+                    self._put(partition, name, value[OFFSET.size :])
+                    applied[name] = offset
             elif kind == WATCH:
                 complete = {name.decode()} if value is not None and _watch.decode(value).complete else set()
                 self.watched[partition] = self.watched[partition] - {name.decode()} | complete
@@ -140,21 +154,20 @@ class PoliciesMemory:
         if parsed is None or partition_of_scope(key, self.share.of) != self.share.number:
             return False
         if not value:
-            self.scopes[partition].pop(key, None)
+            self._put(partition, key, None)
             return False
         if (series := self.series.get(parsed[0])) is not None:
             ScopeUsage.load(series, value)  # raises now, instead of whenever the scope is judged
-        self.scopes[partition][key] = value
+        self._put(partition, key, value)
         return True
 
     def _watch(self, partition: int, complete: frozenset[str]) -> None:
         """The past of these series is counted. Those that were among them are watched no more, and should they come back,
         then with nothing of what was."""
-        scopes = self.scopes[partition]
         for series_id in self.watched[partition] - complete:
             prefix = usage_prefix(series_id)
-            for key in [key for key in scopes if key.startswith(prefix)]:
-                del scopes[key]
+            for key in [key for key in self.scopes if key.startswith(prefix)]:
+                self._put(partition, key, None)
         self.watched[partition] = complete
 
     def _refuse(self, event: str, offset: int, error: Exception) -> None:
@@ -180,6 +193,8 @@ class PoliciesMemory:
         for key, value in records:
             if not value:
                 self.words.pop(key, None)
+            elif key.startswith(SIGNAL_PREFIX):
+                self.words[key] = _gist(value)
             elif heartbeat_number(key) is None:
                 self.words[key] = value
             if key == PRICES_KEY:
@@ -195,3 +210,21 @@ class PoliciesMemory:
                 rule = rules.get(parsed[0])
                 if rule is None or not self.share.owns(rule.series.id, parsed[1]):
                     del self.words[key]
+
+
+def _gist(value: bytes) -> bytes:
+    """A signal without what only gates and people want of it: of a hundred thousand, each byte counts."""
+    signal = msgspec.structs.replace(
+        decode_signal(value),
+        reason="",
+        contributors=[],
+        applied=[],
+        gates=1,
+        remaining=None,
+        window_start=0,
+        window_end=0,
+        resets_at=None,
+        burn_per_s=None,
+        exhausted_at=None,
+    )
+    return msgspec.json.encode(signal)

@@ -43,7 +43,6 @@ from ...schemas.signal import (
     Alert,
     Gates,
     decode_gates,
-    decode_signal,
     heartbeat_key,
     heartbeat_number,
     parse_signal_key,
@@ -192,13 +191,12 @@ class PoliciesPartition:
                 if number is not None:
                     beats |= {number: decode_gates(value)} if value else {}
                     continue
-                if value and parse_signal_key(key):
-                    decode_signal(value)
+                parse_signal_key(key)
+                memory.said([(key, value)])
             except (ValueError, TypeError, msgspec.MsgspecError) as error:
                 # Of another version, or nobody's: as if it had not been said.
                 log.error("signal_refused", offset=record.offset, error_type=type(error).__name__)
-                value = b""
-            memory.said([(key, value)])
+                memory.said([(key, b"")])
         return memory, beats
 
     async def _read_changelogs(self, wire: Wire, told: list[int]) -> list[tuple[int, bytes]]:
@@ -425,7 +423,7 @@ class PoliciesPartition:
                 if rule is not None and self._memory.share.owns(rule.series.id, parsed[1]):
                     self._memory.said([(key, value)])
                     self._enforcement.repeat(*parsed, now)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, msgspec.MsgspecError) as error:
             log.error("signal_refused", error_type=type(error).__name__)
 
     # the wire
