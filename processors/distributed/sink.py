@@ -156,6 +156,8 @@ class KafkaSink:
             raise
 
     async def _run(self, stopping: asyncio.Event) -> None:
+        if self._broken is not None:
+            raise ValueError("a sink runs once; make another one")
         self._broken = asyncio.get_running_loop().create_future()
         stop = asyncio.create_task(stopping.wait())
         working: asyncio.Task[None] | None = None

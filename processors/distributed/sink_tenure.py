@@ -308,6 +308,9 @@ class Tenure:
             except StoreUnavailable as error:
                 account.store_away = True
                 log.warning("store_away", error=str(error), retry_in_s=backoff_s)
+            except RowsRefused as refusal:
+                log.error("dead_letters_refused", batch=token, reason=refusal.reason)
+                raise
             else:
                 account.store_away = False
                 return refused

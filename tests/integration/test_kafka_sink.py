@@ -398,6 +398,32 @@ def test_a_partition_is_not_handed_over_in_the_middle_of_a_batch(kafka_url: str,
     assert ledger(store) == oracle(records)
 
 
+def test_a_batch_that_takes_too_long_is_left_to_the_next_owner(
+    kafka_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows go to the store twice, at the same time, under one token."""
+    monkeypatch.setattr(sink_tenure, "_HAND_OVER_S", 0.2)
+    records = Meter().envelopes(30)
+    slow = SlowStore(store)
+    slow.wait_s = 8.0
+
+    async def scene() -> None:
+        await make_topics(kafka_url)
+        await produce(kafka_url, records)
+        settings = sink_settings(kafka_url, sink_batch_rows=1_000)
+        async with running(settings, cast(Store, slow)) as first:
+            await first.until(lambda: slow.under_way)
+            async with running(settings, store) as second:
+                slow.wait_s = 0.0
+                await until(lambda: first.is_through and second.is_through)
+                # The insert that nobody waited for has ended, and was not committed.
+                await first.until(lambda: slow.finished > first.sink.batches)
+
+    asyncio.run(scene())
+
+    assert ledger(store) == oracle(records)
+
+
 class SlowStore:
     """A store whose inserts take `wait_s`."""
 
