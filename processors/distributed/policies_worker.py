@@ -62,6 +62,8 @@ _LOOK_S: Final = 0.1
 # The store answers for a day of calls in less than a second. When it is away, a policy that does not know its past yet is
 # better than none.
 _PAST_WITHIN_S: Final = 10.0
+# The first worker has waited for that already; its word may only be a moment ahead of our blocks.
+_BLOCKS_WITHIN_S: Final = 1.0
 # A broker that restarts is back in ten seconds; after thirty, somebody should hear that nothing can be said.
 _GIVE_UP_S: Final = 30.0
 # A record of signals is below a kilobyte; the one that may be large holds all policies, and the topic takes 4 MiB.
@@ -356,7 +358,8 @@ class PoliciesPartition:
         if self._in_force and policy_set == self._enforcement.policy_set:
             self._coming = None
         else:
-            self._coming, self._coming_until = policy_set, self._patience() + _PAST_WITHIN_S
+            within_s = _BLOCKS_WITHIN_S if self.partition else _PAST_WITHIN_S
+            self._coming, self._coming_until = policy_set, self._patience() + within_s
         self._announce()
         self._watch_series()
 
