@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 import threading
@@ -79,19 +80,27 @@ def up(
     simulate: Annotated[bool, typer.Option("--simulate", help="Also make simulated clinic traffic")] = False,
     rate: Annotated[float, typer.Option(help="Simulated calls a second")] = 20.0,
 ) -> None:
-    """Run the embedded node: take events, meter and price them, keep them in ClickHouse. Ctrl-C stops it."""
-    from tidegate.processors.embedded.node import Node
+    """Run the node: take events, meter and price them, keep them in ClickHouse. Ctrl-C stops it.
 
+    With TIDEGATE_URL=kafka://… the log is Kafka and workers do the metering (`tidegate worker`); the node takes events over
+    HTTP, serves gates and people, and writes the store in its data folder, or leaves a server's (TIDEGATE_STORE) to workers.
+    """
     log_to_stderr()
     settings = Settings.read(data_dir=data, host=host, port=port, policy_file=policies)
+    if policies is not None and _on_kafka(settings):
+        raise UsageError(
+            "on Kafka the policies workers hold the policies: leave --policies out, and run"
+            f" TIDEGATE_POLICY_FILE={policies} tidegate worker --role policies"
+        )
     stopping = Stopping.on_signals()
-    node = Node(settings.data_dir, settings)
+    node = open_node(settings)
     traffic: threading.Thread | None = None
     try:
         with err.status("starting the node …"):
             node.start()
         where = escape(str(settings.data_dir))
-        out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}", highlight=False, soft_wrap=True)
+        log = f", log {escape(settings.url)}" if _on_kafka(settings) else ""
+        out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}{log}", highlight=False, soft_wrap=True)
         if simulate:
             traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping), name="tidegate-traffic")
             traffic.start()
@@ -105,6 +114,29 @@ def up(
     if node.failure is not None:
         raise node.failure
     out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
+
+
+def open_node(settings: Settings) -> Node:
+    """A node that is not yet started: on Kafka where TIDEGATE_URL is Kafka's address, otherwise on its data folder alone."""
+    from tidegate.processors.embedded.node import Node
+
+    if not _on_kafka(settings):
+        return Node(settings.data_dir, settings)
+    try:
+        from tidegate.processors.distributed.node import KafkaBackend
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "aiokafka":
+            raise
+        raise UsageError("TIDEGATE_URL begins with kafka://, which needs aiokafka: pip install 'tidegate[kafka]'") from None
+    # What it repeats at ERROR while a broker is away, the node says once.
+    client_log = logging.getLogger("aiokafka")
+    client_log.addHandler(logging.NullHandler())
+    client_log.propagate = False
+    return Node(settings.data_dir, settings, KafkaBackend)
+
+
+def _on_kafka(settings: Settings) -> bool:
+    return settings.url.lower().startswith("kafka://")
 
 
 def _watch(node: Node, stopping: Stopping) -> None:
@@ -129,7 +161,7 @@ def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
     from tidegate.producers.connect import connect
     from tidegate.producers.simulate import simulate
 
-    with connect(str(settings.data_dir), service="simulated-clinic") as emitter:
+    with connect(settings.url if _on_kafka(settings) else str(settings.data_dir), service="simulated-clinic") as emitter:
         simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set)
 
 
@@ -161,7 +193,8 @@ def replay(
         _tell(report, None)
         return
 
-    from tidegate.processors.embedded.client import OwnFolder, opened
+    from tidegate.processors.embedded.client import KafkaNodeFolder, OwnFolder, opened
+    from tidegate.producers.connect import connect
     from tidegate.producers.emitter import Emitter
     from tidegate.producers.local_log import LocalLog
 
@@ -171,6 +204,8 @@ def replay(
             folder.pipeline.start()
 
         def emitter(identity: str) -> Emitter:
+            if isinstance(folder, KafkaNodeFolder):
+                return connect(folder.node.url, producer_id=identity, token=folder.node.token)
             return Emitter(LocalLog(settings.data_dir, fsync=settings.fsync), settings=settings, producer_id=identity)
 
         report = _publish(files, emitter, pace, producer, final)
@@ -334,5 +369,7 @@ def status(
 
 
 def _must_exist(settings: Settings) -> None:
-    if not (settings.data_dir / "log.sqlite").exists():
+    from tidegate.processors.folder_mark import kafka_of
+
+    if not (settings.data_dir / "log.sqlite").exists() and kafka_of(settings.data_dir) is None:
         raise UsageError(f"{settings.data_dir} holds no Tidegate data; give --data DIR, or start with `tidegate up`")

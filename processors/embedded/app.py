@@ -25,16 +25,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ...dashboards.page import render
-from ...producers.local_log import LocalLog
 from ...producers.ports import Position
 from ...schemas.envelope import Envelope
 from ...schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
 from ..meter import KEYED
 from . import ingest
+from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
 from .metrics import Metrics
-from .pipeline import Pipeline
 from .signals_door import SignalsDoor
 
 # Long enough for a heavy analytical query on one machine; short enough that a forgotten one ends.
@@ -49,23 +48,22 @@ _PAGE_HEADERS: Final = {
 
 
 class Doors:
-    """The request handlers of one node."""
+    """The request handlers of one node, the same whatever is behind them."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, own_token: str, status: Callable[[], dict[str, Any]]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, backend: Backend, settings: Settings, own_token: str, status: Callable[[], dict[str, Any]]) -> None:
+        self._backend = backend
         self._settings = settings
         self._own_token = own_token
         self._status = status
         self._metrics = Metrics(status)
         self._bodies = Bodies(settings.max_body_bytes)
-        self._log = LocalLog(pipeline.data_dir, fsync=settings.fsync)
         self._producer, self._next_seq = _own_producer(), 0
         self._append_lock = threading.Lock()
-        # Several judge, so that a small body does not wait for a huge one; they append one at a time, as SQLite does.
+        # Several judge, so that a small body does not wait for a huge one; they append one at a time, as a log wants it.
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
-        self._signals = SignalsDoor(pipeline.data_dir)
+        self._signals = SignalsDoor(backend.feed)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -89,7 +87,6 @@ class Doors:
         self._ingest_pool.shutdown()
         self._query_pool.shutdown(cancel_futures=True)
         self._signals.close()
-        self._log.close()
 
     # ingest
 
@@ -99,7 +96,7 @@ class Doors:
             if self._settings.token and not _bears(request, self._settings.token, self._own_token):
                 await self._bodies.discard(request)
                 return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
-            if self._pipeline.backlog_bytes > self._settings.max_backlog_bytes:
+            if self._backend.behind:
                 await self._bodies.discard(request)
                 return self._refused(503, "the node is behind with its work; try again", retry_after_s=2)
             async with self._bodies.read(request) as body:
@@ -161,8 +158,8 @@ class Doors:
         with self._append_lock:
             try:
                 if producer is not None:
-                    return self._log.append(ingest.envelopes(producer, seq, lines, dropped))[-1]
-                position = self._log.append(ingest.envelopes(self._producer, self._next_seq, lines))[-1]
+                    return self._backend.log.append(ingest.envelopes(producer, seq, lines, dropped))[-1]
+                position = self._backend.log.append(ingest.envelopes(self._producer, self._next_seq, lines))[-1]
                 self._next_seq += len(lines)
                 return position
             except LogUnavailable:
@@ -197,7 +194,7 @@ class Doors:
         loop = asyncio.get_running_loop()
         try:
             answer = await loop.run_in_executor(
-                self._query_pool, lambda: self._pipeline.store.query_bytes(sql, form, timeout_s=_QUERY_TIMEOUT_S)
+                self._query_pool, lambda: self._backend.store.query_bytes(sql, form, timeout_s=_QUERY_TIMEOUT_S)
             )
         except StoreUnavailable as error:
             return _problem(503, str(error), retry_after_s=1)
@@ -214,7 +211,7 @@ class Doors:
         except LogUnavailable as error:
             return self._refused(503, f"the log does not answer now: {error}", retry_after_s=1)
 
-    # Not async: these ask SQLite and walk over what the meter holds, so they run in a thread of their own.
+    # Not async: these ask the log and walk over what the meter holds, so they run in a thread of their own.
 
     def status(self, request: Request) -> Response:
         if not _bears(request, self._own_token, self._settings.token):
@@ -239,10 +236,8 @@ class Doors:
         return PlainTextResponse("ok\n")
 
     async def readyz(self, _request: Request) -> Response:
-        behind = self._pipeline.backlog_bytes > self._settings.max_backlog_bytes
-        ready = self._pipeline.healthy and not self._pipeline.store_away and not behind
-        reason = "ready" if ready else "store away" if self._pipeline.store_away else "behind" if behind else "pipeline ended"
-        return PlainTextResponse(reason + "\n", 200 if ready else 503)
+        reason = self._backend.unready
+        return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 
 
 def _own_producer() -> str:

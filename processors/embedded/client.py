@@ -14,9 +14,11 @@ import urllib3
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
+from ...sinks.clickhouse import Store
+from ..folder_mark import kafka_of
 from ..topology import METER, SINK
 from .folder import FolderLock, RunningNode, own_or_find
-from .node import status_of
+from .folder_backend import status_of
 from .pipeline import Pipeline
 
 # A little above the node's own bound on a query, so that it is the node that says what was wrong.
@@ -47,7 +49,7 @@ class OwnFolder:
         return self.pipeline.store.query_bytes(sql, form)
 
     def status(self) -> dict[str, Any]:
-        return status_of(self.pipeline, url="")
+        return {"url": "", **status_of(self.pipeline)}
 
     def settle(self, progress: Callable[[int, int], None]) -> None:
         self.pipeline.drain(progress)
@@ -57,19 +59,19 @@ class NodeFolder:
     """A node has the folder: ask it."""
 
     def __init__(self, data_dir: Path, node: RunningNode) -> None:
+        self.node = node
         self._data_dir = data_dir
-        self._node = node
         self._http = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        headers = {"Authorization": f"Bearer {self._node.token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.node.token}", "Content-Type": "application/json"}
         try:
             answer = self._http.request(
-                method, self._node.url + path, headers=headers, body=orjson.dumps(body) if body is not None else None
+                method, self.node.url + path, headers=headers, body=orjson.dumps(body) if body is not None else None
             )
         except urllib3.exceptions.HTTPError as error:
             raise UsageError(
-                f"the node on {self._data_dir} (pid {self._node.pid}, {self._node.url}) does not answer: {type(error).__name__}"
+                f"the node on {self._data_dir} (pid {self.node.pid}, {self.node.url}) does not answer: {type(error).__name__}"
             ) from error
         if answer.status != 200:
             try:
@@ -97,21 +99,66 @@ class NodeFolder:
                 ]
                 while waiting := sum(max(0, end - log.committed(step.name, name, partition)) for name, partition, end in ends):
                     progress(*((waiting, 0) if step is METER else (0, waiting)))
-                    # Raises when the node is gone, instead of waiting for ever.
-                    if not self.status()["healthy"]:
-                        raise TidegateError(f"the node on {self._data_dir} has failed; its own output says why")
+                    self._must_be_well()
                     time.sleep(0.05)
+
+    def _must_be_well(self) -> dict[str, Any]:
+        """The status. Raises when the node is gone or has failed, instead of waiting for ever."""
+        status = self.status()
+        if not status["healthy"]:
+            raise TidegateError(f"the node on {self._data_dir} has failed; its own output says why")
+        return status
+
+
+class KafkaNodeFolder(NodeFolder):
+    """A node on Kafka has the folder: it knows how far the steps are, wherever they run."""
+
+    def settle(self, progress: Callable[[int, int], None]) -> None:
+        for step in (METER, SINK):
+            ends = {place: end for place, (_, end) in self._steps(step.name).items()}
+            while waiting := sum(max(0, ends[place] - passed) for place, (passed, _) in self._steps(step.name).items()):
+                progress(*((waiting, 0) if step is METER else (0, waiting)))
+                time.sleep(0.1)
+
+    def _steps(self, step: str) -> dict[str, tuple[int, int]]:
+        status = self._must_be_well()
+        if status["log_away"]:
+            raise TidegateError(f"the node on {self._data_dir} does not reach Kafka; its own output says why")
+        found: dict[str, tuple[int, int]] = status["progress"][step]
+        return found
+
+
+class StoreFolder:
+    """No node runs on a folder whose rows come from Kafka: what is in the store can be asked, and nothing else."""
+
+    def __init__(self, store: Store, kafka: str) -> None:
+        self._store = store
+        self._kafka = kafka
+
+    def query(self, sql: str, form: str) -> bytes:
+        return self._store.query_bytes(sql, form)
+
+    def status(self) -> dict[str, Any]:
+        raise UsageError(f"no node runs here, and only a node can say: TIDEGATE_URL={self._kafka} tidegate up")
+
+    def settle(self, progress: Callable[[int, int], None]) -> None:
+        raise UsageError(f"no node runs here to bring anything into the store: TIDEGATE_URL={self._kafka} tidegate up")
 
 
 @contextmanager
-def opened(data_dir: Path, settings: Settings) -> Iterator[OwnFolder | NodeFolder]:
+def opened(data_dir: Path, settings: Settings) -> Iterator[OwnFolder | NodeFolder | StoreFolder]:
     """The folder, through its node when one runs. Raises `UsageError` when it is neither free nor answered for."""
     found = own_or_find(data_dir)
+    kafka = kafka_of(data_dir)
     if isinstance(found, RunningNode):
-        yield NodeFolder(data_dir, found)
+        yield NodeFolder(data_dir, found) if kafka is None else KafkaNodeFolder(data_dir, found)
         return
     lock: FolderLock = found
     with lock:
+        if kafka is not None:
+            with Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store) as store:
+                yield StoreFolder(store, kafka)
+            return
         pipeline = Pipeline(data_dir, settings)
         try:
             yield OwnFolder(pipeline)

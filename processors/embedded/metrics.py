@@ -10,6 +10,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 _OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
+_GAUGES: Final = (
+    ("tidegate_meter_lag_records", "meter_lag_records", "Log records the meter has not applied"),
+    ("tidegate_policies_lag_records", "policies_lag_records", "Log records the policies have not heard"),
+    ("tidegate_sink_lag_records", "sink_lag_records", "Log records not yet in the store"),
+    ("tidegate_backlog_bytes", "backlog_bytes", "Bytes of log the meter has not applied"),
+    ("tidegate_store_away", "store_away", "1 while the store cannot be reached"),
+    ("tidegate_log_away", "log_away", "1 while Kafka cannot be reached; lags are then what they were"),
+)
 
 
 class Metrics:
@@ -43,13 +51,10 @@ class Metrics:
         for outcome in _OUTCOMES:
             events.add_metric([outcome], status["totals"].get(outcome, 0))
         yield events
-        for name, text, value in (
-            ("tidegate_meter_lag_records", "Log records the meter has not applied", status["meter_lag_records"]),
-            ("tidegate_sink_lag_records", "Log records not yet in the store", status["sink_lag_records"]),
-            ("tidegate_backlog_bytes", "Bytes of log the meter has not applied", status["backlog_bytes"]),
-            ("tidegate_store_away", "1 while the store cannot be reached", int(status["store_away"])),
-        ):
-            yield GaugeMetricFamily(name, text, value=value)
+        for name, key, text in _GAUGES:
+            # What a backend does not know it does not tell.
+            if (value := status.get(key)) is not None:
+                yield GaugeMetricFamily(name, text, value=value)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

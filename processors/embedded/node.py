@@ -1,4 +1,4 @@
-"""The embedded node: one data folder's pipeline with its HTTP doors, run until told to stop."""
+"""The node: HTTP doors before a backend, run until told to stop. Its data folder is its own as long as it runs."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import secrets
 import socket
 import threading
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from ...schemas.errors import UsageError
-from ...schemas.policy import SEVERITY
 from ...schemas.settings import Settings
-from ...schemas.usage import COUNTERS
 from ..listening import bind, is_loopback
 from .app import Doors
+from .backend import Backend
 from .folder import FolderLock, own_or_find
-from .pipeline import Pipeline
+from .folder_backend import FolderBackend
 
 
 class Node:
     """`start()` returns once events are taken at `url`; `stop()` drains what was accepted and lets the folder go.
 
     Raises `UsageError` when another process has the folder, when the port is taken, or when the node would listen
-    beyond this machine without a token.
+    beyond this machine without a token; and whatever `open_backend` does, which gets the folder once it is ours.
     """
 
-    def __init__(self, data_dir: Path, settings: Settings) -> None:
+    def __init__(
+        self, data_dir: Path, settings: Settings, open_backend: Callable[[Path, Settings], Backend] = FolderBackend
+    ) -> None:
         if not is_loopback(settings.host) and not settings.token:
             raise UsageError(
                 f"listening on {settings.host} is open to other machines: set TIDEGATE_TOKEN to a long random value first"
@@ -39,11 +40,12 @@ class Node:
             raise UsageError(f"a node (pid {found.pid}) already runs on {data_dir} at {found.url}")
         self._lock = found
         self.settings = settings
+        self._open_backend = open_backend
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._doors: Doors | None = None
-        self.pipeline: Pipeline | None = None
+        self.backend: Backend | None = None
         self.url = ""
         self._data_dir = data_dir
 
@@ -52,9 +54,9 @@ class Node:
         self._socket = bind(self.settings.host, self.settings.port)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.pipeline = Pipeline(self._data_dir, self.settings)
+        self.backend = self._open_backend(self._data_dir, self.settings)
         own_token = secrets.token_urlsafe(24)
-        self._doors = Doors(self.pipeline, self.settings, own_token, self.status)
+        self._doors = Doors(self.backend, self.settings, own_token, self.status)
         config = uvicorn.Config(
             self._doors.app(),
             log_config=None,
@@ -65,7 +67,7 @@ class Node:
             timeout_keep_alive=60,
         )
         self._server = uvicorn.Server(config)
-        self.pipeline.start()
+        self.backend.start()
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="tidegate-http", daemon=True
         )
@@ -89,90 +91,19 @@ class Node:
         if self._doors is not None:
             self._doors.close()
             self._doors = None
-        if self.pipeline is not None:
-            self.pipeline.close()
+        if self.backend is not None:
+            self.backend.close()
         if self._socket is not None:
             self._socket.close()
         self._lock.release()
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the pipeline, if anything did."""
-        return self.pipeline.failure if self.pipeline else None
+        """What ended the work behind the doors, if anything did."""
+        return self.backend.failure if self.backend else None
 
     def status(self) -> dict[str, Any]:
         """The account of every event, the lags, and the newest day's usage by model."""
-        pipeline = self.pipeline
-        if pipeline is None:
+        if self.backend is None:
             raise UsageError("the node is not running")
-        return status_of(pipeline, self.url)
-
-
-def status_of(pipeline: Pipeline, url: str) -> dict[str, Any]:
-    """A pipeline's account, lags and newest day."""
-    meter_lag, sink_lag = pipeline.lags()
-    return {
-        "url": url,
-        "totals": pipeline.meter.totals(),
-        "meter_lag_records": meter_lag,
-        "sink_lag_records": sink_lag,
-        "backlog_bytes": pipeline.backlog_bytes,
-        "store_away": pipeline.store_away,
-        "healthy": pipeline.healthy,
-        "price_book": pipeline.meter.book.version,
-        "policies": standing(pipeline),
-        "today": today(pipeline),
-    }
-
-
-def standing(pipeline: Pipeline) -> dict[str, Any]:
-    """The policies in force, and the scopes that are not fine, harshest first; read beside the policies at work."""
-    state = pipeline.policies.state
-    found = [
-        (rule.policy, values, word.state)
-        for watched in list(state.watched.values())
-        for values, scope in list(watched.scopes.items())
-        for rule, word in zip(watched.rules, scope.words, strict=False)
-        if word.state != "ok"
-    ]
-    found.sort(key=lambda entry: (-SEVERITY[entry[2]], entry[0].name, str(entry[1])))
-    return {
-        "version": state.version,
-        "in_force": len(state.rules),
-        "not_fine": len(found),
-        "worst": [
-            {"policy": policy.name, "scope": dict(zip(policy.scope, values, strict=True)), "state": what}
-            for policy, values, what in found[:8]
-        ],
-    }
-
-
-def today(pipeline: Pipeline) -> dict[str, Any]:
-    """Usage of the newest UTC day that has any, in all and by model; `day` is None before the first call.
-
-    Read beside the meter at work: a call may be in one number and not yet in the next.
-    """
-    watermark_s = max(state.usage.watermark_s for state in pipeline.meter.states.values())
-    start = watermark_s - watermark_s % 86_400
-    # One scope set only: what another one says of the same calls is not to be added to it.
-    sets = pipeline.settings.scope_sets
-    fields = min([fields for fields in sets if "model" in fields] or sets, key=len, default=())
-    sums: dict[str, list[int]] = {}
-    for state in pipeline.meter.states.values():
-        for key, usage in list(state.usage.live.items()):
-            if key.bucket == "day" and key.start == start and key.fields == fields:
-                model = (key.values[fields.index("model")] if "model" in fields else None) or "any model"
-                known = sums.get(model)
-                sums[model] = [a + b for a, b in zip(known, usage.counts, strict=True)] if known else list(usage.counts)
-    models: list[dict[str, Any]] = [
-        {"model": model, **dict(zip(COUNTERS, counts, strict=True))} for model, counts in sums.items()
-    ]
-    for row in models:
-        row["tokens"] = int(row["input_tokens"]) + int(row["output_tokens"])
-    models.sort(key=lambda row: (-int(row["cost_nano_usd"]), -int(row["requests"]), row["model"]))
-    names = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced")
-    return {
-        "day": datetime.fromtimestamp(start, UTC).date().isoformat() if watermark_s else None,
-        **{name: sum(int(row[name]) for row in models) for name in names},
-        "models": models,
-    }
+        return {"url": self.url, **self.backend.status()}

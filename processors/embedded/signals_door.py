@@ -13,15 +13,13 @@ import asyncio
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...producers.sqlite_log import SqliteLog
-from ...schemas.topics import GATES, SIGNALS
+from .backend import Feed
 
 # News is looked for this often while a gate waits: a look costs some 20 µs, and a block should close gates at once.
 _LOOK_S: Final = 0.02
@@ -33,12 +31,10 @@ _GATE: Final = re.compile(r"[\x21-\x7e]{1,200}\Z")
 
 
 class SignalsDoor:
-    """Serves signals from the folder's log. One thread of its own writes down which gates ask."""
+    """Serves signals from a feed, which it does not own. One thread of its own writes down which gates ask."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._log = SqliteLog(data_dir)
-        self._writer: SqliteLog | None = None
-        self._data_dir = data_dir
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
         self._pool = ThreadPoolExecutor(1, "tidegate-gates")
         self._announced: dict[str, float] = {}
         self.closing = False
@@ -57,18 +53,12 @@ class SignalsDoor:
         while True:
             if gate:
                 await self._announce(gate)
-            end = self._log.end_offset(SIGNALS.name, 0)
-            if after >= end:
-                after = -1  # of another log: the folder was made anew, so everything is news
-            if end > after + 1:
-                break
-            if self.closing or time.monotonic() >= deadline or await request.is_disconnected():
+            records, after = self._feed.news(after)
+            if records or self.closing or time.monotonic() >= deadline or await request.is_disconnected():
                 break
             await asyncio.sleep(_LOOK_S)
-        records = self._log.read(SIGNALS.name, 0, after + 1)
-        position = records[-1].offset if records else after
-        told = [{"key": (r.key or b"").decode(), "value": orjson.Fragment(r.value) if r.value else None} for r in records]
-        return _answer(200, {"position": position, "records": told})
+        told = [{"key": key.decode(), "value": orjson.Fragment(value) if value else None} for key, value in records]
+        return _answer(200, {"position": after, "records": told})
 
     async def _announce(self, gate: str) -> None:
         now = time.monotonic()
@@ -77,20 +67,10 @@ class SignalsDoor:
         if len(self._announced) > 10_000:
             self._announced.clear()
         self._announced[gate] = now
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._write, gate)
-
-    def _write(self, gate: str) -> None:
-        if self._writer is None:
-            # Announcements may be lost in a power cut: the next one comes in a second.
-            self._writer = SqliteLog(self._data_dir, fsync="normal")
-        with self._writer.transaction():
-            self._writer.append(GATES.name, 0, [(gate.encode(), {}, b"{}")])
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._feed.announce, gate)
 
     def close(self) -> None:
         self._pool.shutdown()
-        self._log.close()
-        if self._writer is not None:
-            self._writer.close()
 
 
 def _answer(status: int, body: dict[str, object]) -> Response:

@@ -74,10 +74,12 @@ class Door:
         from starlette.requests import Request
         from starlette.responses import Response
         from starlette.routing import Route
+        from tidegate.processors.embedded.folder_backend import FolderFeed
         from tidegate.processors.embedded.signals_door import SignalsDoor
 
         self.asked: list[str] = []
-        self.door = SignalsDoor(folder.path)
+        self.feed = FolderFeed(folder.path)
+        self.door = SignalsDoor(self.feed)
 
         async def serve(request: Request) -> Response:
             self.asked.append(str(request.url.query))
@@ -97,6 +99,7 @@ class Door:
         self.server.should_exit = True
         self.thread.join()
         self.door.close()
+        self.feed.close()
 
 
 def eventually(condition: Callable[[], Any]) -> None:

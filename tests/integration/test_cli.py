@@ -231,8 +231,8 @@ def test_a_node_stops_cleanly_amid_traffic_of_its_own(tmp_path: Path, how: signa
 def test_a_signal_never_waits_for_the_thread_that_it_interrupts() -> None:
     hammered = """
 import signal, time
-from tidegate.cli import _Stopping
-stopping = _Stopping.on_signals()
+from tidegate.running import Stopping
+stopping = Stopping.on_signals()
 signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
 signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
 end = time.monotonic() + 2

@@ -1,0 +1,160 @@
+"""Kafka and a store behind the node's doors: the node as ingest, console and, with a store of its own, as sink.
+
+    POST /v1/events ─► calls          signals ─► GET /v1/signals          gates ◄─ who asks
+    metered, requests, dead letters, alerts ─► the sink ─► chDB           (with TIDEGATE_STORE: workers do that)
+    /v1/status, /metrics, / ◄─ the log's view, the signals, the store
+
+The meter and the policies are workers. Any number of nodes may stand side by side where the store is a server; with a store
+in its folder a node is the only sink there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from ...producers.kafka_log import KafkaLog
+from ...producers.ports import Log, Position
+from ...schemas.envelope import Envelope
+from ...schemas.errors import LogUnavailable
+from ...schemas.kafka_url import KafkaAddress
+from ...schemas.settings import Settings
+from ...sinks.clickhouse import Store
+from ..folder_mark import keep_to_kafka
+from ..topology import METER, POLICIES, SINK
+from .log_view import LogView, Progress
+from .signal_feed import SignalFeed
+from .sink_thread import SinkThread
+from .today import Today
+
+log = structlog.get_logger("tidegate.node")
+
+# How soon a load balancer hears that Kafka or the store is away.
+_WATCH_S: Final = 1.0
+# After the log did not answer, everybody who waits is told so at once instead of trying for seconds, one after the other.
+_REST_S: Final = 1.0
+
+
+class KafkaBackend:
+    """`Backend` on Kafka. Raises `UsageError` when topics are missing or the folder holds something else, `LogUnavailable`
+    and `StoreUnavailable` when either is away at the start."""
+
+    def __init__(self, data_dir: Path, settings: Settings) -> None:
+        self._address = KafkaAddress.parse(settings.url)
+        self._url = settings.url
+        with contextlib.ExitStack() as opened:
+            self._view = LogView(settings)
+            opened.callback(self._view.close)
+            keep_to_kafka(data_dir, settings.url, self._view.cluster(), self._address.namespace)
+            self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
+            opened.callback(self.store.close)
+            self.store.migrate()
+            kafka_log = KafkaLog(settings)
+            opened.callback(kafka_log.close)
+            self.log: Log = RestingLog(kafka_log)
+            self.feed = SignalFeed(settings)
+            opened.callback(self.feed.close)
+            self._today = Today(self.store)
+            self._sink = None if settings.store else SinkThread(settings, self.store)
+            if self._sink is not None:
+                opened.callback(self._sink.stop)
+            self._progress = self._view.look()
+            self._opened = opened.pop_all()
+        self._log_away = False
+        self._rests_until = float("-inf")
+        self._looking = threading.Lock()
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._look_now_and_then, name="tidegate-watch")
+
+    # What is accepted is in Kafka's log, which has room for days; how far behind the meter is, /metrics and alerts say.
+    behind = False
+
+    @property
+    def store_away(self) -> bool:
+        return self._today.away or (self._sink is not None and self._sink.store_away)
+
+    @property
+    def unready(self) -> str | None:
+        if self.failure is not None:
+            return "node failed"
+        return "kafka away" if self._log_away else "store away" if self.store_away else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        return self.feed.failure or (self._sink.failure if self._sink is not None else None)
+
+    def status(self) -> dict[str, Any]:
+        """As of now; while Kafka or the store is away, what was known last, and that it is."""
+        progress = self._looked()
+        return {
+            "kafka": self._url,
+            "totals": dict(progress.totals),
+            "meter_lag_records": progress.lag(METER),
+            "policies_lag_records": progress.lag(POLICIES),
+            "sink_lag_records": progress.lag(SINK),
+            "today": self._today.usage(),
+            "store_away": self.store_away,
+            "log_away": self._log_away,
+            "healthy": self.failure is None,
+            "policies": self.feed.words.standing(),
+            "progress": progress.steps,
+        }
+
+    def _looked(self) -> Progress:
+        """How things stand now; what was known last, while Kafka does not answer and everybody would wait for that."""
+        with self._looking:
+            if time.monotonic() >= self._rests_until:
+                try:
+                    self._progress = self._view.look()
+                    self._log_away = False
+                except LogUnavailable as error:
+                    if not self._log_away:
+                        log.warning("kafka_away", error=str(error))
+                    self._log_away, self._rests_until = True, time.monotonic() + _REST_S
+            return self._progress
+
+    def _look_now_and_then(self) -> None:
+        while not self._stopping.wait(_WATCH_S):
+            self._looked()
+            self._today.usage()
+
+    def start(self) -> None:
+        self.feed.start()
+        if self._sink is not None:
+            self._sink.start()
+        self._watch.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        self._opened.close()
+
+
+class RestingLog:
+    """A log that, having failed, says so at once for a moment. `clock` is monotonic seconds."""
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._rests_until = float("-inf")
+        self._why = ""
+
+    def append(self, envelopes: Sequence[Envelope]) -> Sequence[Position | None]:
+        if self._clock() < self._rests_until:
+            raise LogUnavailable(self._why, _REST_S)
+        try:
+            return self._log.append(envelopes)
+        except LogUnavailable as error:
+            self._why = str(error)
+            self._rests_until = self._clock() + _REST_S
+            raise
+
+    def close(self) -> None:
+        self._log.close()

@@ -1,0 +1,65 @@
+"""What the doors ask of whatever is behind them: one data folder's pipeline, or Kafka and a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ...producers.ports import Log
+from ...producers.signals import SignalRecord
+from ...sinks.clickhouse import Store
+
+
+class Feed(Protocol):
+    """The compacted topic of signals, for many gates at once."""
+
+    def news(self, after: int) -> tuple[Sequence[SignalRecord], int]:
+        """Some of the records behind position `after` (-1: of all), oldest first, and the position to go on from. Waits for
+        nothing: no records, no news. Used from one thread. Raises `LogUnavailable`."""
+        ...
+
+    def announce(self, gate_id: str) -> None:
+        """Write down that a gate is there; may wait. Used from one thread, another one. Raises `LogUnavailable`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A log, a store and the work between them, from `start` to `close`."""
+
+    @property
+    def log(self) -> Log:
+        """Where events go; used from one thread at a time."""
+        ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def feed(self) -> Feed: ...
+
+    @property
+    def behind(self) -> bool:
+        """So much waits that more should not be taken."""
+        ...
+
+    @property
+    def unready(self) -> str | None:
+        """Why a load balancer should ask somebody else, in two words; None: ready."""
+        ...
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What has ended the work, if anything has."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """The account of every event, the lags, the policies' standing and the newest day's usage by model."""
+        ...
+
+    def start(self) -> None: ...
+
+    def close(self) -> None:
+        """Bring what was accepted into the store, as far as that is its work, and let go. Called when the doors are shut."""
+        ...
