@@ -8,7 +8,7 @@ BIN := $(VIRTUAL_ENV)/bin
 endif
 STAMP  := $(BIN)/.tidegate-installed
 
-.PHONY: help run test lint bench kafka clean
+.PHONY: help run test lint bench kafka up-kafka clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -37,6 +37,9 @@ bench: $(STAMP) ## run the benchmarks and write docs/benchmarks.md
 
 kafka: $(STAMP) ## start a one-node Kafka 4.1 on this machine (needs Java 17 and Maven); Ctrl-C stops it
 	$(BIN)/python -m bench.kafka.broker
+
+up-kafka: $(STAMP) ## the whole pipeline on Kafka, with simulated traffic, on this machine (Java, Maven); Ctrl-C stops it
+	$(BIN)/python -m bench.kafka.pipeline
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
