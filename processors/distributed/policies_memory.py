@@ -63,6 +63,7 @@ class PoliciesMemory:
         self._covered = covered
         self._prices: list[Prices | None] = [None] * partitions
         self._stored_prices: Prices = {}
+        self._dearest: Prices | None = None
 
     # the port
 
@@ -136,7 +137,7 @@ class PoliciesMemory:
         for key, entry in entries:
             try:
                 if key == PRICES:
-                    self._prices[partition] = _prices.decode(entry)
+                    self._prices[partition], self._dearest = _prices.decode(entry), None
                 elif key == WATCHED:
                     self._watch(partition, _series_ids.decode(entry))
                 elif not covered and self._keep(partition, key, entry):
@@ -176,6 +177,8 @@ class PoliciesMemory:
 
     def prices(self) -> Prices:
         """What a token of each model costs at most, as the meters know. Until all have spoken, nothing gets cheaper."""
+        if self._dearest is not None:
+            return self._dearest
         told = [prices for prices in self._prices if prices is not None]
         if len(told) < len(self._prices):
             told.append(self._stored_prices)
@@ -184,6 +187,7 @@ class PoliciesMemory:
             for model, (read, written) in prices.items():
                 known = found.get(model, (0.0, 0.0))
                 found[model] = max(known[0], read), max(known[1], written)
+        self._dearest = found
         return found
 
     # words
@@ -198,7 +202,7 @@ class PoliciesMemory:
             elif heartbeat_number(key) is None:
                 self.words[key] = value
             if key == PRICES_KEY:
-                self._stored_prices = dict(decode_unit_prices(value).nano_usd) if value else {}
+                self._stored_prices, self._dearest = dict(decode_unit_prices(value).nano_usd) if value else {}, None
 
     def keep_own(self, rules: Mapping[str, Rule]) -> None:
         """Forget signals on scopes of other shares, or of policies that are not in force."""
