@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import block, embedded, emit, gate, metering, overspend, report, scopes, sink
+from . import block, distributed, embedded, emit, gate, metering, overspend, report, scopes, sink
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -26,6 +26,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "emit": emit.run,
     "sink": sink.run,
     "embedded": embedded.run,
+    "kafka": distributed.run,
     "gate": gate.run,
     "block": block.run,
     "overspend": overspend.run,

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     worker_session_s: Annotated[
         float, Field(ge=1, le=300, description="silence after which a worker's partitions are given to others")
     ] = 10.0
+    worker_flush_bytes: Annotated[
+        int, Field(ge=1, description="calls applied in one flush of a busy meter; larger is faster, and takes longer")
+    ] = 4 << 20
     worker_port: Annotated[int, Field(ge=0, le=65_535, description="0 picks a free one")] = 8401
 
     # store

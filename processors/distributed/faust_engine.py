@@ -9,6 +9,7 @@ would take the record for done; it ends the worker instead, and the next owner s
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any, Final, Protocol
 
 import faust
@@ -49,6 +50,7 @@ class FaustEngine:
         address = KafkaAddress.parse(settings.url)
         self._topic = address.topic(topic)
         self._hands = hands
+        self._folder = tempfile.TemporaryDirectory(prefix="tidegate-faust-")
         self._app = app = faust.App(
             address.group(step),
             broker=[f"kafka://{server}" for server in address.bootstrap.split(",")],
@@ -66,6 +68,8 @@ class FaustEngine:
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
+            # It makes a folder for the tables that we do not have.
+            datadir=self._folder.name,
             store="memory://",
         )
         records = app.topic(
@@ -103,6 +107,7 @@ class FaustEngine:
     async def stop(self) -> None:
         """Commit what is acked, leave the group."""
         await self._app.stop()
+        self._folder.cleanup()
 
     @property
     def failure(self) -> BaseException | None:

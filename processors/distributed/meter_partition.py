@@ -97,6 +97,11 @@ class MeterPartition:
         self._under_way: deque[asyncio.Task[None]] = deque()
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def told(self) -> int:
+        """The last offset of which everything is acknowledged; -1 before the first."""
+        return self._memory.told
+
     async def load(self, series: dict[str, Series]) -> None:
         """Take up what the changelog says, and start to flush what waits."""
         records = [(record.key, record.value) async for record in self._wire.follow(METER_CHANGELOG, self.partition)]
@@ -121,7 +126,7 @@ class MeterPartition:
         if record.offset > self.expected:
             await self._fetch(self.expected, record.offset)
         self._put(record)
-        if self._waiting_bytes >= self._settings.flush_bytes:
+        if self._waiting_bytes >= self._settings.worker_flush_bytes:
             await self.flush()
 
     def _put(self, record: CallRecord) -> None:
