@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaTimeoutError
 from kafka_broker import needs_broker
 from signalling import MemorySignals
 from support import envelope, response
+from tidegate.processors.distributed import policies_worker
 from tidegate.processors.distributed.blocks import WATCHED, block_headers, encode_block, partition_of_scope
 from tidegate.processors.distributed.call_record import CallRecord
 from tidegate.processors.distributed.meter_partition import MeterPartition
@@ -331,6 +332,35 @@ def test_what_was_counted_while_no_worker_was_there_is_judged_at_the_start_altho
                 assert await _spends(town, 7)
                 beat = decode_gates((await town.words())[GATES_KEY])
                 assert beat.applied == [offset]
+
+    run(scene)
+
+
+def test_scopes_are_judged_in_parts_at_a_start_and_nothing_is_settled_before_all_are(
+    kafka_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies_worker, "_NEWS", 1)
+    tenants = ["tenant-1", "tenant-2", "tenant-3"]
+
+    async def scene() -> None:
+        async with Town.of(kafka_url, tmp_path) as town:
+            async with Worker.on(town) as worker:
+                before = await town.call(1)
+                await worker.until(lambda: _spends(town, 1))
+            for tenant in tenants:
+                after = await town.call(5, tenant)
+            end = await town.wire.end(SIGNALS, 0)
+
+            async with Worker.on(town, start=None) as worker:
+                for tenant in tenants:
+                    await worker.until(partial(_is, town, "block", tenant))
+                await worker.until(partial(_said_since, town, await town.wire.end(SIGNALS, 0), GATES_KEY))
+
+            said = await town.wire.read(SIGNALS, 0, end)
+            blocked = [record.offset for record in said if b"tenant-" in record.key]
+            beats = [(record.offset, decode_gates(record.value).applied) for record in said if record.key == GATES_KEY]
+            assert {tuple(applied) for offset, applied in beats if offset < max(blocked)} <= {(before,)}
+            assert beats[-1][1] == [after]
 
     run(scene)
 
