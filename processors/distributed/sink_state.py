@@ -48,21 +48,21 @@ class KafkaRecord(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One record of a derived topic: NDJSON rows. `source` is (source partition, source offset); None: always taken."""
+    """One record of a derived topic: `count` NDJSON rows. `source` is (source partition, source offset); None: always
+    taken."""
 
     offset: int
     appended_ms: int
     value: bytes
+    count: int
     source: tuple[str, int] | None = None
 
     @classmethod
     def of(cls, record: KafkaRecord) -> Rows:
-        return cls(record.offset, record.timestamp, record.value or b"", _source(dict(record.headers)))
-
-    @property
-    def count(self) -> int:
-        """How many rows."""
-        return self.value.count(b"\n") + 1 if self.value else 0
+        value = record.value or b""
+        # Counted, not believed: the header may be anybody's.
+        count = value.count(b"\n") + 1 if value else 0
+        return cls(record.offset, record.timestamp, value, count, _source(dict(record.headers)))
 
 
 def _source(headers: Mapping[str, bytes]) -> tuple[str, int] | None:
