@@ -3,7 +3,8 @@
     service  ─ writes calls               policies ─ reads usage, gates, the meters' memory; writes signals, alerts
     gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
     meter    ─ reads calls; writes all that is derived from them, and its memory
-    node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are
+    node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
+               folder it is a sink as well: run the sink's commands for the node's principal)
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
 
 Read and Write bring Describe with them, and a producer that writes to a topic may be idempotent: neither is listed.
@@ -70,6 +71,8 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     POLICIES.name: (
         Grant(("Read",), topics=(USAGE, GATES, METER_CHANGELOG, SIGNALS)),
         Grant(("Write",), topics=(SIGNALS, ALERTS)),
+        # How many meters' memories there are.
+        Grant(("Describe",), topics=(CALLS,)),
         Grant(("Read",), groups=(POLICIES.name,)),
     ),
     SINK.name: (
@@ -79,7 +82,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     ),
     "node": (
         Grant(("Write",), topics=(CALLS, GATES)),
-        Grant(("Read",), topics=(SIGNALS,)),
+        Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
         Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, DEAD_LETTERS, ALERTS)),
         Grant(("Describe",), groups=(METER.name, POLICIES.name, SINK.name)),
     ),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +22,18 @@ from aiokafka.errors import ClusterAuthorizationFailedError, GroupAuthorizationF
 from aiokafka.structs import TopicPartition
 from kafka_broker import needs_broker
 from kafka_commands import run_kafka_command
+from support import envelope, response
 from tidegate.bench.kafka import broker as launcher
 from tidegate.bench.kafka.broker import Broker
 from tidegate.processors.distributed.acls import ROLES, acl_hints
+from tidegate.processors.distributed.log_view import LogView
 from tidegate.processors.distributed.topics import check_topics, create_topics
 from tidegate.producers.kafka_client import client_options
+from tidegate.producers.kafka_log import KafkaLog
 from tidegate.schemas.errors import LogUnavailable, UsageError
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
+from tidegate.schemas.signal import GATES_KEY
 from tidegate.schemas.topics import (
     ALERTS,
     CALLS,
@@ -39,6 +46,7 @@ from tidegate.schemas.topics import (
     USAGE,
     Topic,
 )
+from tidegate.sinks.clickhouse import Store
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -49,7 +57,7 @@ READS: Final = {
     "meter": {CALLS, METER_CHANGELOG, SIGNALS},
     "policies": {USAGE, GATES, METER_CHANGELOG, SIGNALS},
     "sink": {METERED, REQUESTS, DEAD_LETTERS, ALERTS},
-    "node": {SIGNALS},
+    "node": {SIGNALS, METER_CHANGELOG},
     "operator": set(),
 }
 WRITES: Final = {
@@ -194,6 +202,91 @@ def test_who_does_not_get_in_is_told_why_and_not_the_password(secured: Secured, 
     assert PASSWORD not in str(caught.value)
     assert "TIDEGATE_KAFKA_" in str(caught.value)
     gc.collect()
+
+
+# at work
+
+
+def at_work(there: Secured, role: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A worker that logs in as its role; what it says goes into `folder`."""
+    settings = there.settings(f"tidegate-{role}")
+    environment = {
+        "TIDEGATE_URL": settings.url,
+        "TIDEGATE_KAFKA_SECURITY": settings.kafka_security,
+        "TIDEGATE_KAFKA_SASL_MECHANISM": settings.kafka_sasl_mechanism,
+        "TIDEGATE_KAFKA_USERNAME": f"tidegate-{role}",
+        "TIDEGATE_KAFKA_PASSWORD": PASSWORD,
+        "TIDEGATE_KAFKA_CA_FILE": str(there.ca_file),
+        "TIDEGATE_WORKER_PORT": "0",
+        "TIDEGATE_DATA_DIR": str(folder),
+    }
+    with (folder / f"{role}.out").open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tidegate", "worker", "--role", role],
+            env=os.environ | environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+
+
+async def heard(there: Secured, topic: Topic, key: bytes | None) -> Any:
+    """The first record with this key, read by one who may read everything."""
+    settings = there.as_operator_inside
+    name = KafkaAddress.parse(settings.url).topic(topic)
+    consumer = AIOKafkaConsumer(name, **client_options(settings), group_id=None, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        async with asyncio.timeout(90):  # three processes import chDB and Faust on a busy machine
+            while (record := await consumer.getone()).key != key:
+                pass
+            return record
+    finally:
+        await consumer.stop()
+
+
+def test_a_call_goes_all_the_way_with_every_role_under_its_own_login(secured: Secured, tmp_path: Path) -> None:
+    log = KafkaLog(secured.settings("tidegate-service"))
+    workers = {role: at_work(secured, role, tmp_path) for role in ("meter", "policies", "sink")}
+    said = ""
+    try:
+        log.append([envelope("triage-1", 0, [response("call-1")])])
+        row = json.loads(asyncio.run(heard(secured, METERED, None)).value)
+        beat = asyncio.run(heard(secured, SIGNALS, GATES_KEY))
+        passed = sink_has_passed(secured)
+    finally:
+        log.close()
+        for worker in workers.values():
+            worker.terminate()
+        ended = {role: worker.wait(60) for role, worker in workers.items()}
+        said = "\n".join((tmp_path / f"{role}.out").read_text() for role in workers)
+
+    assert row["call_id"] == "call-1"
+    assert beat.value
+    assert passed
+    assert ended == {"meter": 0, "policies": 0, "sink": 0}, said
+    store = Store.open(path=tmp_path / "store")
+    try:
+        assert store.query("SELECT call_id FROM calls").rows == [("call-1",)]
+    finally:
+        store.close()
+
+
+def sink_has_passed(there: Secured) -> bool:
+    """Whether the sink gets to the end of the metered calls, as a node sees it."""
+    settings = there.settings("tidegate-node")
+    view, metered = LogView(settings), f"{KafkaAddress.parse(settings.url).topic(METERED)}/0"
+    deadline = time.monotonic() + 90
+    try:
+        while time.monotonic() < deadline:
+            steps = view.look().steps["sink"]
+            if all(passed == end for passed, end in steps.values()) and steps[metered][1] > 0:
+                return True
+            time.sleep(0.2)
+    finally:
+        view.close()
+    return False
 
 
 # rights
