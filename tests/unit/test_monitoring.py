@@ -52,9 +52,10 @@ def node_page() -> str:
     status: dict[str, Any] = {
         "totals": {},
         "meter_lag_records": 0,
+        "policies_lag_records": 0,
         "sink_lag_records": 0,
-        "backlog_bytes": 0,
         "store_away": False,
+        "log_away": False,
     }
     metrics = Metrics(lambda: status)
     metrics.ingested(1, 1, 100)
@@ -185,7 +186,8 @@ def test_what_an_alert_tells_of_is_a_label_that_it_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["meter", "policies", "sink", "store", "events", 'lag_records\\{role="meter"', 'lag_records\\{role="sink"']
+    "subject",
+    ["meter", "policies", "sink", "store", "log_away", "events", 'lag_records\\{role="meter"', 'lag_records\\{role="sink"'],
 )
 def test_the_troubles_that_matter_have_an_alert(subject: str) -> None:
     assert any(re.search(subject, rule["expr"]) for _, rule in rules())
