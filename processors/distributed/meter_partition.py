@@ -35,7 +35,7 @@ from ..aggregate import ScopeSets
 from ..asked_prices import AskedPrices, UnitPrices
 from ..meter import MeterOutputs, meter
 from ..pricing import PriceBook
-from ..series import Series
+from ..series import History, Series, Values
 from ..watch import Watch
 from . import changelog
 from .blocks import PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
@@ -277,6 +277,28 @@ class MeterPartition:
                 memory.note(name, Watch(self.state.next_offset, end))
         self._series = series
         self.state.series.watch(series)
+
+    def unseeded(self) -> list[tuple[Series, Watch]]:
+        """The series of which the past is not counted yet."""
+        watches = self._memory.watches
+        return [(one, watches[name]) for name, one in self._series.items() if not watches[name].complete]
+
+    def seed(
+        self,
+        series_id: str,
+        asked: Watch,
+        counted: Watch,
+        history: list[History],
+        top: list[tuple[Values, str, int]],
+        now_s: float,
+    ) -> None:
+        """Count a part of a series' past, and note that it is `counted`; both are in the next flush, which is one batch.
+        Nothing happens when the series is not watched any more as it was when its past was `asked` for."""
+        counter = self.state.series.counters.get(series_id)
+        if counter is not None and self._memory.watches.get(series_id) == asked:
+            counter.seed(history, top, now_s)
+            self._memory.note(series_id, counted)
+            self._arrived.set()
 
     async def _let_go(self) -> None:
         """Wait for every flush that is under way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
 from ...schemas.settings import Settings
@@ -47,26 +47,29 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
     from .wire import Wire
 
     wrong = _First()
-    wire = Wire(settings)
-    await wire.start()
-    try:
+    async with AsyncExitStack() as last_to_first:
+        wire = Wire(settings)
+        await wire.start()
+        last_to_first.push_async_callback(wire.stop)
         worker = MeterWorker(settings, wire, wrong.tell, metrics)
         following = PolicyFollower(settings, worker.watch)
         await following.start()
-        try:
-            faust = FaustEngine(settings, CALLS, METER.name, worker)
-            wrong.asked = [lambda: following.failure, lambda: faust.failure]
-            metrics.lags = lambda: worker.lags(faust.ends())
-            await faust.start()
-            try:
-                yield wrong
-            finally:
-                await worker.close()
-                await faust.stop()
-        finally:
-            await following.stop()
-    finally:
-        await wire.stop()
+        last_to_first.push_async_callback(following.stop)
+        faust = FaustEngine(settings, CALLS, METER.name, worker)
+        wrong.asked = [lambda: following.failure, lambda: faust.failure]
+        metrics.lags = lambda: worker.lags(faust.ends())
+        if settings.store:
+            from ...sinks.clickhouse import Store
+            from .past import Past
+
+            store = await asyncio.to_thread(Store.open, dsn=settings.store)
+            last_to_first.callback(store.close)
+            past = await last_to_first.enter_async_context(Past(settings, store, worker.partitions))
+            wrong.asked.append(lambda: past.failure)
+        await faust.start()
+        last_to_first.push_async_callback(faust.stop)
+        last_to_first.push_async_callback(worker.close)
+        yield wrong
 
 
 @asynccontextmanager
@@ -76,21 +79,18 @@ async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator
     from .wire import Wire
 
     wrong = _First()
-    wire = Wire(settings)
-    await wire.start()
-    try:
+    async with AsyncExitStack() as last_to_first:
+        wire = Wire(settings)
+        await wire.start()
+        last_to_first.push_async_callback(wire.stop)
         group = PoliciesGroup(settings, wire, wrong.tell, metrics)
         faust = FaustEngine(settings, USAGE, POLICIES.name, group)
         wrong.asked = [lambda: faust.failure]
         metrics.lags = lambda: group.lags(faust.ends())
         await faust.start()
-        try:
-            yield wrong
-        finally:
-            await group.close()
-            await faust.stop()
-    finally:
-        await wire.stop()
+        last_to_first.push_async_callback(faust.stop)
+        last_to_first.push_async_callback(group.close)
+        yield wrong
 
 
 @asynccontextmanager
@@ -98,9 +98,8 @@ async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Rol
     from ...sinks.clickhouse import Store
     from .sink import KafkaSink
 
-    store = await asyncio.to_thread(
-        Store.open, path=None if settings.store else settings.data_dir / "store", dsn=settings.store
-    )
+    path = None if settings.store else settings.data_dir / "store"
+    store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store)
     try:
         await asyncio.to_thread(store.migrate)
         sink = KafkaSink(settings, store)

@@ -32,7 +32,7 @@ from ..asked_prices import AskedPrices, UnitPrices
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterState, Seen, meter
 from ..pricing import PriceBook
 from ..series import CALL, History, Series, SeriesState, Values, series_of
-from ..topology import METER
+from ..topology import METER, SINK
 from ..watch import Watch
 from .watching import HEADERS, record, settle, watches
 
@@ -207,6 +207,10 @@ class MeterEngine:
             for name, watch in self._watches[partition].items()
             if not watch.complete
         ]
+
+    def stored(self, partition: int) -> int:
+        """Below which offset all of `metered` is in the store."""
+        return self.log.committed(SINK.name, METERED.name, partition)
 
     def seed(
         self,

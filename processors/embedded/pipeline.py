@@ -21,9 +21,9 @@ from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, TOPICS
 from ...sinks.clickhouse import Store
+from ..backfill import Backfill
 from ..policy_file import PolicyWatch
 from ..topology import METER, SINK, readers
-from .backfill import Backfill
 from .engine import MeterEngine
 from .policies_engine import PoliciesEngine
 from .sink import Sink

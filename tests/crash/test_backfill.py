@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from policing import policy, policy_set
-from tidegate.processors.embedded.backfill import Backfill
+from tidegate.processors.backfill import Backfill
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.policies_engine import PoliciesEngine
 from tidegate.processors.embedded.sink import Sink

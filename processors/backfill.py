@@ -2,7 +2,7 @@
 
     new series ─► has the sink passed what the meter had done? ─► ask the store, bucket by bucket ─► seed the rings
 
-The boundary is the offset from which the meter counts the series itself (`watching.py`): the store is asked for the rows
+The boundary is the offset from which the meter counts the series itself (`watch.py`): the store is asked for the rows
 of calls below it, so nothing counts twice and nothing is missed, however long the sink takes. Many scopes come in parts;
 each is seeded in one transaction with the note that it is. One part, numbered as the crash test aborts it: 1 asked,
 2 seeded (inside the transaction), 3 kept.
@@ -16,19 +16,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
-from ...schemas.errors import StoreUnavailable
-from ...schemas.topics import METERED
-from ...sinks.clickhouse import QueryRefused, Store
-from ..series import TOLD, TOP, History, Series, Values
-from ..sketch import BINS_PER_DOUBLING, SMALLEST_S, ZERO_BIN
-from ..topology import SINK
-from ..watch import Watch
-from .engine import MeterEngine
+from ..schemas.errors import StoreUnavailable, UsageError
+from .series import TOLD, TOP, History, Series, Values
+from .sketch import BINS_PER_DOUBLING, SMALLEST_S, ZERO_BIN
+from .watch import Watch
 
 log = structlog.get_logger("tidegate.backfill")
 
@@ -72,13 +68,52 @@ class Part:
     top: list[tuple[Values, str, int]]
 
 
+class Answer(Protocol):
+    @property
+    def rows(self) -> list[tuple[Any, ...]]: ...
+
+
+class Questions(Protocol):
+    """The store, as far as it is asked here. Raises `StoreUnavailable`, and `UsageError` when it will not answer."""
+
+    def query(
+        self, sql: str, parameters: dict[str, Any] | None = None, *, max_rows: int = ..., timeout_s: float = ...
+    ) -> Answer: ...
+
+
+class Metering(Protocol):
+    """The meters, as far as their past is concerned."""
+
+    def unseeded(self) -> list[tuple[Series, int, Watch]]:
+        """The series of which the past is not counted yet, with the partition."""
+        ...
+
+    def stored(self, partition: int) -> int:
+        """Below which offset all of `metered` is in the store."""
+        ...
+
+    def seed(
+        self,
+        partition: int,
+        series_id: str,
+        asked: Watch,
+        counted: Watch,
+        history: list[History],
+        top: list[tuple[Values, str, int]],
+        now_s: float,
+        at: Callable[[str], None],
+    ) -> None:
+        """Count a part of a series' past, and note that it is `counted`, at once or not at all."""
+        ...
+
+
 class Backfill:
     """Brings the past of new series into the meter's rings. `clock` is seconds since 1970, `patience` monotonic."""
 
     def __init__(
         self,
-        meter: MeterEngine,
-        store: Store,
+        meter: Metering,
+        store: Questions,
         *,
         clock: Callable[[], float] = time.time,
         patience: Callable[[], float] = time.monotonic,
@@ -106,7 +141,7 @@ class Backfill:
             asked, self._asking = self._asking, None
             try:
                 part = asked.result()
-            except (StoreUnavailable, QueryRefused) as error:
+            except (StoreUnavailable, UsageError) as error:
                 log.warning("backfill_waits", error_type=type(error).__name__, retry_in_s=_ASK_AGAIN_S)
                 self._ask_again_at = self._patience() + _ASK_AGAIN_S
                 return False
@@ -119,7 +154,7 @@ class Backfill:
         if self._patience() < self._ask_again_at:
             return False
         for series, partition, watch in self._meter.unseeded():
-            if self._meter.log.committed(SINK.name, METERED.name, partition) >= watch.metered:
+            if self._meter.stored(partition) >= watch.metered:
                 self._asking = self._pool.submit(self._read, series, partition, watch, self._clock())
                 return True
         return False
