@@ -1,7 +1,7 @@
 """How long after a call is reported a gate in another process is closed, when that call was the one too many.
 
     publisher process:  emit ─► log            each round a fresh tenant, whose only call is beyond its limit
-    node process:               meter ─► policies ─► signals
+    node, or workers on Kafka:  meter ─► policies ─► signals
     this process:                                      gate.check … until it says block
 
 Idle, and beside simulated traffic at half of what the node meters at most. Where the time goes, stage by stage: the
@@ -15,7 +15,7 @@ import multiprocessing
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,27 +25,40 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 from tidegate.producers.connect import connect
 from tidegate.producers.decision import Estimate
 from tidegate.producers.gate import Gate
 from tidegate.producers.http_signals import HttpSignals
+from tidegate.producers.kafka_signals import KafkaSignals
 from tidegate.producers.local_signals import LocalSignals
 from tidegate.producers.ports import Position
 from tidegate.producers.signals import SignalRecord, SignalSource
 from tidegate.producers.simulate import generate
+from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import decode_signal, signal_key
 
+from .kafka.broker import Broker, BrokerUnavailable
+from .kafka.engine import Workers, make_topics
 from .overspend import Node
 from .report import Result, Table
 from .rounds import Tick
 from .traffic import SEED
 
-LIBRARIES: Final = ("orjson", "msgspec", "urllib3", "uvicorn", "chdb")
+LIBRARIES: Final = ("orjson", "msgspec", "urllib3", "uvicorn", "chdb", "aiokafka", "faust-streaming")
 _POLICY: Final = "bench"
 _MODEL: Final = "gpt-4o-mini-2024-07-18"
 # A million tokens of it cost fifteen cents, the limit is one.
 _LIMIT: Final = "0.01"
 _TOKENS: Final = 1_000_000
+_BLOCKS: Final = {
+    "name": _POLICY,
+    "scope": ["tenant"],
+    "measure": "cost_usd",
+    "window": {"rolling": "24h"},
+    "limit": _LIMIT,
+    "action": "block",
+}
 _SMALL: Final = Estimate(1, 1, 0.000001)
 # How exact a closing is seen; shorter would take the interpreter from the gate's own thread.
 _LOOK_S: Final = 0.0005
@@ -148,48 +161,90 @@ def _response(tenant: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way from a service to a gate and back: where the service sends, and what the gate listens to."""
+
+    url: str
+    source: Callable[[], SignalSource]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Something that meters: the ways to it, where traffic goes, and how many events it has metered so far."""
+
+    ways: dict[str, Way]
+    url: str
+    metered: Callable[[], int]
+
+
 def run(quick: bool, tick: Tick) -> Result:
     """The tables of this bench."""
     rounds, burst = (10, 5_000) if quick else (120, 60_000)
-    policy = {
-        "name": _POLICY,
-        "scope": ["tenant"],
-        "measure": "cost_usd",
-        "window": {"rolling": "24h"},
-        "limit": _LIMIT,
-        "action": "block",
-    }
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch, Node(Path(scratch), [policy]) as node:
-        tick("how much the node meters")
-        most = throughput(node, burst)
-        found: dict[tuple[str, str], list[Closing]] = {}
-        for load, rate in (("idle", None), ("half load", most / 2)):
-            with _traffic(node, rate, None):
-                if rate:
-                    time.sleep(2)
-                for kind, closings in _closings(node, load, rounds, tick).items():
-                    found[kind, load] = closings
-    return Result(
-        (_table(found), _stages(found)),
-        f"{rounds} rounds of each kind, local and HTTP by turns",
-        (
-            f"Half load: {most / 2:,.0f} simulated events a second, half of the {most:,.0f} that this node metered of"
-            f" {burst:,} at once, with its sink at work; the process that makes them shares the cores.",
-            "Settings as they come: the emitter lingers 20 ms, an idle meter looks every 50 ms, a busy one flushes at"
-            " least every 100 ms, a local gate looks every 25 ms, the node's door every 20 ms.",
-        ),
-        LIBRARIES,
-    )
+    found: dict[tuple[str, str], list[Closing]] = {}
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch, Node(Path(scratch), [_BLOCKS]) as node:
+
+        def metered() -> int:
+            return int(node.status()["totals"].get("events", 0))
+
+        folder, http = node.data_dir, node.url
+        ways = {
+            "local": Way(str(folder), lambda: LocalSignals(folder)),
+            "HTTP": Way(http, lambda: HttpSignals(http)),
+        }
+        most = _rounds(Pipeline(ways, str(folder), metered), rounds, burst, found, tick)
+    notes = [
+        f"Half load: {most / 2:,.0f} simulated events a second, half of the {most:,.0f} that this node metered of"
+        f" {burst:,} at once, with its sink at work; the process that makes them shares the cores.",
+        "Settings as they come: the emitter lingers 20 ms, an idle meter looks every 50 ms, a busy one flushes at"
+        " least every 100 ms, a local gate looks every 25 ms, the node's door every 20 ms.",
+    ]
+    try:
+        most = _on_kafka(rounds, burst, found, tick)
+        notes.append(
+            f"On Kafka: one meter worker and one policies worker beside a broker, all on the same cores; half load is"
+            f" {most / 2:,.0f} of the {most:,.0f} events a second that they metered at most. The row has to be"
+            " acknowledged by Kafka four times until the gate hears: calls, changelog, usage, signals."
+        )
+    except BrokerUnavailable as error:
+        notes.append(f"Kafka is missing: {error}")
+    return Result((_table(found), _stages(found)), f"{rounds} rounds of each kind, by turns", tuple(notes), LIBRARIES)
 
 
-def throughput(node: Node, burst: int) -> float:
-    """Events a second that the node meters when more wait than it can do."""
+def _on_kafka(rounds: int, burst: int, found: dict[tuple[str, str], list[Closing]], tick: Tick) -> float:
+    """The same through a broker and workers. Returns how many events a second they metered at most."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch:
+        tick("starting a broker")
+        folder = Path(scratch)
+        with Broker(folder / "kafka") as broker:
+            url = f"kafka://{broker.bootstrap}"
+            make_topics(url)
+            policies = folder / "policies.yaml"
+            policies.write_bytes(orjson.dumps({"policies": [_BLOCKS]}))
+            with Workers(url, ("policies", "meter"), folder, TIDEGATE_POLICY_FILE=str(policies)) as workers:
+                settings = Settings(url=url)
+                ways = {"Kafka": Way(url, lambda: KafkaSignals(settings))}
+                return _rounds(Pipeline(ways, url, workers.metered), rounds, burst, found, tick)
 
-    def metered() -> int:
-        return int(node.status()["totals"].get("events", 0))
 
+def _rounds(pipeline: Pipeline, rounds: int, burst: int, found: dict[tuple[str, str], list[Closing]], tick: Tick) -> float:
+    """Every way, idle and at half load. Returns how many events a second are metered at most."""
+    tick("how much is metered at most")
+    most = throughput(pipeline, burst)
+    for load, rate in (("idle", None), ("half load", most / 2)):
+        with _traffic(pipeline.url, rate, None):
+            if rate:
+                time.sleep(2)
+            for kind, closings in _closings(pipeline.ways, load, rounds, tick).items():
+                found[kind, load] = closings
+    return most
+
+
+def throughput(pipeline: Pipeline, burst: int) -> float:
+    """Events a second that are metered when more wait than can be done."""
+    metered = pipeline.metered
     before = metered()
-    with _traffic(node, None, burst):
+    with _traffic(pipeline.url, None, burst):
         while metered() - before < burst * 0.1:
             time.sleep(0.01)
         first, begun = metered(), time.monotonic()
@@ -199,13 +254,13 @@ def throughput(node: Node, burst: int) -> float:
 
 
 @contextmanager
-def _traffic(node: Node, rate: float | None, count: int | None) -> Iterator[None]:
+def _traffic(url: str, rate: float | None, count: int | None) -> Iterator[None]:
     if rate is None and count is None:
         yield
         return
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    maker = context.Process(target=traffic, args=(str(node.data_dir), rate, count, stop), daemon=True)
+    maker = context.Process(target=traffic, args=(url, rate, count, stop), daemon=True)
     maker.start()
     try:
         yield
@@ -216,17 +271,16 @@ def _traffic(node: Node, rate: float | None, count: int | None) -> Iterator[None
             maker.kill()
 
 
-def _closings(node: Node, load: str, rounds: int, tick: Tick) -> dict[str, list[Closing]]:
-    """Local and HTTP by turns."""
+def _closings(ways: dict[str, Way], load: str, rounds: int, tick: Tick) -> dict[str, list[Closing]]:
+    """Every way by turns."""
     context = multiprocessing.get_context("spawn")
     told, theirs = context.Pipe()
-    urls = {"local": str(node.data_dir), "HTTP": node.url}
-    publisher = context.Process(target=publish, args=(urls, theirs), daemon=True)
+    publisher = context.Process(target=publish, args=({kind: way.url for kind, way in ways.items()}, theirs), daemon=True)
     publisher.start()
-    sources = {"local": Timed(LocalSignals(node.data_dir)), "HTTP": Timed(HttpSignals(node.url))}
+    sources = {kind: Timed(way.source()) for kind, way in ways.items()}
     gates = {kind: Gate(source) for kind, source in sources.items()}
     wall = time.time() - time.monotonic()
-    found: dict[str, list[Closing]] = {kind: [] for kind in urls}
+    found: dict[str, list[Closing]] = {kind: [] for kind in ways}
     rng = random.Random(rounds)
     try:
         for kind, gate in gates.items():

@@ -189,7 +189,7 @@ def _quix_python() -> Path | None:
     if not python.exists():
         root = Path(__file__).parent.parent
         venv.create(folder, with_pip=True)
-        wanted = [_QUIX, "msgspec", "genai-prices==0.2.3", "ddsketch", "pydantic-settings", "urllib3", "structlog"]
+        wanted = [_QUIX, "msgspec", "genai-prices==0.2.3", "ddsketch", "pydantic-settings", "urllib3", "structlog", "pyyaml"]
         done = subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False)
         if done.returncode:
             python.unlink()

@@ -38,7 +38,7 @@ def main(bootstrap: str, topic_name: str, count: int, folder: str) -> None:
 
     def one(value: bytes, state: Any) -> bytes:
         event: Any = decode_event(value)
-        tokens = [getattr(event, name) for name in TOKEN_FIELDS]
+        tokens: Any = [getattr(event, name) for name in TOKEN_FIELDS]
         price = book.price(
             event.tenant,
             event.provider_name,
@@ -46,8 +46,7 @@ def main(bootstrap: str, topic_name: str, count: int, folder: str) -> None:
             event.request_model,
             event.service_tier,
             event.started_at,
-            *tokens,
-            event.cache_hit,
+            *(*tokens, event.cache_hit),
         )
         minute = int(event.started_at.timestamp()) // 60
         for number, fields in enumerate(DEFAULT_SCOPE_SETS):
