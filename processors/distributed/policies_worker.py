@@ -55,7 +55,7 @@ _PAST_WITHIN_S: Final = 10.0
 # The first worker has waited for that already; its word may only be a moment ahead of our blocks.
 _BLOCKS_WITHIN_S: Final = 1.0
 # Scopes that are judged at once at a start: some 30 µs each, and a group waits ten seconds for a sign of life.
-_NEWS: Final = 10_000
+_NEWS: Final = 5_000
 
 
 @dataclass(slots=True)
@@ -146,6 +146,8 @@ class PoliciesPartition:
             **client_options(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
         )
         await self._consumer.start()
+        # aiokafka cannot stop a consumer of which the tasks have not begun.
+        await asyncio.sleep(0)
         address = KafkaAddress.parse(self._settings.url)
         self._signals_tp = TopicPartition(address.topic(SIGNALS), 0)
         gates_tp = TopicPartition(address.topic(GATES), 0)

@@ -663,6 +663,24 @@ def test_a_worker_without_a_policy_file_goes_on_with_what_is_in_force(kafka_url:
     run(scene)
 
 
+def test_a_worker_that_is_closed_as_soon_as_it_is_loaded_leaves_nothing_open(kafka_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Town.of(kafka_url, tmp_path) as town:
+            policies = PoliciesPartition(town.settings, 0, 1)
+            for _ in range(2):
+                await policies.load()
+                await policies.close()
+
+            await policies.load()
+            await policies.run_once()
+            await policies.close()
+            await policies.close()
+
+            assert await _enforces(town, ["hourly"])
+
+    run(scene)
+
+
 def test_without_topics_the_error_says_how_to_make_them(kafka_url: str) -> None:
     async def scene() -> None:
         with pytest.raises(UsageError, match="tidegate topics create"):
