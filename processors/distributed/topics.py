@@ -9,7 +9,7 @@ Both look at all topics at once and never ask for one by name: with auto.create 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -55,28 +55,41 @@ async def create_topics(
     for name, value in (("partitions", partitions), ("policy-partitions", policy_partitions), ("replication", replication)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: give 1 or more")
-    address = KafkaAddress.parse(settings.url)
+    name_of = KafkaAddress.parse(settings.url).topic
     async with kafka_admin(settings) as admin:
         found, brokers = await topics_of(admin)
-        calls = found.get(address.topic(CALLS))
         copies = replication or min(REPLICATION, len(brokers))
-        wanted = plan(calls.partitions if calls else partitions or PARTITIONS, policy_partitions or POLICY_PARTITIONS, copies)
-        missing = [planned for planned in wanted if address.topic(planned.topic) not in found]
-        if not missing:
-            return []
-        answer = await admin.create_topics(
-            [NewTopic(address.topic(topic.topic), topic.partitions, copies, topic_configs=topic.config) for topic in missing],
-            timeout_ms=REQUEST_TIMEOUT_MS,
-        )
-        made = set()
-        for name, code, message, *_ in answer.topic_errors:
-            error = for_code(code)
-            if code == NO_ERROR:
-                made.add(name)
-            elif error is not TopicAlreadyExistsError:  # somebody else made it at the same time, by the same plan
-                raise _refusal(error, name, message, len(brokers))
-        await _until_led(admin, [address.topic(topic.topic) for topic in missing])
-        return [planned for planned in missing if address.topic(planned.topic) in made]
+        made: list[PlannedTopic] = []
+        if name_of(CALLS) not in found:
+            # First and alone: whoever makes them at the same time may have asked for another number of partitions, and the
+            # others must follow what became of that.
+            calls, *_ = plan(partitions or PARTITIONS, replication=copies)
+            made += await _made(admin, {name_of(CALLS): calls}, copies, len(brokers))
+            found, _ = await topics_of(admin)
+        wanted = plan(found[name_of(CALLS)].partitions, policy_partitions or POLICY_PARTITIONS, copies)
+        missing = {name_of(planned.topic): planned for planned in wanted if name_of(planned.topic) not in found}
+        if missing:
+            made += await _made(admin, missing, copies, len(brokers))
+        return made
+
+
+async def _made(
+    admin: AIOKafkaAdminClient, missing: Mapping[str, PlannedTopic], copies: int, brokers: int
+) -> list[PlannedTopic]:
+    """Make topics by their names; those that nobody else has made meanwhile."""
+    answer = await admin.create_topics(
+        [NewTopic(name, topic.partitions, copies, topic_configs=topic.config) for name, topic in missing.items()],
+        timeout_ms=REQUEST_TIMEOUT_MS,
+    )
+    made = []
+    for name, code, message, *_ in answer.topic_errors:
+        error = for_code(code)
+        if code == NO_ERROR:
+            made.append(missing[name])
+        elif error is not TopicAlreadyExistsError:
+            raise _refusal(error, name, message, brokers)
+    await _until_led(admin, list(missing))
+    return made
 
 
 def _refusal(error: type[KafkaError], name: str, message: str | None, brokers: int) -> TidegateError:
