@@ -24,7 +24,7 @@ _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 _WAS_FINE_S: Final = 60.0
 # A worker hands over in a second or two; the sink may be in the middle of an insert.
-_STOP_WITHIN_S: Final = 40.0
+_STOP_WITHIN_S: Final = 45.0
 _LOOK_S: Final = 0.1
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from ...producers.kafka_client import client_options
 from ...schemas.kafka_url import KafkaAddress
@@ -71,9 +72,13 @@ class Past:
 
     async def _look_at_the_sink(self) -> None:
         admin = AIOKafkaAdminClient(**self._options)
-        await admin.start()
         try:
+            await admin.start()
             offsets = await admin.list_consumer_group_offsets(self._address.group(SINK.name))
+        except KafkaError as error:
+            # No sink has ever run, or the group moves; the next look is a moment away.
+            log.info("sink_offsets_unknown", error_type=type(error).__name__)
+            return
         finally:
             await admin.close()
         name = self._address.topic(METERED)
