@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from ddsketch import DDSketch
+from ddsketch.mapping import LogarithmicMapping
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tidegate.processors.sketch import RELATIVE_ACCURACY, ZERO_BIN, bin_of, quantile, value_of
@@ -97,6 +98,26 @@ def test_bins_are_the_same_for_ever() -> None:
     expected = {1e-6: -690, 0.001: -345, 0.5: -34, 0.8: -11, 1.0: 0, 2.0: 35, 60.0: 205, 604_800.0: 666}
 
     assert {value: bin_of(value) for value in expected} == expected
+
+
+PUBLIC = LogarithmicMapping(RELATIVE_ACCURACY)
+# Where one bin ends and the next begins, to the last bit; and every float there is, below and above what is measured.
+boundary = st.builds(
+    lambda index, towards: math.nextafter(PUBLIC.gamma**index, towards),
+    st.integers(-691, 700),
+    st.sampled_from([0.0, math.inf]),
+)
+any_float = st.floats(0, exclude_min=False, allow_infinity=False, allow_nan=False, allow_subnormal=True)
+
+
+@given(st.one_of(latency, boundary, any_float))
+@example(5e-324)
+@example(math.nextafter(1e-6, 0))
+@example(1e-6)
+@example(2.2250738585072014e-308)
+@example(1.7976931348623157e308)
+def test_a_bin_is_the_public_mappings_own_for_every_float(value: float) -> None:
+    assert bin_of(value) == (PUBLIC.key(value) if value >= 1e-6 else ZERO_BIN)
 
 
 @given(st.lists(st.floats(1e-6, WEEK_S), min_size=1, max_size=200))
