@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from ..schemas.call import TOKEN_FIELDS
 from ..schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, TTFT_BINS, BucketUnit, Usage
 from .sketch import bin_of
 
@@ -45,10 +44,10 @@ LIVE_S: Final[dict[BucketUnit, int]] = {"minute": 3_600, "hour": 2 * 3_600, "day
 # How far behind the watermark a bucket is kept at all. A policy's window of 31 days needs hours for that long.
 RETENTION_S: Final[dict[BucketUnit, int]] = {"minute": 3 * 86_400, "hour": 40 * 86_400, "day": 800 * 86_400}
 
-_tokens: Final = attrgetter(*TOKEN_FIELDS)
-_FIRST_TOKEN: Final = COUNTERS.index("input_tokens")
-_REQUESTS, _ERRORS, _CACHE_HITS, _COST, _UNPRICED, _UNKNOWN = range(_FIRST_TOKEN)
+_REQUESTS, _ERRORS, _CACHE_HITS, _COST, _UNPRICED, _UNKNOWN, _INPUT, _OUTPUT, _CACHE_READ = range(9)
+_CACHE_WRITE_5M, _CACHE_WRITE_1H, _REASONING, _INPUT_AUDIO, _OUTPUT_AUDIO, _CACHE_AUDIO_READ = range(9, len(COUNTERS))
 
+_new: Final = tuple.__new__
 
 # (number of the bucket since 1970, values of the scope's fields) to what was counted there
 Sums = dict[tuple[int, tuple[Any, ...]], Usage]
@@ -95,14 +94,14 @@ class UsageState:
     changed: set[UsageKey] = field(default_factory=set)
     watermark_s: int = 0
     too_old: int = 0
-    _fine: dict[tuple[Any, ...], Usage] = field(default_factory=dict)
+    _fine: dict[tuple[int, str, tuple[Any, ...]], Usage] = field(default_factory=dict)
     # Buckets that had left memory, and are there again until the flush is stored.
     late: list[UsageKey] = field(default_factory=list)
     _tidied_s: int = 0
 
     def add(self, response: Any, started_s: float, cost_nano_usd: int | None) -> None:
         """Count one response event. `cost_nano_usd` None means that its price is unknown."""
-        key = (int(started_s) // 60, response.response_model or response.request_model, *self.scope_sets.read(response))
+        key = (int(started_s) // 60, response.response_model or response.request_model, self.scope_sets.read(response))
         usage = self._fine.get(key)
         if usage is None:
             usage = self._fine[key] = Usage()
@@ -112,12 +111,27 @@ class UsageState:
             usage[_UNPRICED] = get(_UNPRICED, 0) + 1
         elif cost_nano_usd:
             usage[_COST] = get(_COST, 0) + cost_nano_usd
-        tokens = _tokens(response)
-        if tokens[0] is None and tokens[1] is None:
+        # Field by field, as most are None, and asking an attribute for that costs less than a turn of a loop.
+        if count := response.input_tokens:
+            usage[_INPUT] = get(_INPUT, 0) + count
+        elif count is None and response.output_tokens is None:
             usage[_UNKNOWN] = get(_UNKNOWN, 0) + 1
-        for place, count in enumerate(tokens, _FIRST_TOKEN):
-            if count:
-                usage[place] = get(place, 0) + count
+        if count := response.output_tokens:
+            usage[_OUTPUT] = get(_OUTPUT, 0) + count
+        if count := response.cache_read_tokens:
+            usage[_CACHE_READ] = get(_CACHE_READ, 0) + count
+        if count := response.cache_write_5m_tokens:
+            usage[_CACHE_WRITE_5M] = get(_CACHE_WRITE_5M, 0) + count
+        if count := response.cache_write_1h_tokens:
+            usage[_CACHE_WRITE_1H] = get(_CACHE_WRITE_1H, 0) + count
+        if count := response.reasoning_tokens:
+            usage[_REASONING] = get(_REASONING, 0) + count
+        if count := response.input_audio_tokens:
+            usage[_INPUT_AUDIO] = get(_INPUT_AUDIO, 0) + count
+        if count := response.output_audio_tokens:
+            usage[_OUTPUT_AUDIO] = get(_OUTPUT_AUDIO, 0) + count
+        if count := response.cache_audio_read_tokens:
+            usage[_CACHE_AUDIO_READ] = get(_CACHE_AUDIO_READ, 0) + count
         if response.error_type is not None:
             place = ERROR_PLACES[response.error_type]
             usage[_ERRORS] = get(_ERRORS, 0) + 1
@@ -136,8 +150,10 @@ class UsageState:
         fine, self._fine = self._fine, {}
         if not fine:
             return
-        self.watermark_s = max(self.watermark_s, max(key[0] for key in fine) * 60)
-        minutes: dict[tuple[str, ...] | None, Sums] = {None: {(key[0], key[1:]): usage for key, usage in fine.items()}}
+        self.watermark_s = max(self.watermark_s, max(minute for minute, _, _ in fine) * 60)
+        minutes: dict[tuple[str, ...] | None, Sums] = {
+            None: {(minute, (model, *values)): usage for (minute, model, values), usage in fine.items()}
+        }
         for fields, source, pick in self.scope_sets.plan:
             by_minute: Sums = {}
             for (minute, values), usage in minutes[source].items():
@@ -149,26 +165,34 @@ class UsageState:
                     total.merge(usage)
             minutes[fields] = by_minute
             for (minute, values), usage in by_minute.items():
-                self._apply(UsageKey(fields, values, "minute", minute * 60), usage)
-                self._apply(UsageKey(fields, values, "hour", minute // 60 * 3_600), usage)
-                self._apply(UsageKey(fields, values, "day", minute // 1_440 * 86_400), usage)
+                self._apply(fields, values, minute * 60, usage)
 
-    def _apply(self, key: UsageKey, delta: Usage) -> None:
-        bucket = self.live.get(key)
-        if bucket is None:
-            age_s = self.watermark_s - key.start - BUCKET_S[key.bucket]
-            if age_s > RETENTION_S[key.bucket]:
-                self.too_old += delta[_REQUESTS]
-                return
-            if age_s > LIVE_S[key.bucket]:
-                bucket = self.load(key)
-                self.late.append(key)
-            if bucket is None:
-                self.live[key] = Usage(delta)
+    def _apply(self, fields: tuple[str, ...], values: tuple[Any, ...], minute_s: int, delta: Usage) -> None:
+        for bucket, length_s in BUCKET_S.items():
+            # `UsageKey(…)` without its Python-level constructor: where scopes are many, this is done thrice an event.
+            key = _new(UsageKey, (fields, values, bucket, minute_s - minute_s % length_s))
+            usage = self.live.get(key)
+            if usage is not None:
+                usage.merge(delta)
                 self.changed.add(key)
-                return
+            else:
+                self._open(key, delta)
+
+    def _open(self, key: UsageKey, delta: Usage) -> None:
+        """Count in a bucket that is not in memory: a new one, or an old one that is fetched until the flush."""
+        age_s = self.watermark_s - key.start - BUCKET_S[key.bucket]
+        if age_s > RETENTION_S[key.bucket]:
+            self.too_old += delta[_REQUESTS]
+            return
+        bucket: Usage | None = None
+        if age_s > LIVE_S[key.bucket]:
+            bucket = self.load(key)
+            self.late.append(key)
+        if bucket is None:
+            self.live[key] = Usage(delta)
+        else:
+            bucket.merge(delta)
             self.live[key] = bucket
-        bucket.merge(delta)
         self.changed.add(key)
 
     def flushed(self) -> list[UsageKey]:

@@ -279,6 +279,19 @@ def test_a_stored_bucket_of_before_a_counter_was_added_reads_as_zero_there() -> 
     assert (usage.errors, usage.latency, usage.ttft) == ({"timeout": 1}, {-11: 3}, {})
 
 
+def test_each_token_field_is_added_up_in_its_own_place() -> None:
+    state = UsageState(ScopeSets(((),)))
+    counts = {name: 10**place for place, name in enumerate(reversed(TOKEN_FIELDS))}
+    event = decode_event(line(response(**counts)))
+
+    for _ in range(2):
+        state.add(event, NOW_S, 5)
+    state.roll_up()
+
+    total = state.live[UsageKey((), (), "minute", NOW_S)].counts
+    assert dict(zip(COUNTERS, total, strict=True)).items() >= {name: 2 * count for name, count in counts.items()}.items()
+
+
 def test_scope_sets_need_not_name_the_model() -> None:
     state = UsageState(ScopeSets((("tenant",),)))
 
