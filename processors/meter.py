@@ -16,13 +16,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import msgspec
 import orjson
 
-from ..schemas.call import MAX_TOKENS, TOKEN_FIELDS, RejectedEvent, RequestEvent, ResponseEvent, check_response
+from ..schemas.call import MAX_TOKENS, RejectedEvent, RequestEvent, ResponseEvent, check_response
 from ..schemas.envelope import Envelope
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, decode_event
@@ -40,7 +39,7 @@ PRODUCER_RETENTION_MS: Final = 400 * 86_400_000
 KEYED: Final = "idempotency-key:"
 KEYED_RETENTION_MS: Final = 3 * 86_400_000
 
-_tokens: Final = attrgetter(*TOKEN_FIELDS)
+_encode: Final = msgspec.json.encode
 
 # Names are anybody's: what is noted of models for the gates is bounded.
 MOST_ASKED: Final = 1_000
@@ -129,7 +128,8 @@ class _Envelope:
         self.record = record
         self.book = book
         self.outputs = outputs
-        self.latest_s = record.appended_ms / 1_000 + max_future_s
+        self.appended_s = record.appended_ms / 1_000
+        self.latest_s = self.appended_s + max_future_s
         self.rows: list[bytes] = []
         self.requests: list[bytes] = []
         self.dead: list[bytes] = []
@@ -171,6 +171,8 @@ class _Envelope:
                 _count(totals, "dead_letters")
                 self._dead_letter(line, error.reason, producer=envelope.producer, seq=seq)
         seen.next_seq = envelope.seq + len(lines)
+        _count(totals, "responses", len(self.rows))
+        _count(totals, "requests", len(self.requests))
         self.outputs.events += len(lines) - known
         self._send()
 
@@ -190,7 +192,7 @@ class _Envelope:
     def _prepare_tail(self, envelope: Envelope) -> None:
         """What all rows of this envelope end in."""
         self.tail = (
-            b","
+            ","
             + orjson.dumps(
                 {
                     "producer": envelope.producer,
@@ -198,15 +200,14 @@ class _Envelope:
                     "source_partition": self.state.partition,
                     "source_offset": self.record.offset,
                 }
-            )[1:]
+            )[1:].decode()
         )
-        self.book_version = orjson.dumps(self.book.version)
+        self.book_version = orjson.dumps(self.book.version).decode()
 
     def _event(self, line: bytes, seq: int) -> None:
         event = decode_event(line)
-        totals = self.state.totals
         if isinstance(event, HotRejected):
-            _count(totals, "rejected")
+            _count(self.state.totals, "rejected")
             self.dead.append(_rejected_row(event, self.producer, seq, self.state.partition, self.record.offset))
             return
         started_s = event.started_at.timestamp()
@@ -215,41 +216,12 @@ class _Envelope:
         if started_s < EARLIEST_S:
             raise InvalidEvent("started_at is before 2015; check the producer's clock - at `$.started_at`")
         if isinstance(event, HotRequest):
-            self.requests.append(b'%b,"seq":%d%b' % (msgspec.json.encode(event)[:-1], seq, self.tail))
+            self.requests.append(_encode(event)[:-1] + f',"seq":{seq}{self.tail}'.encode())
             self.state.series.request(event, self.record.appended_ms, self._estimate(event))
-            _count(totals, "requests")
             return
         if event.usage is not None:
             event = _normalised(event)
         self._note_asked(event)
-        cost_nano_usd, status = self._price(event)
-        self.state.usage.add(event, started_s, cost_nano_usd)
-        self.state.series.response(event, started_s, cost_nano_usd, status == "unpriced", self.record.appended_ms / 1_000)
-        # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
-        self.rows.append(
-            b'%b,"cost_nano_usd":%b,"price_status":"%b","price_book":%b,"seq":%d%b'
-            % (
-                msgspec.json.encode(event)[:-1],
-                b"null" if cost_nano_usd is None else b"%d" % cost_nano_usd,
-                status.encode(),
-                self.book_version,
-                seq,
-                self.tail,
-            )
-        )
-        _count(totals, "responses")
-
-    def _note_asked(self, event: ResponseEvent) -> None:
-        asked = self.state.asked
-        ways = asked.get(event.request_model)
-        if ways is None:
-            if len(asked) >= MOST_ASKED:
-                return
-            ways = asked[event.request_model] = set()
-        if len(ways) < MOST_WAYS:
-            ways.add((event.provider_name, event.response_model, event.service_tier))
-
-    def _price(self, event: ResponseEvent) -> tuple[int | None, str]:
         price = self.book.price(
             event.tenant,
             event.provider_name,
@@ -257,9 +229,34 @@ class _Envelope:
             event.request_model,
             event.service_tier,
             event.started_at,
-            *(*_tokens(event), event.cache_hit),
+            event.input_tokens,
+            event.output_tokens,
+            event.cache_read_tokens,
+            event.cache_write_5m_tokens,
+            event.cache_write_1h_tokens,
+            event.reasoning_tokens,
+            event.input_audio_tokens,
+            event.output_audio_tokens,
+            event.cache_audio_read_tokens,
+            event.cache_hit,
         )
-        return price.cost_nano_usd, price.status
+        cost, status = price.cost_nano_usd, price.status
+        self.state.usage.add(event, started_s, cost)
+        self.state.series.response(event, started_s, cost, status == "unpriced", self.appended_s)
+        stated = "null" if cost is None else cost
+        priced = f',"cost_nano_usd":{stated},"price_status":"{status}","price_book":{self.book_version},"seq":{seq}{self.tail}'
+        # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
+        self.rows.append(_encode(event)[:-1] + priced.encode())
+
+    def _note_asked(self, event: ResponseEvent) -> None:
+        way = (event.provider_name, event.response_model, event.service_tier)
+        asked = self.state.asked
+        ways = asked.get(event.request_model)
+        if ways is None:
+            if len(asked) < MOST_ASKED:
+                asked[event.request_model] = {way}
+        elif way not in ways and len(ways) < MOST_WAYS:
+            ways.add(way)
 
     def _estimate(self, event: RequestEvent) -> int | None:
         """What an announced call is expected to cost; None when nothing was estimated, or no price is known."""
