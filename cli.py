@@ -23,6 +23,7 @@ from tidegate.policy_cli import policy_app, signals_app
 from tidegate.running import Stopping, log_to_stderr
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
+from tidegate.topics_cli import topics_app
 from tidegate.worker_cli import worker
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
+app.add_typer(topics_app, name="topics")
 app.command()(worker)
 out = Console()
 err = Console(stderr=True)

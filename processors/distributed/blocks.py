@@ -19,6 +19,9 @@ SCHEMA: Final = "usage-block/1"
 PRICES: Final = b"prices"
 WATCHED: Final = b"watched"
 
+# Stands in the headers of a block that is not the last of its flush.
+MORE: Final = {"more": "1"}
+
 # (usage key, value); see series.py. An empty value takes a key back.
 Entry = tuple[bytes, bytes]
 

@@ -62,13 +62,21 @@ class Memory:
     departed: list[bytes] = field(default_factory=list)
     told: int = -1
     untold: set[bytes] = field(default_factory=set)
+    # Scopes of which nothing counts any more: taken back, and the policies are told.
+    lapsed: list[bytes] = field(default_factory=list)
     # Values that an older one stands behind in the topic: written anew.
     rewrite: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Something is to be written that no record brought about."""
-        return bool(self.departed or self.rewrite or self.changed_watches or self.untold)
+        return bool(self.departed or self.rewrite or self.changed_watches or self.untold or self.lapsed)
+
+    def lapse(self, key: bytes) -> None:
+        """Nothing of this scope counts any more."""
+        del self.scopes[key]
+        self.untold.discard(key)
+        self.lapsed.append(key)
 
     def note(self, series_id: str, watch: Watch) -> None:
         """A series is watched, or more of its past is counted."""
@@ -110,6 +118,11 @@ def changes(state: MeterState, memory: Memory) -> tuple[list[Change], list[tuple
             add((SCOPE + name, offset + value))
     heard += [(name, memory.scopes[name]) for name in memory.untold.difference(name for name, _ in heard)]
     memory.untold = set()
+    # A scope that has come back since is told as it is now.
+    lapsed = [key for key in memory.lapsed if key not in memory.scopes]
+    written += [(SCOPE + key, None) for key in lapsed]
+    heard += [(key, b"") for key in lapsed]
+    memory.lapsed = []
     for producer in state.changed_producers:
         seen = state.producers.get(producer)
         add((PRODUCER + producer.encode(), _encode((seen.next_seq, seen.seen_ms, seen.dropped)) if seen else None))

@@ -33,12 +33,12 @@ from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METER_CHANGELOG, METERED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
 from ..asked_prices import AskedPrices, UnitPrices
-from ..meter import MeterOutputs, meter
+from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterOutputs, meter
 from ..pricing import PriceBook
-from ..series import History, Series, Values
+from ..series import History, ScopeUsage, Series, Values, parse_usage_key
 from ..watch import Watch
 from . import changelog
-from .blocks import PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
+from .blocks import MORE, PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
 from .call_record import CallRecord, call_record
 from .wire import Wire
 from .worker_doors import WorkerMetrics
@@ -53,6 +53,9 @@ _TELL_EVERY_S: Final = 0.25
 _GATHER_S: Final = 0.005
 # Calls in flight are given up on after minutes; a second more does not matter.
 _LOOK_EVERY_S: Final = 1.0
+# A scope that nothing counts of takes some 300 bytes; a million of them are looked through in a few hours, 10 ms at a time.
+_TIDY_EVERY_S: Final = 30.0
+_TIDY_SCOPES: Final = 2_000
 # Scopes a block: some 0.5 MB.
 _BLOCK: Final = 2_000
 
@@ -93,6 +96,8 @@ class MeterPartition:
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._flushed_at = float("-inf")
+        self._tidied_at = time.monotonic()
+        self._to_look_at: list[bytes] = []
         self._stepping = asyncio.Lock()
         self._under_way: deque[asyncio.Task[None]] = deque()
         self._running: asyncio.Task[None] | None = None
@@ -151,6 +156,9 @@ class MeterPartition:
         try:
             while True:
                 await self._wait()
+                if time.monotonic() - self._tidied_at >= _TIDY_EVERY_S:
+                    self._tidied_at = time.monotonic()
+                    self.tidy(self._clock_ms())
                 await self.flush()
         except asyncio.CancelledError:
             raise
@@ -175,7 +183,12 @@ class MeterPartition:
                 await self._settle(self._wanted)
             records, self._waiting, self._waiting_bytes = self._waiting, [], 0
             now_ms = self._clock_ms()
-            if not records and not self.state.series.due(now_ms) and not self._memory.changed:
+            if (
+                not records
+                and not self.state.series.due(now_ms)
+                and not self._memory.changed
+                and not self.state.changed_producers
+            ):
                 return
             self._flushed_at = time.monotonic()
             before_totals = dict(self.state.totals)
@@ -259,8 +272,12 @@ class MeterPartition:
         for partition, each in enumerate(entries):
             if each or now - self._told_at[partition] >= _TELL_EVERY_S:
                 self._told_at[partition] = now
-                starts = range(0, max(len(each), 1), _BLOCK)
-                found.append((partition, [(headers, encode_block(each[start : start + _BLOCK])) for start in starts]))
+                last = max(len(each) - 1, 0) // _BLOCK * _BLOCK
+                blocks = [
+                    (headers if start == last else {**headers, **MORE}, encode_block(each[start : start + _BLOCK]))
+                    for start in range(0, last + 1, _BLOCK)
+                ]
+                found.append((partition, blocks))
         return found
 
     async def _settle(self, series: dict[str, Series]) -> None:
@@ -299,6 +316,26 @@ class MeterPartition:
             counter.seed(history, top, now_s)
             self._memory.note(series_id, counted)
             self._arrived.set()
+
+    def tidy(self, now_ms: int) -> None:
+        """Forget producers that are gone, and scopes of which nothing counts any more; some at a time."""
+        for name, seen in list(self.state.producers.items()):
+            kept_ms = KEYED_RETENTION_MS if name.startswith(KEYED) else PRODUCER_RETENTION_MS
+            if seen.seen_ms < now_ms - kept_ms:
+                del self.state.producers[name]
+                self.state.changed_producers.add(name)
+        if not self._to_look_at:
+            self._to_look_at = list(self._memory.scopes)
+        some, self._to_look_at = self._to_look_at[:_TIDY_SCOPES], self._to_look_at[_TIDY_SCOPES:]
+        for key in some:
+            value, parsed = self._memory.scopes.get(key), parse_usage_key(key)
+            if value is None or parsed is None or parsed[0] not in self._series:
+                continue
+            if parsed[1] in self.state.series.counters[parsed[0]].live:
+                continue
+            scope = ScopeUsage.load(self._series[parsed[0]], value)
+            if not scope.reserved and scope.ring.is_idle(now_ms / 1_000):
+                self._memory.lapse(key)
 
     async def _let_go(self) -> None:
         """Wait for every flush that is under way."""

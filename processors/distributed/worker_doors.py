@@ -58,8 +58,6 @@ class WorkerMetrics:
             buckets=_SECONDS,
             registry=self.registry,
         ).labels(role)
-        self.sink_rows = Counter("tidegate_sink_rows", "Rows written into the store", registry=self.registry)
-        self.batch_seconds = Histogram("tidegate_sink_batch_seconds", "One insert", buckets=_SECONDS, registry=self.registry)
         self.registry.register(self)
 
     def sink(self, sink: Writing) -> None:
