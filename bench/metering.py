@@ -53,7 +53,7 @@ def run(quick: bool, tick: Tick) -> Result:
         (_comparison(found), _breakdown(found)),
         samples,
         (
-            f"A step is a flush of {_FLUSH_EVENTS:,} or as said; six scope sets by minute, hour and day. Processor time.",
+            f"A step is a flush of {_FLUSH_EVENTS:,} events, or as said; six scope sets, three buckets. Processor time.",
             "The baselines do a part of the work: none prices, aggregates or writes rows, and `orjson.loads` checks nothing.",
         ),
         LIBRARIES,
