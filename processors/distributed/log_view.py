@@ -75,8 +75,15 @@ class LogView:
         return self._ask(lambda eyes: eyes.cluster(), _OPEN_S)
 
     def look(self) -> Progress:
-        """How things stand now. Raises `LogUnavailable`, `UsageError` when topics are missing."""
-        return self._ask(lambda eyes: eyes.look(), _LOOK_S)
+        """How things stand now. Raises `LogUnavailable`."""
+        try:
+            return self._ask(lambda eyes: eyes.look(), _LOOK_S)
+        except UsageError as error:  # topics that were there are not: a cluster that is just coming up says that, too
+            raise LogUnavailable(str(error)) from error
+
+    def members(self, step: Step) -> list[str]:
+        """Who works at a step now, as Kafka's own tools name them. Raises `LogUnavailable`."""
+        return self._ask(lambda eyes: eyes.members(step), _LOOK_S)
 
     def _ask(self, question: Callable[[_Eyes], Awaitable[T]], timeout_s: float) -> T:
         with self._guard:
@@ -175,6 +182,16 @@ class _Eyes:
                 return {tp: told.offset for tp, told in found.items()}
             except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
                 await asyncio.sleep(_AGAIN_S)
+
+    async def members(self, step: Step) -> list[str]:
+        group = self._address.group(step.name)
+        while True:
+            try:
+                (answer,) = await self._admin.describe_consumer_groups([group])
+            except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            return [member["client_id"] for found in answer.to_object()["groups"] for member in found["members"]]
 
     async def _accounts(self) -> dict[int, dict[str, Any]]:
         """What the meter of each source partition has said last of itself."""

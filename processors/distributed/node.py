@@ -61,7 +61,7 @@ class KafkaBackend:
             self.feed = SignalFeed(settings)
             opened.callback(self.feed.close)
             self._today = Today(self.store)
-            self._sink = None if settings.store else SinkThread(settings, self.store)
+            self._sink = None if settings.store else SinkThread(settings, self.store, lambda: self._view.members(SINK))
             if self._sink is not None:
                 opened.callback(self._sink.stop)
             self._progress = self._view.look()
@@ -69,6 +69,7 @@ class KafkaBackend:
         self._log_away = False
         self._rests_until = float("-inf")
         self._looking = threading.Lock()
+        self._watch_failure: BaseException | None = None
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._look_now_and_then, name="tidegate-watch")
 
@@ -87,7 +88,7 @@ class KafkaBackend:
 
     @property
     def failure(self) -> BaseException | None:
-        return self.feed.failure or (self._sink.failure if self._sink is not None else None)
+        return self._watch_failure or self.feed.failure or (self._sink.failure if self._sink is not None else None)
 
     def status(self) -> dict[str, Any]:
         """As of now; while Kafka or the store is away, what was known last, and that it is."""
@@ -120,9 +121,13 @@ class KafkaBackend:
             return self._progress
 
     def _look_now_and_then(self) -> None:
-        while not self._stopping.wait(_WATCH_S):
-            self._looked()
-            self._today.usage()
+        try:
+            while not self._stopping.wait(_WATCH_S):
+                self._looked()
+                self._today.usage()
+        except BaseException as error:  # noqa: BLE001 — a thread's death must be seen by the node, which then ends
+            self._watch_failure = error
+            log.error("watch_failed", error_type=type(error).__name__)
 
     def start(self) -> None:
         self.feed.start()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ...schemas.errors import StoreUnavailable
-from ...sinks.clickhouse import Store
+from ...sinks.clickhouse import QueryRefused, Store
 
 _COUNTS: Final = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced")
 # The newest hour comes from the parts' own bounds, and the day's rows are few: a millisecond or two, whatever is stored.
@@ -18,13 +18,12 @@ SELECT toDate(max(hour)) AS day,
     sum(input_tokens), sum(output_tokens), sum(requests_without_price)
 FROM calls_1h WHERE hour >= (SELECT toStartOfDay(max(hour)) FROM calls_1h)
 GROUP BY named ORDER BY sum(cost_nano_usd) DESC, sum(requests) DESC, named LIMIT 10000"""
-# Many people may look at once; the store should not notice.
-_FRESH_S: Final = 0.25
 _TIMEOUT_S: Final = 5.0
 
 
 class Today:
-    """Asked afresh at most four times a second, from any thread; while the store is `away`, what it said last."""
+    """Asked afresh each time, from any thread; those who ask at once share an answer. While the store is `away`, what it
+    said last."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -35,15 +34,16 @@ class Today:
         self.away = False
 
     def usage(self) -> dict[str, Any]:
+        came_at = self._clock()
         with self._asking:
-            if self._clock() - self._asked_at >= _FRESH_S:
+            if self._asked_at <= came_at:
+                self._asked_at = self._clock()
                 try:
                     rows = self._store.query(_SQL, timeout_s=_TIMEOUT_S).rows
                     self._last = _summed(rows[0][0].isoformat() if rows else None, [row[1:] for row in rows])
                     self.away = False
-                except StoreUnavailable:
+                except (StoreUnavailable, QueryRefused):  # a store that cannot answer this in seconds is not well
                     self.away = True
-                self._asked_at = self._clock()
             return self._last
 
 
