@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -34,6 +34,31 @@ async def _records(url: str, topic: Topic) -> AsyncIterator[Any]:
             left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
     finally:
         await consumer.stop()
+
+
+def follow(url: str, topic: Topic, starts: Mapping[int, int]) -> Iterator[Any]:
+    """The records of some partitions from the offset given for each to where it ends now, each partition in order; read as
+    they are asked for, so that a topic may be larger than memory."""
+    address = KafkaAddress.parse(url)
+    starts = {TopicPartition(address.topic(topic), partition): offset for partition, offset in starts.items()}
+    with asyncio.Runner() as runner:
+        consumer = runner.run(_assigned(address.bootstrap, starts))
+        try:
+            ends = runner.run(consumer.end_offsets(list(starts)))
+            while any(runner.run(consumer.position(tp)) < end for tp, end in ends.items()):
+                for found in runner.run(consumer.getmany(timeout_ms=1_000)).values():
+                    yield from found
+        finally:
+            runner.run(consumer.stop())
+
+
+async def _assigned(bootstrap: str, starts: Mapping[TopicPartition, int]) -> Any:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="none", enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign(list(starts))
+    for tp, offset in starts.items():
+        consumer.seek(tp, offset)
+    return consumer
 
 
 def records(url: str, topic: Topic) -> list[Any]:

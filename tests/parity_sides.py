@@ -1,0 +1,257 @@
+"""What each of the two engines is to a parity test: a log to append to, something to wait for, and what came of it.
+
+Kafka's `calls` takes the time that it is given (`CreateTime`), because rows carry it: both logs have the same clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kafka_ledger as ledger
+import orjson
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from kafka_fleet import Fleet
+from tidegate.processors.distributed.call_record import decode_headers
+from tidegate.processors.distributed.topic_plan import plan
+from tidegate.processors.distributed.topics import create_topics
+from tidegate.processors.embedded.engine import MeterEngine
+from tidegate.processors.embedded.policies_engine import PoliciesEngine
+from tidegate.processors.series import CALL
+from tidegate.processors.topology import POLICIES
+from tidegate.producers.sqlite_log import SqliteLog
+from tidegate.schemas.envelope import Envelope, partition_of
+from tidegate.schemas.kafka_url import KafkaAddress
+from tidegate.schemas.policy import PolicySet
+from tidegate.schemas.settings import Settings
+from tidegate.schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE, Topic
+from tidegate.schemas.usage import Usage
+
+Row = tuple[dict[str, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """One record of `calls`, as both logs get it. `at_ms` is the log's clock."""
+
+    partition: int
+    at_ms: int
+    headers: Mapping[str, bytes]
+    value: bytes
+    key: bytes | None = None
+
+    @classmethod
+    def of(cls, envelope: Envelope, at_ms: int, partitions: int) -> Appended:
+        """As a producer's log appends it."""
+        headers = {name: text.encode() for name, text in envelope.headers().items()}
+        key = envelope.producer.encode()
+        return cls(partition_of(envelope.producer, partitions), at_ms, headers, envelope.value, key)
+
+
+class Embedded:
+    """The engine of one machine, in this process."""
+
+    def __init__(self, folder: Path, partitions: int, policies: PolicySet, flush_bytes: int) -> None:
+        settings = Settings(partitions=partitions, fsync="normal", flush_bytes=flush_bytes)
+        self._at_ms = 0
+        self._policies = policies
+        self._calls = SqliteLog(folder, partitions=partitions, fsync="normal", clock_ms=lambda: self._at_ms)
+        self.meter = MeterEngine(folder, settings, policies=policies)
+        self._log = self.meter.log
+        self._read: dict[tuple[str, int], int] = {}
+
+    def append(self, records: Iterable[Appended]) -> list[int]:
+        """The offset of each."""
+        offsets = []
+        with self._calls.transaction():
+            for record in records:
+                self._at_ms = record.at_ms
+                headers = decode_headers(record.headers.items())
+                offsets.append(self._calls.append(CALLS.name, record.partition, [(record.key, headers, record.value)])[0])
+        return offsets
+
+    def run(self) -> None:
+        while self.meter.run_once():
+            pass
+        self.meter.run_once()  # nothing to read any more, but a call may be due to be given up
+
+    def rows(self, topic: Topic, partition: int) -> Iterator[Row]:
+        """Those that were not read before."""
+        place = topic.name, partition
+        while records := self._log.read(topic.name, partition, self._read.get(place, 0)):
+            self._read[place] = records[-1].offset + 1
+            yield from ((dict(record.headers), record.value) for record in records)
+
+    def state(self, partition: int) -> dict[str, Any]:
+        (row,) = self._log.db.execute(
+            "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
+        ).fetchall() or [(0, 0, 0, "{}")]
+        return {"next_offset": row[0], "watermark_s": row[1], "too_old": row[2], "totals": orjson.loads(row[3])}
+
+    def buckets(self, partition: int) -> Iterator[tuple[bytes, Usage]]:
+        for key, value in self._log.db.execute("SELECT key, value FROM usage WHERE partition = ?", (partition,)):
+            yield key, Usage.load(value)
+
+    def scopes(self, partition: int) -> dict[bytes, bytes]:
+        return self._keyed(partition, b"[")
+
+    def calls_in_flight(self, partition: int) -> dict[bytes, bytes]:
+        return {key.removeprefix(CALL): value for key, value in self._keyed(partition, CALL).items()}
+
+    def _keyed(self, partition: int, prefix: bytes) -> dict[bytes, bytes]:
+        found = self._log.keyed(USAGE.name, partition, prefix)
+        return {record.key or b"": record.value for record in found if record.value}
+
+    def producers(self, partition: int) -> dict[str, tuple[int, int, int]]:
+        found = self._log.db.execute(
+            "SELECT producer, next_seq, seen_ms, dropped FROM producers WHERE partition = ?", (partition,)
+        )
+        return {name: (next_seq, seen_ms, dropped) for name, next_seq, seen_ms, dropped in found}
+
+    def words(self, now: float) -> dict[bytes, bytes]:
+        """What policies that hear all of this for the first time say at `now`: every key of the signals topic."""
+        log = self._log
+        with log.transaction():
+            log.forget(SIGNALS.name, 0, b"")
+            for partition in range(log.partitions):
+                log.commit_offset(POLICIES.name, USAGE.name, partition, 0)
+        engine = PoliciesEngine(log, self._policies, self.meter.counted, unit_prices=self.meter.unit_prices, clock=lambda: now)
+        engine.run_once()
+        return {record.key or b"": record.value for record in log.keyed(SIGNALS.name, 0, b"") if record.value}
+
+    def close(self) -> None:
+        self.meter.close()
+        self._calls.close()
+
+
+class Distributed:
+    """The engine on Kafka: worker processes, started by the test, and what their topics say."""
+
+    def __init__(self, folder: Path, url: str, partitions: int, policy_file: Path) -> None:
+        self.url = url
+        self.partitions = partitions
+        self.fleet = Fleet(folder, url, TIDEGATE_POLICY_FILE=str(policy_file))
+        self.changelog = Changelog(url, partitions)
+        self._topic = KafkaAddress.parse(url).topic(CALLS)
+        self._read: dict[tuple[str, int], int] = {}
+        self._marks: dict[tuple[str, int], int] = {}
+        self._runner = asyncio.Runner()
+        self._producer: AIOKafkaProducer | None = None
+
+    def open(self) -> None:
+        self._runner.run(self._open())
+
+    async def _open(self) -> None:
+        settings = Settings(url=self.url)
+        bootstrap = KafkaAddress.parse(self.url).bootstrap
+        (calls,) = (planned for planned in plan(self.partitions, replication=1) if planned.topic is CALLS)
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        await admin.start()
+        try:
+            config = calls.config | {"message.timestamp.type": "CreateTime"}
+            await admin.create_topics([NewTopic(self._topic, self.partitions, 1, topic_configs=config)])
+        finally:
+            await admin.close()
+        # Two policies workers' worth of partitions: what is said of a scope must not depend on who says it.
+        await create_topics(settings, policy_partitions=2)
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            enable_idempotence=True,
+            acks="all",
+            compression_type="zstd",
+            max_batch_size=1 << 20,
+            max_request_size=2 << 20,
+        )
+        await self._producer.start()
+
+    def append(self, records: Iterable[Appended]) -> list[int]:
+        """The offset of each."""
+        return self._runner.run(self._append(records))
+
+    async def _append(self, records: Iterable[Appended]) -> list[int]:
+        producer = self._producer
+        assert producer is not None
+        sent = [
+            await producer.send(
+                self._topic,
+                record.value,
+                key=record.key,
+                partition=record.partition,
+                timestamp_ms=record.at_ms,
+                headers=list(record.headers.items()),
+            )
+            for record in records
+        ]
+        return [told.offset for told in await asyncio.gather(*sent)]
+
+    def rows(self, topic: Topic, partition: int) -> Iterator[Row]:
+        """Those that were not read before, each source once, as every reader takes them."""
+        place = topic.name, partition
+        for record in ledger.follow(self.url, topic, {partition: self._read.get(place, 0)}):
+            self._read[place] = record.offset + 1
+            headers = ledger.headers_of(record)
+            offset = int(headers["source_offset"])
+            if offset > self._marks.get(place, -1):
+                self._marks[place] = offset
+                yield headers, record.value
+
+    def words(self) -> dict[bytes, bytes]:
+        """The last word on every key of the signals topic."""
+        newest = {record.key: record.value for record in ledger.records(self.url, SIGNALS)}
+        return {key: value for key, value in newest.items() if value}
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._runner.run(self._producer.stop())
+        self._runner.close()
+
+
+class Changelog:
+    """The meters' memory as it was written, followed as far as it goes. Buckets that were taken back are kept: the meter
+    lets go of what is old, and the test does not."""
+
+    def __init__(self, url: str, partitions: int) -> None:
+        self._url = url
+        self._next = dict.fromkeys(range(partitions), 0)
+        self.newest: dict[int, dict[bytes, bytes]] = {partition: {} for partition in range(partitions)}
+
+    def follow(self) -> Changelog:
+        for record in ledger.follow(self._url, METER_CHANGELOG, self._next):
+            self._next[record.partition] = record.offset + 1
+            if record.value is not None:
+                self.newest[record.partition][record.key] = record.value
+            elif not record.key.startswith(b"u"):
+                self.newest[record.partition].pop(record.key, None)
+        return self
+
+    def kind(self, partition: int, kind: bytes) -> dict[bytes, bytes]:
+        """Name to value of everything of a kind (see `changelog.py`)."""
+        return {key[1:]: value for key, value in self.newest[partition].items() if key[:1] == kind}
+
+    def state(self, partition: int) -> dict[str, Any]:
+        found = orjson.loads(self.newest[partition].get(b"@", b'{"next_offset":0,"watermark_s":0,"too_old":0,"totals":{}}'))
+        return {name: found[name] for name in ("next_offset", "watermark_s", "too_old", "totals")}
+
+    def buckets(self, partition: int) -> tuple[dict[bytes, bytes], dict[bytes, Usage]]:
+        """Buckets as stored, and what came so late that it stands beside."""
+        whole: dict[bytes, bytes] = {}
+        late: dict[bytes, Usage] = {}
+        for name, value in self.kind(partition, b"u").items():
+            bucket, _, fragment = name.rpartition(b"#")
+            if bucket and fragment.isdigit():
+                late.setdefault(bucket, Usage()).merge(Usage.load(value[8:]))
+            else:
+                whole[name] = value[8:]
+        return whole, late
+
+    def watches_all(self, series: Iterable[str]) -> bool:
+        """Whether every partition counts these series from the first record on."""
+        return all(
+            name.encode() in (known := self.kind(partition, b"w")) and orjson.loads(known[name.encode()])["from_offset"] == 0
+            for partition in self.newest
+            for name in series
+        )
