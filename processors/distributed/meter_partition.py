@@ -10,8 +10,9 @@ One flush, numbered as the crash test aborts it:
 
 Steps 2 to 5 of one flush go on while the next one is filled and stepped; each waits for the same step of the one before.
 A crash before 3 leaves the old state: the records come again, and give the same rows under the same source offsets. After 3
-they are skipped, and what policies may not have heard is told again. If anything fails, memory is ahead of the topic, so
-the partition must be loaded again.
+they are skipped, and what policies may not have heard is told again. If anything fails, memory is ahead of the topic: what
+changed in the flush that failed would be missing in the next one. So nothing more is written; the partition must be loaded
+again.
 """
 
 from __future__ import annotations
@@ -101,6 +102,9 @@ class MeterPartition:
         self._stepping = asyncio.Lock()
         self._under_way: deque[asyncio.Task[None]] = deque()
         self._running: asyncio.Task[None] | None = None
+        self._resting = False
+        # Closed, or something failed: nothing is written from then on.
+        self._ended = False
 
     @property
     def told(self) -> int:
@@ -109,9 +113,10 @@ class MeterPartition:
 
     async def load(self, series: dict[str, Series]) -> None:
         """Take up what the changelog says, and start to flush what waits."""
-        records = [(record.key, record.value) async for record in self._wire.follow(METER_CHANGELOG, self.partition)]
-        self.state, self._memory = changelog.restore(self.partition, records, ScopeSets(self._settings.scope_sets))
         self.changelog_end = await self._wire.end(METER_CHANGELOG, self.partition)
+        read = self._wire.follow(METER_CHANGELOG, self.partition, end=self.changelog_end)
+        records = [(record.key, record.value) async for record in read]
+        self.state, self._memory = changelog.restore(self.partition, records, ScopeSets(self._settings.scope_sets))
         self.expected = self.state.next_offset
         self._series = {name: one for name, one in series.items() if name in self._memory.watches}
         self.state.series.watch(self._series)
@@ -125,27 +130,30 @@ class MeterPartition:
 
     async def take(self, record: CallRecord) -> None:
         """Take in one record; waits while more is under way than memory should hold."""
-        if record.offset < self.expected:
+        if record.offset <= self.told:
             record.passed()
             return
         if record.offset > self.expected:
             await self._fetch(self.expected, record.offset)
-        self._put(record)
-        if self._waiting_bytes >= self._settings.worker_flush_bytes:
-            await self.flush()
+        await self._put(record)
 
-    def _put(self, record: CallRecord) -> None:
+    async def _put(self, record: CallRecord) -> None:
+        # One that came before and is not acknowledged yet waits with the others: it is skipped, and passed in its turn.
         self._waiting.append(record)
         self._waiting_bytes += len(record.value)
-        self.expected = record.offset + 1
+        self.expected = max(self.expected, record.offset + 1)
         self._arrived.set()
+        if self._waiting_bytes >= self._settings.worker_flush_bytes:
+            await self.flush()
 
     async def _fetch(self, start: int, end: int) -> None:
         """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
         found = 0
         async for record in self._wire.follow(CALLS, self.partition, start, end):
+            if self._ended:
+                return
             found += 1
-            self._put(call_record(record, _nothing))
+            await self._put(call_record(record, _nothing))
         if found < end - start:
             # Retention was faster than we: nothing can be done, but it must not pass unseen.
             totals = self.state.totals
@@ -154,7 +162,7 @@ class MeterPartition:
 
     async def _run(self) -> None:
         try:
-            while True:
+            while not self._ended:
                 await self._wait()
                 if time.monotonic() - self._tidied_at >= _TIDY_EVERY_S:
                     self._tidied_at = time.monotonic()
@@ -163,7 +171,7 @@ class MeterPartition:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 — a task's death must be seen by the worker, which then ends
-            self._failed(error)
+            self._end(error)
 
     async def _wait(self) -> None:
         """Until something has come and has gathered a little company, or a call in flight may be due."""
@@ -175,10 +183,25 @@ class MeterPartition:
 
     async def flush(self) -> None:
         """Apply what has waited, and see it on its way."""
+        try:
+            await self._flush()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException) -> None:
+        """Write nothing from here on, and say why."""
+        if not self._ended:
+            self._ended = True
+            self._failed(error)
+
+    async def _flush(self) -> None:
         async with self._stepping:
             while len(self._under_way) >= _UNDER_WAY:
                 await self._under_way[0]
             self._arrived.clear()
+            if self._ended or self._resting:
+                return
             if self._wanted is not self._series:
                 await self._settle(self._wanted)
             records, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -249,7 +272,7 @@ class MeterPartition:
         with contextlib.suppress(ValueError):
             self._under_way.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+            self._end(error)
 
     def _blocks(self, heard: Sequence[Entry]) -> list[tuple[int, list[tuple[dict[str, str], bytes]]]]:
         """What each partition of the usage topic hears of this flush; nothing, where there is nothing new and word was
@@ -348,8 +371,20 @@ class MeterPartition:
         await self.flush()
         await self._let_go()
 
+    async def rest(self) -> None:
+        """The same, and write nothing until `go_on`: between two generations of a group a partition is nobody's."""
+        await self.flush()
+        async with self._stepping:
+            await self._let_go()
+            self._resting = True
+
+    def go_on(self) -> None:
+        self._resting = False
+        self._arrived.set()
+
     async def close(self) -> None:
         """Stop at once, without flushing."""
+        self._ended = True
         tasks = [task for task in (self._running, *self._under_way) if task is not None]
         self._running = None
         for task in tasks:

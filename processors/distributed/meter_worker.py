@@ -1,6 +1,6 @@
 """One worker of the meter: the partitions of `calls` that the group has given it, each with its state.
 
-    assigned ─► loading ─► at work ─► revoked: flushed to the end ─► still ours? as it was : let go
+    assigned ─► loading ─► at work ─► revoked: flushed to the end, at rest ─► still ours? as it was : let go
 
 A partition that stays ours over a rebalance keeps its state, unless somebody else has written to its changelog meanwhile.
 """
@@ -45,7 +45,8 @@ class MeterWorker:
 
     def partitions(self) -> list[MeterPartition]:
         """Those at work."""
-        return [task.result() for task in self._ours.values() if _is_at_work(task)]
+        # A scrape asks from another thread while partitions come and go.
+        return [task.result() for task in list(self._ours.values()) if _is_at_work(task)]
 
     def lags(self, ends: dict[int, int]) -> Lags:
         """Records not flushed yet, where `ends` says where partitions end."""
@@ -59,8 +60,12 @@ class MeterWorker:
         ours = self._ours.get(partition)
         if ours is None or self._broken:
             return  # not acked: its next owner gets it
+        # Neither its failing nor its being let go of while it loads may end the agent that waits here.
+        await asyncio.wait({ours})
+        if not _is_at_work(ours):
+            return
         try:
-            await (await asyncio.shield(ours)).take(record)
+            await ours.result().take(record)
         except Exception as error:  # noqa: BLE001 — the engine's per-record boundary
             self._failed(error)
 
@@ -73,7 +78,7 @@ class MeterWorker:
 
     async def revoked(self) -> None:
         try:
-            await asyncio.gather(*(partition.drain() for partition in self.partitions()))
+            await asyncio.gather(*(partition.rest() for partition in self.partitions()))
         except Exception as error:  # noqa: BLE001 — what is not flushed comes again to whoever is next
             self._failed(error)
 
@@ -81,9 +86,15 @@ class MeterWorker:
         try:
             if before is not None:
                 known = await before
-                if known.changelog_end == await self._wire.end(METER_CHANGELOG, partition):
+                kept = False
+                try:
+                    kept = known.changelog_end == await self._wire.end(METER_CHANGELOG, partition)
+                finally:
+                    if not kept:
+                        await known.close()
+                if kept:
+                    known.go_on()
                     return known
-                await known.close()
             usage_partitions = await self._wire.partitions(USAGE)
             fresh = MeterPartition(
                 partition,

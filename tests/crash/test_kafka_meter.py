@@ -4,6 +4,7 @@ account as a meter that was never cut off."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,6 +131,13 @@ class Life:
         await self.partition.load(self.series)
         return self.partition
 
+    async def by_hand(self) -> None:
+        """Flush no more of itself, but when it is told to."""
+        running = self.partition._running
+        assert running is not None
+        running.cancel()
+        await asyncio.wait({running})
+
     async def feed(self, at_once: int = 4) -> None:
         """All records, flushed a few at a time, until all is acknowledged or something ends it."""
         try:
@@ -206,6 +214,60 @@ def test_a_flush_cut_off_after_any_step_is_healed_by_whoever_goes_on(settings: S
     assert told(settings.url) == {key: value for key, value in state.series.records() if key.startswith(b"[")}
 
 
+@pytest.mark.parametrize("step", STEPS[:3])
+def test_after_a_flush_that_failed_nothing_more_is_written(settings: Settings, step: str) -> None:
+    def fail_once(name: str) -> None:
+        nonlocal failed
+        if name == step and not failed:
+            failed = True
+            raise Cut
+
+    async def going_on() -> Life:
+        async with Life(settings) as one:
+            partition = await one.open(fail_once)
+            await one.by_hand()
+            last = await one.wire.end(CALLS, 0) - 1
+            async for record in one.wire.follow(CALLS, 0, end=last):
+                await partition.take(one._record(record))
+            with contextlib.suppress(Cut):
+                await partition.drain()
+            # What waits while the worker has not ended yet, and what a rebalance would see off.
+            async for record in one.wire.follow(CALLS, 0, start=last):
+                await partition.take(one._record(record))
+            with contextlib.suppress(Cut):
+                await partition.rest()
+            return one
+
+    failed = False
+    first = asyncio.run(going_on())
+    second = asyncio.run(life(settings))
+
+    assert [type(error) for error in first.wrong] == [Cut]
+    assert second.wrong == []
+    state, rows = plain_meter(settings.url)
+    assert list(ledger.rows(settings.url, METERED)) == [orjson.loads(line) for value in rows for line in value.split(b"\n")]
+    assert ledger.usage(settings.url) == state.usage.live
+    assert told(settings.url) == {key: value for key, value in state.series.records() if key.startswith(b"[")}
+
+
+def test_what_comes_again_before_it_is_acknowledged_is_not_passed_before(settings: Settings) -> None:
+    async def handed_over_twice() -> tuple[list[int], list[int]]:
+        async with Life(settings) as one:
+            partition = await one.open()
+            await one.by_hand()
+            for _ in range(2):
+                async for record in one.wire.follow(CALLS, 0, end=4):
+                    await partition.take(one._record(record))
+            before = list(one.passed)
+            await partition.drain()
+            return before, one.passed
+
+    before, after = asyncio.run(handed_over_twice())
+
+    assert before == []
+    assert after == [0, 1, 2, 3] * 2
+
+
 def test_what_is_not_acknowledged_is_not_passed(settings: Settings) -> None:
     for step in STEPS[:4]:
         one = asyncio.run(life(settings, cut_at(step, 1)))
@@ -218,6 +280,7 @@ def test_a_worker_that_woke_too_late_is_told_so_and_what_it_wrote_counts_for_not
     async def two_at_once() -> tuple[Life, Life]:
         async with Life(settings) as frozen, Life(settings) as owner:
             await frozen.open()
+            await frozen.by_hand()
             async for record in frozen.wire.follow(CALLS, 0, end=8):
                 await frozen.partition.take(frozen._record(record))
             await frozen.partition.drain()
@@ -259,6 +322,52 @@ def test_records_that_were_not_handed_over_are_fetched(settings: Settings) -> No
     asyncio.run(skipping())
 
     assert ledger.totals(settings.url) == plain_meter(settings.url)[0].totals
+
+
+def test_a_long_way_to_catch_up_is_gone_in_flushes_of_their_usual_size(settings: Settings) -> None:
+    flushes = 0
+
+    def count(step: str) -> None:
+        nonlocal flushes
+        flushes += step == "1 step"
+
+    async def skipping() -> None:
+        async with Life(settings.model_copy(update={"worker_flush_bytes": 4_096})) as one:
+            await one.open(count)
+            await one.by_hand()
+            last = await one.wire.end(CALLS, 0) - 1
+            async for record in one.wire.follow(CALLS, 0, start=last):
+                await one.partition.take(one._record(record))
+            await one.partition.drain()
+
+    asyncio.run(skipping())
+
+    size = sum(len(record.value) for record in ledger.records(settings.url, CALLS))
+    assert flushes >= size // (2 * 4_096)
+    assert ledger.totals(settings.url) == plain_meter(settings.url)[0].totals
+
+
+def test_a_partition_at_rest_writes_nothing_until_it_goes_on(settings: Settings) -> None:
+    async def between_two_generations() -> tuple[int, int, int]:
+        async with Life(settings, {}) as one:
+            partition = await one.open()
+            async for record in one.wire.follow(CALLS, 0, end=10):
+                await partition.take(one._record(record))
+            await partition.rest()
+            before = partition.changelog_end
+            # There is something to write: a series is new, and a record is in the agent's hands.
+            partition.watch(SERIES)
+            async for record in one.wire.follow(CALLS, 0, start=10, end=11):
+                await partition.take(one._record(record))
+            await partition.drain()
+            at_rest = await one.wire.end(meter_partition.METER_CHANGELOG, 0)
+            partition.go_on()
+            await partition.drain()
+            return before, at_rest, await one.wire.end(meter_partition.METER_CHANGELOG, 0)
+
+    before, at_rest, after = asyncio.run(between_two_generations())
+
+    assert before == at_rest < after
 
 
 def test_a_series_that_is_new_is_watched_from_where_the_meter_is_and_one_that_is_gone_leaves_nothing(
