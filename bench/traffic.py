@@ -1,6 +1,7 @@
 """The calls that every bench works on: the project's own simulated clinics, the same for the same seed.
 
 calls       as simulated: a thousand calls have some 280 finest usage keys (tenant, team, user, prompt, model)
+dense       four hundred times as many in the same time, by the same users: what a cluster is for
 scattered   the same calls of many users and prompts: nearly every call has a key of its own, the worst for sums
 """
 
@@ -19,6 +20,7 @@ START: Final = datetime(2026, 11, 2, 8, 0, tzinfo=UTC)
 SEED: Final = 7
 # A minute then holds 3,000 calls; a bench's whole run spans a few minutes.
 _RATE_PER_S: Final = 50.0
+_DENSE_PER_S: Final = 20_000.0
 _USERS: Final = 1_000
 _PROMPTS: Final = 40
 
@@ -26,6 +28,11 @@ _PROMPTS: Final = 40
 def calls(count: int) -> list[dict[str, Any]]:
     """`count` response events in the order in which they ended."""
     return list(islice(generate(SEED, START, rate_per_s=_RATE_PER_S, diurnal=False), count))
+
+
+def dense(count: int) -> list[dict[str, Any]]:
+    """Calls as many clinics as a cluster is for make them: twenty thousand a second, so that a flush is of one minute."""
+    return list(islice(generate(SEED, START, rate_per_s=_DENSE_PER_S, diurnal=False), count))
 
 
 def scattered(count: int) -> list[dict[str, Any]]:

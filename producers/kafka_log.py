@@ -44,8 +44,8 @@ _told_uncompressed = False
 class KafkaLog:
     """`Log` on Kafka: idempotent, acknowledged by all replicas in sync. Opens on first use and again after `close`.
 
-    Where a producer's events go is settled with its first envelope, for as long as this process lives: partitions that are
-    added later change nothing for it. Raises `UsageError` when a setting is wrong.
+    The number of partitions is asked once: those that are added later change nothing for as long as this lives, because a
+    producer's events must stay in one. Raises `UsageError` when a setting is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,7 +53,7 @@ class KafkaLog:
         self.bootstrap = address.bootstrap
         self.topic = address.topic(CALLS)
         self._options = client_options(settings)
-        self._partitions: dict[str, int] = {}
+        self._partitions = 0
         self._loop: KafkaLoop[_Writer] | None = None
 
     def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
@@ -88,17 +88,18 @@ class KafkaLog:
         )
         async with started(producer):
             partitions = await count_partitions(producer.client, self.topic)
-            yield _Writer(producer, self.topic, partitions, self._partitions)
+            if not 0 < self._partitions <= partitions:  # the first time, or the topic was made anew with fewer
+                self._partitions = partitions
+            yield _Writer(producer, self.topic, self._partitions)
 
 
 class _Writer:
-    """The producer of one connection. `settled` holds the partition of each producer id."""
+    """The producer of one connection."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int, settled: dict[str, int]) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
         self._producer = producer
         self._topic = topic
         self._partitions = partitions
-        self._settled = settled
 
     async def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         positions: list[Position | None] = []
@@ -124,10 +125,7 @@ class _Writer:
         ]
 
     def _partition(self, producer: str) -> int:
-        settled = self._settled.get(producer)
-        if settled is None or settled >= self._partitions:  # the topic was made anew, with fewer
-            settled = self._settled[producer] = partition_of(producer, self._partitions)
-        return settled
+        return partition_of(producer, self._partitions)
 
 
 async def count_partitions(client: AIOKafkaClient, topic: str) -> int:

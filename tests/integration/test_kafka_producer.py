@@ -104,6 +104,9 @@ def test_a_producer_stays_in_its_partition_when_some_are_added(side: KafkaSide) 
     side.add_partitions(11)
     log.close()
     after = log.append([envelope(f"triage-{number}", 1, [response()]) for number in range(10)])
+    log.close()
+    # Another process begins with all of them.
+    log = KafkaLog(Settings(url=side.url))
     others = log.append([envelope(f"intake-{number}", 0, [response()]) for number in range(40)])
     log.close()
 
