@@ -92,6 +92,7 @@ class MeterPartition:
         self._prices_told: UnitPrices = {}
         self._watched_told: list[str] | None = None
         self._told_at = [float("-inf")] * usage_partitions
+        self._told_upto = [-1] * usage_partitions
         self._series: dict[str, Series] = {}
         self._waiting: list[CallRecord] = []
         self._waiting_bytes = 0
@@ -176,7 +177,7 @@ class MeterPartition:
     async def _wait(self) -> None:
         """Until something has come and has gathered a little company, or a call in flight may be due."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_EVERY_S):
+            async with asyncio.timeout(_TELL_EVERY_S if self._owes_word() else _LOOK_EVERY_S):
                 await self._arrived.wait()
                 gathered_at = max(self._flushed_at + self._settings.flush_s, time.monotonic() + _GATHER_S)
                 await asyncio.sleep(gathered_at - time.monotonic())
@@ -199,6 +200,8 @@ class MeterPartition:
         async with self._stepping:
             while len(self._under_way) >= _UNDER_WAY:
                 await self._under_way[0]
+                # One that is done is taken off in the loop's next turn, and to wait for it gives the loop none.
+                await asyncio.sleep(0)
             self._arrived.clear()
             if self._ended or self._resting:
                 return
@@ -211,6 +214,7 @@ class MeterPartition:
                 and not self.state.series.due(now_ms)
                 and not self._memory.changed
                 and not self.state.changed_producers
+                and not self._owes_word(_TELL_EVERY_S)
             ):
                 return
             self._flushed_at = time.monotonic()
@@ -294,7 +298,7 @@ class MeterPartition:
         found = []
         for partition, each in enumerate(entries):
             if each or now - self._told_at[partition] >= _TELL_EVERY_S:
-                self._told_at[partition] = now
+                self._told_at[partition], self._told_upto[partition] = now, self.state.next_offset - 1
                 last = max(len(each) - 1, 0) // _BLOCK * _BLOCK
                 blocks = [
                     (headers if start == last else {**headers, **MORE}, encode_block(each[start : start + _BLOCK]))
@@ -302,6 +306,12 @@ class MeterPartition:
                 ]
                 found.append((partition, blocks))
         return found
+
+    def _owes_word(self, silent_s: float = 0.0) -> bool:
+        """Whether some policies do not know how far we are, and have heard nothing for so long. Gates wait for that word to
+        let go of what they hold, and what moved us on may have been a dead letter that no policy counts."""
+        upto, now = self.state.next_offset - 1, time.monotonic()
+        return any(told < upto and now - at >= silent_s for told, at in zip(self._told_upto, self._told_at, strict=True))
 
     async def _settle(self, series: dict[str, Series]) -> None:
         """Watch these series from here on, and forget all others."""
