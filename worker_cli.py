@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from tidegate.running import Stopping, log_to_stderr
+from tidegate.schemas.errors import UsageError
+from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
 
 out = Console()
@@ -38,10 +41,15 @@ def worker(
     Start as many workers of a role as you like, up to the number of partitions: they share them out. `tidegate topics
     create` makes the topics first. The sink writes to the ClickHouse server of TIDEGATE_STORE.
     """
+    settings = Settings.read()
+    # Before anything is started: of `all`, each would only fail again and again.
+    KafkaAddress.parse(settings.url)
+    for package in ("aiokafka", "faust"):
+        if find_spec(package) is None:
+            raise UsageError(f"a worker needs {package}, which is not installed here: pip install 'tidegate[kafka]'")
     from tidegate.processors.distributed.roles import BY_NAME
     from tidegate.processors.distributed.worker import run_worker
 
-    settings = Settings.read()
     stopping = Stopping.on_signals()
     if role == "all":
         # With one port for all only the first could have it.

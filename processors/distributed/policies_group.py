@@ -64,9 +64,9 @@ class PoliciesGroup:
         ours = self._ours.get(partition)
         if ours is None or self._broken:
             return
-        try:
-            await asyncio.shield(ours.loading)
-        except Exception:  # noqa: BLE001 — told where it was raised
+        # Neither its failing nor its being revoked while it loads may end the agent that waits here.
+        await asyncio.wait({ours.loading})
+        if ours.loading.cancelled() or ours.loading.exception() is not None:
             return
         ours.partition.take(record.headers, record.value, record.offset)
         ours.taken.append(record.passed)

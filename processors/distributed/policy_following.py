@@ -39,8 +39,8 @@ class PolicyFollower:
         self._consumer = AIOKafkaConsumer(
             **client_options(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
         )
-        await self._consumer.start()
         try:
+            await self._consumer.start()
             self._consumer.assign([tp])
             await self._consumer.seek_to_beginning(tp)
             end = (await self._consumer.end_offsets([tp]))[tp]

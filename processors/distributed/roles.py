@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Final, Protocol
 
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, USAGE
+from ...schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE
 from ..topology import METER, POLICIES, SINK
 from .worker_doors import WorkerMetrics
 
@@ -51,13 +51,13 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
+        await wire.require((*METER.reads, *METER.writes, METER_CHANGELOG, SIGNALS))
         worker = MeterWorker(settings, wire, wrong.tell, metrics)
         following = PolicyFollower(settings, worker.watch)
         await following.start()
         last_to_first.push_async_callback(following.stop)
         faust = FaustEngine(settings, CALLS, METER.name, worker)
         wrong.asked = [lambda: following.failure, lambda: faust.failure]
-        metrics.lags = lambda: worker.lags(faust.ends())
         if settings.store:
             from ...sinks.clickhouse import Store
             from .past import Past
@@ -67,6 +67,8 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
             past = await last_to_first.enter_async_context(Past(settings, store, worker.partitions))
             wrong.asked.append(lambda: past.failure)
         await faust.start()
+        # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
+        metrics.lags = lambda: worker.lags(faust.ends())
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(worker.close)
         yield wrong
@@ -83,11 +85,13 @@ async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
+        await wire.require((CALLS, *POLICIES.reads, *POLICIES.writes, METER_CHANGELOG))
         group = PoliciesGroup(settings, wire, wrong.tell, metrics)
         faust = FaustEngine(settings, USAGE, POLICIES.name, group)
         wrong.asked = [lambda: faust.failure]
-        metrics.lags = lambda: group.lags(faust.ends())
         await faust.start()
+        # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
+        metrics.lags = lambda: group.lags(faust.ends())
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(group.close)
         yield wrong

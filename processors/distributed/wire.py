@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from ...producers.kafka_client import client_options
+from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.topics import Topic
@@ -59,7 +60,11 @@ class Wire:
 
     async def _producer(self, common: dict[str, Any], batch_bytes: int, most_bytes: int) -> Any:
         producer = AIOKafkaProducer(**self._options, **common, max_batch_size=batch_bytes, max_request_size=most_bytes)
-        await producer.start()
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
         return producer
 
     async def stop(self) -> None:
@@ -67,6 +72,15 @@ class Wire:
         for producer in (self._rows_producer, self._flush_producer):
             if producer is not None:
                 await producer.stop()
+
+    async def require(self, topics: Iterable[Topic]) -> None:
+        """Raises `UsageError` when one of these is not there: clients would wait for it, each in its own way."""
+        there = (await self._rows_producer.client.fetch_all_metadata()).topics()
+        if missing := sorted({self.address.topic(topic) for topic in topics} - there):
+            raise UsageError(
+                f"Kafka at {self.address.bootstrap} has no topic for us: {', '.join(missing)}; run `tidegate topics create`,"
+                " look at the namespace at the end of TIDEGATE_URL, and at this user's rights (`tidegate topics acls`)"
+            )
 
     async def partitions(self, topic: Topic) -> int:
         """How many partitions a topic has."""
@@ -138,8 +152,8 @@ class Wire:
         consumer = AIOKafkaConsumer(
             **self._options, enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES, auto_offset_reset="earliest"
         )
-        await consumer.start()
         try:
+            await consumer.start()
             yield consumer
         finally:
             await consumer.stop()

@@ -1,7 +1,7 @@
 """One worker process: the step of its role, its doors, and an orderly end.
 
     start ─► … ─► told to stop ─► hands what it has to the others ─► 0
-                └► something is wrong ─► says what ─► 1, and whoever started it starts it again
+                └► something is wrong ─► says what ─► 2, or a traceback ─► 1; whoever started it starts it again
 
 A worker mends nothing in itself: it ends, and the next one begins from what was acknowledged.
 """
@@ -15,7 +15,8 @@ from typing import Final
 import structlog
 from aiokafka.errors import KafkaError
 
-from ...schemas.errors import LogUnavailable, UsageError
+from ...producers.kafka_trouble import translated
+from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ..listening import bind
@@ -38,9 +39,11 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
     metrics = WorkerMetrics(role)
     at_work: list[Role] = []
     doors = WorkerDoors(metrics, lambda: bool(at_work) and at_work[0].failure is None)
+    starting = asyncio.create_task(_break_off(asyncio.current_task(), stopping))
     try:
         doors.open(bound)
         async with BY_NAME[role](settings, metrics) as running:
+            starting.cancel()
             at_work.append(running)
             host, port = bound.getsockname()[:2]
             log.info("worker_started", role=role, metrics=f"http://{host}:{port}/metrics")
@@ -49,11 +52,22 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
                 await asyncio.sleep(_LOOK_S)
             if running.failure is not None:
                 raise running.failure
+    except asyncio.CancelledError:
+        if at_work or not stopping():
+            raise
+        log.info("worker_stopped", role=role, while_="starting")
     except KafkaError as error:
-        where = KafkaAddress.parse(settings.url).bootstrap
-        raise LogUnavailable(
-            f"Kafka at {where}: {type(error).__name__}; are the brokers there, and has `tidegate topics create` been run?"
-        ) from error
+        address = KafkaAddress.parse(settings.url)
+        raise translated(error, address.bootstrap, "a topic of ours") from error
     finally:
+        starting.cancel()
         doors.close()
         bound.close()
+
+
+async def _break_off(start: asyncio.Task[None] | None, stopping: Callable[[], bool]) -> None:
+    """End a start that waits, for a broker that does not answer or a store that is slow, when it is not wanted any more."""
+    while not stopping():
+        await asyncio.sleep(_LOOK_S)
+    if start is not None:
+        start.cancel()

@@ -1,0 +1,148 @@
+"""`tidegate worker` as whoever runs it meets it: one line when it cannot start, doors that tell the truth, and an end when
+it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import urllib3
+from aiokafka import AIOKafkaProducer
+from kafka_broker import needs_broker
+from kafka_fleet import Fleet, Worker, eventually
+from support import envelope, response
+from tidegate.processors.distributed.topics import create_topics
+from tidegate.schemas.kafka_url import KafkaAddress
+from tidegate.schemas.settings import Settings
+from tidegate.schemas.topics import CALLS
+
+pytestmark = [pytest.mark.slow, needs_broker]
+
+HTTP = urllib3.PoolManager(timeout=5.0, retries=False)
+# Two cores start a dozen workers at once; one alone is there in three seconds.
+PATIENCE_S = 60.0
+
+
+def tell(role: str, without: str | None = None, **environment: str) -> subprocess.Popen[str]:
+    """A worker; `without` is a package that is not installed."""
+    hidden = f"sys.modules[{without!r}] = None; " if without else ""
+    code = f"import sys; {hidden}sys.argv[1:] = ['worker', '--role', {role!r}]; from tidegate.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TIDEGATE_WORKER_PORT": "0", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_what_keeps_a_worker_from_starting_is_said_in_one_line_and_soon(kafka_url: str) -> None:
+    namespace = kafka_url.rpartition("/")[2]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        cases = [
+            (tell("meter", TIDEGATE_URL="kafka://127.0.0.1:1"), "Kafka at 127.0.0.1:1 cannot be reached"),
+            (tell("policies", TIDEGATE_URL="kafka://127.0.0.1:1"), "Kafka at 127.0.0.1:1 cannot be reached"),
+            (tell("meter", TIDEGATE_URL=kafka_url), f"has no topic for us: {namespace}.calls, "),
+            (tell("policies", TIDEGATE_URL=kafka_url), "run `tidegate topics create`"),
+            (tell("meter", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),
+            (tell("all", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),
+            (tell("meter", TIDEGATE_URL=kafka_url, TIDEGATE_WORKER_PORT=port), "choose another with TIDEGATE_WORKER_PORT"),
+            (tell("cleaner", TIDEGATE_URL=kafka_url), "no role cleaner; choose from meter, policies, sink"),
+            (tell("meter", without="faust", TIDEGATE_URL=kafka_url), "pip install 'tidegate[kafka]'"),
+            (tell("meter", without="aiokafka", TIDEGATE_URL=kafka_url), "pip install 'tidegate[kafka]'"),
+        ]
+        for process, expected in cases:
+            said, _ = process.communicate(timeout=PATIENCE_S)
+
+            # The log begins with the time, and may tell of tries that failed.
+            ours = [line for line in said.splitlines() if not line.startswith("20")]
+            assert len(ours) == 1, said
+            assert ours[0].startswith("tidegate: ")
+            assert expected in ours[0]
+            assert process.returncode == 2
+
+
+def test_a_bad_price_file_is_named(kafka_url: str, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text("half a line = [")
+    asyncio.run(create_topics(Settings(url=kafka_url), partitions=1, policy_partitions=1))
+
+    said, _ = (worker := tell("meter", TIDEGATE_URL=kafka_url, TIDEGATE_PRICE_FILE=str(prices))).communicate(timeout=PATIENCE_S)
+
+    assert said.startswith(f"tidegate: {prices}: ")
+    assert worker.returncode == 2
+
+
+def test_a_start_that_waits_for_a_silent_broker_ends_when_told_to() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(PATIENCE_S)
+        worker = tell("meter", TIDEGATE_URL=f"kafka://127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        with connection:
+            worker.send_signal(signal.SIGTERM)
+            # A request that is not answered takes two minutes.
+            said, _ = worker.communicate(timeout=30)
+
+    assert worker.returncode == 0, said
+    assert "Traceback" not in said
+    assert "Unclosed" not in said
+
+
+async def publish(url: str, partitions: int) -> None:
+    address = KafkaAddress.parse(url)
+    producer = AIOKafkaProducer(bootstrap_servers=address.bootstrap)
+    await producer.start()
+    try:
+        for partition in range(partitions):
+            made = envelope(f"service-{partition}", 0, [response(call_id=f"call-{partition}")])
+            headers = [(name, text.encode()) for name, text in made.headers().items()]
+            await producer.send_and_wait(address.topic(CALLS), made.value, partition=partition, headers=headers)
+    finally:
+        await producer.stop()
+
+
+def lags(worker: Worker) -> dict[int, int]:
+    answer = HTTP.request("GET", f"{worker.doors}/metrics")
+    assert answer.status == 200
+    found = {}
+    for line in answer.data.decode().splitlines():
+        if line.startswith("tidegate_worker_lag_records{"):
+            labels, _, value = line.rpartition(" ")
+            found[int(labels.partition('partition="')[2].partition('"')[0])] = int(float(value))
+    return found
+
+
+def test_doors_tell_how_a_worker_is_and_what_it_has_left_to_do_wherever_partitions_go(kafka_url: str, tmp_path: Path) -> None:
+    asyncio.run(create_topics(Settings(url=kafka_url), partitions=2, policy_partitions=1))
+    asyncio.run(publish(kafka_url, 2))
+    with Fleet(tmp_path, kafka_url) as fleet:
+        first = fleet.start("meter")
+        first.wait_until_it_works()
+        eventually(lambda: lags(first) == {0: 0, 1: 0}, what="the first has both partitions, and is through")
+        second = fleet.start("meter")
+        second.wait_until_it_works()
+        eventually(lambda: sorted([*lags(first), *lags(second)]) == [0, 1] and lags(first), what="each has one partition")
+        fleet.stop(second)
+        eventually(lambda: lags(first) == {0: 0, 1: 0}, what="the first has both again")
+
+        assert HTTP.request("GET", f"{first.doors}/healthz").status == 200
+        metrics = HTTP.request("GET", f"{first.doors}/metrics").data.decode()
+        # Counted once, however often partitions changed hands.
+        assert 'tidegate_worker_events_total{outcome="responses"} 2.0' in metrics
+        began = time.monotonic()
+        fleet.stop(first)
+        assert time.monotonic() - began < 30
+        assert all("Traceback" not in worker.text() for worker in fleet.workers)
