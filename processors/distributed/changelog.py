@@ -43,6 +43,9 @@ STATE: Final = b"@"
 # (key, value); None takes the key back.
 Change = tuple[bytes, bytes | None]
 
+# A flush is one batch of at most 64 MB, and a policy that goes may leave a million scopes of some 100 bytes a key.
+_MOST_DEPARTED: Final = 100_000
+
 _encode: Final = msgspec.msgpack.encode
 _seen: Final = msgspec.msgpack.Decoder(tuple[int, int, int])
 _watch: Final = msgspec.json.Decoder(Watch)
@@ -52,8 +55,8 @@ _watch: Final = msgspec.json.Decoder(Watch)
 class Memory:
     """What is kept of a partition besides its `MeterState`.
 
-    `scopes`: every scope of every series as last written, for those that are not live. `departed`: what the next flush
-    takes back. `told`: up to which offset the policies have surely heard; `untold`: scopes they may not know as they are.
+    `scopes`: every scope of every series as last written, for those that are not live. `departed`: what the next flushes
+    take back. `told`: up to which offset the policies have surely heard; `untold`: scopes they may not know as they are.
     """
 
     scopes: dict[bytes, bytes] = field(default_factory=dict)
@@ -96,8 +99,9 @@ class Memory:
 def changes(state: MeterState, memory: Memory) -> tuple[list[Change], list[tuple[bytes, bytes]]]:
     """What one flush writes; and, of it, what policies hear, as (usage key, value)."""
     offset = OFFSET.pack(state.next_offset - 1)
-    departed, memory.departed = memory.departed, []
-    written: list[Change] = [(key, None) for key in departed]
+    departed, memory.departed = memory.departed[:_MOST_DEPARTED], memory.departed[_MOST_DEPARTED:]
+    # A scope may have come back while it waited for its turn.
+    written: list[Change] = [(key, None) for key in departed if key[:1] != SCOPE or key[1:] not in memory.scopes]
     written += memory.rewrite.items()
     memory.rewrite = {}
     live, late = state.usage.live, set(state.usage.late)
@@ -188,8 +192,13 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
             told = orjson.loads(value)
             state.next_offset, usage.watermark_s, usage.too_old = told["next_offset"], told["watermark_s"], told["too_old"]
             state.totals, memory.told = told["totals"], told["told"]
+    # Who was forgetting a series may not have come to the end of its scopes.
+    watched = tuple(usage_prefix(name) for name in memory.watches)
+    for name in [name for name in memory.scopes if not name.startswith(watched)]:
+        del memory.scopes[name]
+        memory.departed.append(SCOPE + name)
     state.series.restore(calls)
-    memory.untold = {key[1:] for key, value in newest.items() if key[:1] == SCOPE and _rank(key, value) > memory.told}
+    memory.untold = {key[1:] for key, value in newest.items() if key[1:] in memory.scopes and _rank(key, value) > memory.told}
     return state, memory
 
 

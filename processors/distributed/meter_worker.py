@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
 from ..pricing import PriceBook
@@ -93,6 +94,7 @@ class MeterWorker:
                     if not kept:
                         await known.close()
                 if kept:
+                    await self._look_at_the_end_of(known)
                     known.go_on()
                     return known
             usage_partitions = await self._wire.partitions(USAGE)
@@ -106,10 +108,22 @@ class MeterWorker:
                 failed=self._failed,
             )
             await fresh.load(self._series)
+            await self._look_at_the_end_of(fresh)
             return fresh
         except Exception as error:
             self._failed(error)
             raise
+
+    async def _look_at_the_end_of(self, one: MeterPartition) -> None:
+        """Raises `UsageError` when records that we have applied are gone: new ones would be taken for those."""
+        end = await self._wire.end(CALLS, one.partition)
+        if end < one.expected:
+            await one.close()
+            raise UsageError(
+                f"partition {one.partition} of {self._wire.address.topic(CALLS)} ends at {end}, but {one.expected} records of"
+                " it are metered: it was made anew, or its brokers have lost records. What was derived from it fits no more:"
+                " begin a new namespace, at the end of TIDEGATE_URL, or delete all topics of this one and make them anew"
+            )
 
     async def _let_go(self, task: asyncio.Task[MeterPartition]) -> None:
         if _is_at_work(task):

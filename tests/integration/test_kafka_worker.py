@@ -4,6 +4,7 @@ it is told to."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -12,13 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import kafka_ledger as ledger
 import pytest
 import urllib3
 from aiokafka import AIOKafkaProducer
 from kafka_broker import needs_broker
 from kafka_fleet import Fleet, Worker, eventually
 from support import envelope, response
+from tidegate.processors.distributed.kafka_admin import kafka_admin
 from tidegate.processors.distributed.topics import create_topics
+from tidegate.schemas.errors import TidegateError
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import CALLS
@@ -146,3 +150,33 @@ def test_doors_tell_how_a_worker_is_and_what_it_has_left_to_do_wherever_partitio
         fleet.stop(first)
         assert time.monotonic() - began < 30
         assert all("Traceback" not in worker.text() for worker in fleet.workers)
+
+
+def test_a_topic_that_was_made_anew_is_not_taken_for_the_one_that_was(kafka_url: str, tmp_path: Path) -> None:
+    asyncio.run(create_topics(Settings(url=kafka_url), partitions=1, policy_partitions=1))
+    asyncio.run(publish(kafka_url, 1))
+    with Fleet(tmp_path, kafka_url) as fleet:
+        first = fleet.start("meter")
+        first.wait_until_it_works()
+        eventually(lambda: ledger.totals(kafka_url).get("responses") == 1, what="the call is metered")
+        fleet.stop(first)
+        asyncio.run(make_anew(kafka_url))
+        second = fleet.start("meter")
+        status = second.process.wait(PATIENCE_S)
+
+    assert status == 2
+    assert "ends at 0, but 1 records of it are metered" in second.text()
+    assert "Traceback" not in second.text()
+
+
+async def make_anew(url: str) -> None:
+    settings = Settings(url=url)
+    async with kafka_admin(settings) as admin:
+        await admin.delete_topics([KafkaAddress.parse(url).topic(CALLS)])
+    deadline = time.monotonic() + PATIENCE_S
+    while True:  # the broker deletes in its own time
+        with contextlib.suppress(TidegateError):
+            await create_topics(settings, partitions=1, policy_partitions=1)
+            return
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)

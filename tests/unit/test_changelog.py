@@ -209,6 +209,45 @@ def test_a_series_that_is_forgotten_leaves_nothing() -> None:
     assert (memory.scopes, memory.watches) == ({}, {})
 
 
+def test_a_series_with_very_many_scopes_is_forgotten_in_parts_by_whoever_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changelog, "_MOST_DEPARTED", 1)
+    one = Meter()
+    one.flush(0, 1)
+    (name,) = SERIES
+    scopes = [changelog.SCOPE + key for key in one.memory.scopes]
+
+    one.memory.forget(name)
+    one.state.series.watch({})
+    parts = [one.flush()]
+    state, memory = restored(one.topic)
+    while memory.changed:
+        parts.append(changelog.changes(state, memory)[0])
+
+    gone = [[key for key, value in part if key in scopes and value is None] for part in parts]
+    assert [len(part) for part in gone] == [1] * len(scopes)
+    assert sorted(key for part in gone for key in part) == sorted(scopes)
+    assert len(scopes) == 2
+
+
+def test_a_scope_that_comes_back_before_its_turn_to_go_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Meter()
+    one.flush(0, 1)
+    (name,) = SERIES
+    monkeypatch.setattr(changelog, "_MOST_DEPARTED", 0)
+    one.memory.forget(name)
+    one.state.series.watch({})
+    one.flush()
+    one.memory.note(name, Watch(1, 0))
+    one.state.series.watch(SERIES)
+    one.flush(0)
+    monkeypatch.undo()
+    one.flush(2)
+
+    _, memory = restored(one.topic)
+    assert memory.scopes == one.memory.scopes
+    assert len(memory.scopes) == 1
+
+
 def test_a_flush_says_up_to_where_it_has_applied_in_every_counter() -> None:
     one = Meter()
     one.flush(0)
