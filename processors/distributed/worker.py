@@ -1,6 +1,7 @@
 """One worker process: the step of its role, its doors, and an orderly end.
 
     start ─► … ─► told to stop ─► hands what it has to the others ─► 0
+                ├► cannot end in order ─► ends all the same ─► 1
                 └► something is wrong ─► says what ─► 2, or a traceback ─► 1; whoever started it starts it again
 
 A worker mends nothing in itself: it ends, and the next one begins from what was acknowledged.
@@ -9,6 +10,8 @@ A worker mends nothing in itself: it ends, and the next one begins from what was
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -26,6 +29,9 @@ from .worker_doors import WorkerDoors, WorkerMetrics
 log = structlog.get_logger("tidegate.worker")
 
 _LOOK_S: Final = 0.2
+# An orderly end takes a second or two, and a sink may be in the middle of an insert. With Kafka away, its clients would wait
+# for it for minutes, or for ever.
+_END_WITHIN_S: Final = 30.0
 
 
 async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool], told: Callable[[str], None]) -> None:
@@ -39,7 +45,9 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
     metrics = WorkerMetrics(role)
     at_work: list[Role] = []
     doors = WorkerDoors(metrics, lambda: bool(at_work) and at_work[0].failure is None)
-    starting = asyncio.create_task(_break_off(asyncio.current_task(), stopping))
+    cut = threading.Timer(_END_WITHIN_S, _cut_off, (role,))
+    cut.daemon = True
+    starting = asyncio.create_task(_break_off(asyncio.current_task(), stopping, cut))
     try:
         doors.open(bound)
         async with BY_NAME[role](settings, metrics) as running:
@@ -50,6 +58,7 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
             told(f"http://{host}:{port}")
             while not stopping() and running.failure is None:
                 await asyncio.sleep(_LOOK_S)
+            cut.start()
             if running.failure is not None:
                 raise running.failure
     except asyncio.CancelledError:
@@ -61,13 +70,21 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
         raise translated(error, address.bootstrap, "a topic of ours") from error
     finally:
         starting.cancel()
+        cut.cancel()
         doors.close()
         bound.close()
 
 
-async def _break_off(start: asyncio.Task[None] | None, stopping: Callable[[], bool]) -> None:
+async def _break_off(start: asyncio.Task[None] | None, stopping: Callable[[], bool], cut: threading.Timer) -> None:
     """End a start that waits, for a broker that does not answer or a store that is slow, when it is not wanted any more."""
     while not stopping():
         await asyncio.sleep(_LOOK_S)
+    cut.start()
     if start is not None:
         start.cancel()
+
+
+def _cut_off(role: str) -> None:
+    """As after kill -9: whatever is not acknowledged comes again to whoever is next."""
+    log.error("worker_cut_off", role=role, waited_s=_END_WITHIN_S)
+    os._exit(1)

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from kafka_broker import needs_broker
 from kafka_fleet import Fleet, Worker, eventually
 from support import envelope, response
+from tidegate.bench.kafka.broker import Broker
 from tidegate.processors.distributed.kafka_admin import kafka_admin
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.schemas.errors import TidegateError
@@ -34,10 +35,10 @@ HTTP = urllib3.PoolManager(timeout=5.0, retries=False)
 PATIENCE_S = 60.0
 
 
-def tell(role: str, without: str | None = None, **environment: str) -> subprocess.Popen[str]:
-    """A worker; `without` is a package that is not installed."""
+def tell(role: str, without: str | None = None, first: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A worker; `without` is a package that is not installed, `first` is done before anything."""
     hidden = f"sys.modules[{without!r}] = None; " if without else ""
-    code = f"import sys; {hidden}sys.argv[1:] = ['worker', '--role', {role!r}]; from tidegate.cli import main; main()"
+    code = f"import sys; {hidden}{first}sys.argv[1:] = ['worker', '--role', {role!r}]; from tidegate.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "TIDEGATE_WORKER_PORT": "0", **environment},
@@ -103,6 +104,24 @@ def test_a_start_that_waits_for_a_silent_broker_ends_when_told_to() -> None:
     assert worker.returncode == 0, said
     assert "Traceback" not in said
     assert "Unclosed" not in said
+
+
+def test_a_worker_ends_when_told_to_although_kafka_is_away(tmp_path: Path) -> None:
+    impatient = "from tidegate.processors.distributed import worker; worker._END_WITHIN_S = 3.0; "
+    with Broker(tmp_path / "kafka") as broker:
+        url = f"kafka://{broker.bootstrap}"
+        asyncio.run(create_topics(Settings(url=url), partitions=1, policy_partitions=1))
+        workers = [tell(role, first=impatient, TIDEGATE_URL=url) for role in ("meter", "policies")]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert any(" works; metrics at" in line for line in worker.stdout)
+        broker.kill()
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+
+        for worker in workers:
+            said, _ = worker.communicate(timeout=20)
+            assert worker.returncode in (0, 1), said
 
 
 async def publish(url: str, partitions: int) -> None:
