@@ -201,7 +201,8 @@ TOLD: Final = frozenset({"cost_usd", "input_tokens", "output_tokens", "total_tok
 
 def usage_key(key: SeriesKey) -> bytes:
     """A scope's key in the usage topic."""
-    return orjson.dumps(key)
+    # A copy: keys are kept, and orjson leaves them in the 4 KB that it wrote them to.
+    return bytes(memoryview(orjson.dumps(key)))
 
 
 def usage_prefix(series_id: str) -> bytes:

@@ -275,6 +275,8 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
             "group.initial.rebalance.delay.ms=0",
             # The default of six seconds is a long time for a test that kills a worker thirty times.
             "group.min.session.timeout.ms=1000",
+            # As `tidegate topics check` wants it: no reader forgets its place for as long as any topic keeps its records.
+            "offsets.retention.minutes=44640",
             # One node: every internal topic has one replica, and few partitions to start quickly.
             "offsets.topic.replication.factor=1",
             "offsets.topic.num.partitions=4",

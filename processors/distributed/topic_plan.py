@@ -198,8 +198,8 @@ BROKER_RULES: Final = (
     Rule("offset.metadata.max.bytes", "4096", "the sink keeps its promise and its marks in there", "at least"),
     Rule(
         "offsets.retention.minutes",
-        str(3 * 24 * 60),
-        "whoever is away for less than calls stay finds its place",
+        str(31 * 24 * 60),
+        "a sink that is away for less than dead letters and alerts stay must know what it has written",
         "at least",
     ),
 )

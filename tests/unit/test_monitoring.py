@@ -173,7 +173,9 @@ def test_every_alert_has_a_name_of_its_own_and_says_how_bad_and_what_to_do() -> 
     for name, rule in rules():
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, name
         assert rule["labels"]["severity"] in ("critical", "warning")
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert f'<a id="{anchor}"></a>{rule["alert"]}' in (ROOT / page).read_text()
         assert len(rule["annotations"]["description"]) > 40
 
 
