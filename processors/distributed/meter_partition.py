@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,10 +27,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import orjson
 import structlog
 
-from ...schemas.errors import TidegateError
+from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METER_CHANGELOG, METERED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
@@ -113,11 +115,17 @@ class MeterPartition:
         return self._memory.told
 
     async def load(self, series: dict[str, Series]) -> None:
-        """Take up what the changelog says, and start to flush what waits."""
+        """Take up what the changelog says, and start to flush what waits. Raises `UsageError` when it cannot be read."""
         self.changelog_end = await self._wire.end(METER_CHANGELOG, self.partition)
         read = self._wire.follow(METER_CHANGELOG, self.partition, end=self.changelog_end)
         records = [(record.key, record.value) async for record in read]
-        self.state, self._memory = changelog.restore(self.partition, records, ScopeSets(self._settings.scope_sets))
+        try:
+            self.state, self._memory = changelog.restore(self.partition, records, ScopeSets(self._settings.scope_sets))
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, struct.error) as error:
+            raise UsageError(
+                f"the meter's changelog of partition {self.partition} cannot be read ({type(error).__name__}): it is of another"
+                " version of Tidegate, or not ours; run the newest version that has ever run on this namespace"
+            ) from error
         self.expected = self.state.next_offset
         self._series = {name: one for name, one in series.items() if name in self._memory.watches}
         self.state.series.watch(self._series)

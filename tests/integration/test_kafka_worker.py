@@ -26,7 +26,7 @@ from tidegate.processors.distributed.topics import create_topics
 from tidegate.schemas.errors import TidegateError
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS
+from tidegate.schemas.topics import CALLS, METER_CHANGELOG
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -186,6 +186,26 @@ def test_a_topic_that_was_made_anew_is_not_taken_for_the_one_that_was(kafka_url:
     assert status == 2
     assert "ends at 0, but 1 records of it are metered" in second.text()
     assert "Traceback" not in second.text()
+
+
+def test_a_changelog_of_another_version_is_said_so(kafka_url: str) -> None:
+    async def write(value: bytes) -> None:
+        address = KafkaAddress.parse(kafka_url)
+        producer = AIOKafkaProducer(bootstrap_servers=address.bootstrap)
+        await producer.start()
+        try:
+            await producer.send_and_wait(address.topic(METER_CHANGELOG), value, key=b"@", partition=0)
+        finally:
+            await producer.stop()
+
+    asyncio.run(create_topics(Settings(url=kafka_url), partitions=1, policy_partitions=1))
+    asyncio.run(write(b'{"version":2}'))
+
+    said, _ = (worker := tell("meter", TIDEGATE_URL=kafka_url)).communicate(timeout=PATIENCE_S)
+
+    assert worker.returncode == 2, said
+    assert "tidegate: the meter's changelog of partition 0 cannot be read (KeyError)" in said
+    assert "Traceback" not in said
 
 
 async def make_anew(url: str) -> None:
