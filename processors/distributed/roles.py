@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
+from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE
 from ..topology import METER, POLICIES, SINK
@@ -100,11 +101,23 @@ async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator
 @asynccontextmanager
 async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
     from ...sinks.clickhouse import Store
+    from ..folder import FolderLock, own_or_find
     from .sink import KafkaSink
 
-    path = None if settings.store else settings.data_dir / "store"
-    store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store)
-    try:
+    async with AsyncExitStack() as last_to_first:
+        path = None
+        if settings.store is None:
+            # A store in a folder: one process may have it, and nobody can ask it anything meanwhile.
+            found = await asyncio.to_thread(own_or_find, settings.data_dir)
+            if not isinstance(found, FolderLock):
+                raise UsageError(
+                    f"the node (pid {found.pid}) on {settings.data_dir} writes its store itself; for sinks of their own set"
+                    " TIDEGATE_STORE to a ClickHouse server"
+                )
+            last_to_first.callback(found.release)
+            path = settings.data_dir / "store"
+        store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store)
+        last_to_first.callback(store.close)
         await asyncio.to_thread(store.migrate)
         sink = KafkaSink(settings, store)
         metrics.sink(sink)
@@ -117,8 +130,6 @@ async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Rol
             await asyncio.wait({running})
             if not running.cancelled():
                 running.exception()  # `failure` has it
-    finally:
-        store.close()
 
 
 BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics], AbstractAsyncContextManager[Role]]]] = {

@@ -15,9 +15,9 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
+from ..folder import FolderLock, RunningNode, own_or_find
 from ..folder_mark import kafka_of
 from ..topology import METER, SINK
-from .folder import FolderLock, RunningNode, own_or_find
 from .folder_backend import status_of
 from .pipeline import Pipeline
 

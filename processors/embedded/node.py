@@ -14,10 +14,10 @@ import uvicorn
 
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
+from ..folder import FolderLock, own_or_find
 from ..listening import bind, is_loopback
 from .app import Doors
 from .backend import Backend
-from .folder import FolderLock, own_or_find
 from .folder_backend import FolderBackend
 
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import orjson
 
-from ...schemas.errors import UsageError
+from ..schemas.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
