@@ -120,6 +120,7 @@ def _meter(url: str, count: int, size: int) -> float:
         await wire.start()
         worker = MeterWorker(settings, wire, wrong.append, WorkerMetrics("meter"))
         faust = FaustEngine(settings, CALLS, "meter", worker)
+        worker.ends = faust.ends
         await faust.start()
         try:
             last = (count + size - 1) // size - 1

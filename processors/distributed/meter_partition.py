@@ -59,6 +59,8 @@ _LOOK_EVERY_S: Final = 1.0
 # A scope that nothing counts of takes some 300 bytes; a million of them are looked through in a few hours, 10 ms at a time.
 _TIDY_EVERY_S: Final = 30.0
 _TIDY_SCOPES: Final = 2_000
+# A meter that is behind takes so many times as much at once, and as much longer: 16 MB, half a second.
+_BEHIND_BITE: Final = 4
 # Scopes a block: some 0.5 MB.
 _BLOCK: Final = 2_000
 
@@ -67,7 +69,8 @@ Step = Callable[[str], None]
 
 
 class MeterPartition:
-    """One partition's meter. Used from one event loop. `series` is what policies watch; `failed` hears of what went wrong."""
+    """One partition's meter. Used from one event loop. `failed` hears of what went wrong, `end_of` knows where a partition of
+    `calls` ends, as far as anybody knows."""
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class MeterPartition:
         metrics: WorkerMetrics,
         *,
         failed: Callable[[BaseException], None],
+        end_of: Callable[[int], int | None] = lambda _partition: None,
         at: Step = lambda _step: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -88,6 +92,7 @@ class MeterPartition:
         self._settings = settings
         self._book = book
         self._failed = failed
+        self._end_of = end_of
         self._at = at
         self._clock_ms = clock_ms
         self._prices = AskedPrices(book)
@@ -152,8 +157,15 @@ class MeterPartition:
         self._waiting_bytes += len(record.value)
         self.expected = max(self.expected, record.offset + 1)
         self._arrived.set()
-        if self._waiting_bytes >= self._settings.worker_flush_bytes:
+        most = self._settings.worker_flush_bytes
+        if self._waiting_bytes >= most and (self._waiting_bytes >= most * _BEHIND_BITE or not self._is_behind()):
             await self.flush()
+
+    def _is_behind(self) -> bool:
+        """More waits in the log than here. What is late anyway goes faster in larger bites: of many events of one minute
+        each scope is written once."""
+        end = self._end_of(self.partition)
+        return end is not None and end - self.expected > len(self._waiting)
 
     async def _fetch(self, start: int, end: int) -> None:
         """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
@@ -189,6 +201,8 @@ class MeterPartition:
                 await self._arrived.wait()
                 gathered_at = max(self._flushed_at + self._settings.flush_s, time.monotonic() + _GATHER_S)
                 await asyncio.sleep(gathered_at - time.monotonic())
+                if self._is_behind():
+                    await asyncio.sleep(self._settings.flush_s * (_BEHIND_BITE - 1))
 
     async def flush(self) -> None:
         """Apply what has waited, and see it on its way."""

@@ -29,6 +29,8 @@ class MeterWorker:
     """`Hands` of the meter. `failed` is told of the first thing that went wrong; nothing is taken from then on."""
 
     def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None], metrics: WorkerMetrics) -> None:
+        # Where each partition of `calls` ends, as far as the last fetch knew.
+        self.ends: Callable[[], dict[int, int]] = dict
         self._metrics = metrics
         self._settings = settings
         self._wire = wire
@@ -49,8 +51,9 @@ class MeterWorker:
         # A scrape asks from another thread while partitions come and go.
         return [task.result() for task in list(self._ours.values()) if _is_at_work(task)]
 
-    def lags(self, ends: dict[int, int]) -> Lags:
-        """Records not flushed yet, where `ends` says where partitions end."""
+    def lags(self) -> Lags:
+        """Records not flushed yet."""
+        ends = self.ends()
         return {
             (CALLS.name, one.partition): max(ends[one.partition] - one.state.next_offset, 0)
             for one in self.partitions()
@@ -106,6 +109,7 @@ class MeterWorker:
                 usage_partitions,
                 self._metrics,
                 failed=self._failed,
+                end_of=lambda number: self.ends().get(number),
             )
             await fresh.load(self._series)
             await self._look_at_the_end_of(fresh)

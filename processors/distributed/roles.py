@@ -69,7 +69,7 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
             wrong.asked.append(lambda: past.failure)
         await faust.start()
         # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
-        metrics.lags = lambda: worker.lags(faust.ends())
+        worker.ends, metrics.lags = faust.ends, worker.lags
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(worker.close)
         yield wrong
