@@ -18,15 +18,17 @@ class AskedPrices:
     def __init__(self, book: PriceBook) -> None:
         self._book = book
         self._known: UnitPrices = {}
-        self._ways: dict[str, int] = {}
+        # How many ways each partition has seen a model answered, when it was last looked at.
+        self._ways: dict[tuple[int, str], int] = {}
 
     def of(self, states: Iterable[MeterState], at: datetime) -> UnitPrices:
         """All prices so far, those of new models looked up at `at`."""
         for state in states:
             for model, ways in state.asked.items():
-                if self._ways.get(model) == len(ways):
+                seen = state.partition, model
+                if self._ways.get(seen) == len(ways):
                     continue
-                self._ways[model] = len(ways)
+                self._ways[seen] = len(ways)
                 rates = [self._book.dearest(provider, answered, model, tier, at) for provider, answered, tier in ways]
                 rates.append(self._known.get(model, (0.0, 0.0)))
                 self._known[model] = max(rate[0] for rate in rates), max(rate[1] for rate in rates)

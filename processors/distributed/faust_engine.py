@@ -116,13 +116,17 @@ class FaustEngine:
         return reason if isinstance(reason, BaseException) else None
 
     def ends(self) -> dict[int, int]:
-        """Where each of our partitions ends, as the last fetch said."""
+        """Where each of our partitions ends, as the last fetch said; nothing while partitions change hands."""
         consumer = self._app.consumer
-        return {
-            tp.partition: end
-            for tp in consumer.assignment()
-            if tp.topic == self._topic and (end := consumer.highwater(tp)) is not None
-        }
+        found = {}
+        try:
+            for tp in consumer.assignment():
+                if tp.topic == self._topic and (end := consumer.highwater(tp)) is not None:
+                    found[tp.partition] = end
+        except (AssertionError, RuntimeError):
+            # aiokafka asserts that a partition is assigned; it may be revoked between two of these lines.
+            return {}
+        return found
 
 
 def _credentials(options: dict[str, Any]) -> Any:

@@ -59,6 +59,8 @@ _LOOK_EVERY_S: Final = 1.0
 # A scope that nothing counts of takes some 300 bytes; a million of them are looked through in a few hours, 10 ms at a time.
 _TIDY_EVERY_S: Final = 30.0
 _TIDY_SCOPES: Final = 2_000
+# Whatever each event changes, a flush of so many fits in the one batch that it must fit in (`wire.py`).
+_MOST_EVENTS: Final = 20_000
 # A meter that is behind takes so many times as much at once, and as much longer: 16 MB, half a second.
 _BEHIND_BITE: Final = 4
 # Scopes a block: some 0.5 MB.
@@ -102,7 +104,9 @@ class MeterPartition:
         self._told_upto = [-1] * usage_partitions
         self._series: dict[str, Series] = {}
         self._waiting: list[CallRecord] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_events = 0
+        # How many bytes make a flush now.
+        self._bite = settings.worker_flush_bytes
         self._arrived = asyncio.Event()
         self._flushed_at = float("-inf")
         self._tidied_at = time.monotonic()
@@ -157,9 +161,15 @@ class MeterPartition:
         self._waiting_bytes += len(record.value)
         self.expected = max(self.expected, record.offset + 1)
         self._arrived.set()
-        most = self._settings.worker_flush_bytes
-        if self._waiting_bytes >= most and (self._waiting_bytes >= most * _BEHIND_BITE or not self._is_behind()):
+        self._waiting_events += _events_of(record)
+        if self._waiting_events >= _MOST_EVENTS:
             await self.flush()
+        elif self._waiting_bytes >= self._bite:
+            most = self._settings.worker_flush_bytes
+            if self._bite < most * _BEHIND_BITE and self._is_behind():
+                self._bite += most
+            else:
+                await self.flush()
 
     def _is_behind(self) -> bool:
         """More waits in the log than here. What is late anyway goes faster in larger bites: of many events of one minute
@@ -177,8 +187,9 @@ class MeterPartition:
             await self._put(call_record(record, _nothing))
         if found < end - start:
             # Retention was faster than we: nothing can be done, but it must not pass unseen.
-            totals = self.state.totals
-            totals["missing_records"] = totals.get("missing_records", 0) + end - start - found
+            totals, missing = self.state.totals, end - start - found
+            totals["missing_records"] = totals.get("missing_records", 0) + missing
+            self._metrics.events.labels("missing_records").inc(missing)
             log.error("calls_missing", partition=self.partition, first=start, last=end - 1, found=found)
 
     async def _run(self) -> None:
@@ -229,7 +240,9 @@ class MeterPartition:
                 return
             if self._wanted is not self._series:
                 await self._settle(self._wanted)
-            records, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            records, self._waiting = self._waiting, []
+            self._waiting_bytes = self._waiting_events = 0
+            self._bite = self._settings.worker_flush_bytes
             now_ms = self._clock_ms()
             if (
                 not records
@@ -436,6 +449,12 @@ class _Flush:
     blocks: list[tuple[int, list[tuple[dict[str, str], bytes]]]]
     offset: int
     rows: list[asyncio.Future[Any]]
+
+
+def _events_of(record: CallRecord) -> int:
+    """How many events a record says it holds; what says nothing sensible is refused, and counts as one."""
+    count = record.headers.get("count", "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 6 else 1
 
 
 def _nothing() -> None:

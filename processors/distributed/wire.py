@@ -106,13 +106,13 @@ class Wire:
     async def send_flush(
         self, topic: Topic, partition: int, changes: Iterable[tuple[bytes, bytes | None]]
     ) -> asyncio.Future[Any]:
-        """Send all changes as one batch. Raises `OverflowError` when they do not fit in one."""
+        """Send all changes as one batch. Raises `UsageError` when they do not fit in one."""
         producer = self._flush_producer
         batch = producer.create_batch()
         append = batch.append
         for key, value in changes:
             if append(key=key, value=value, timestamp=None) is None:
-                raise OverflowError(f"one flush is larger than {_FLUSH_BYTES >> 20} MB; lower TIDEGATE_FLUSH_BYTES")
+                raise UsageError(f"one flush changes more than {_FLUSH_BYTES >> 20} MB; lower TIDEGATE_WORKER_FLUSH_BYTES")
         batch.close()
         return await producer.send_batch(batch, self.address.topic(topic), partition=partition)  # type: ignore[no-any-return]
 
