@@ -22,27 +22,24 @@ import contextlib
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-import orjson
 import structlog
 
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, DEAD_LETTERS, METER_CHANGELOG, METERED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
-from ..asked_prices import AskedPrices, UnitPrices
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterOutputs, meter
 from ..pricing import PriceBook
 from ..series import History, ScopeUsage, Series, Values, parse_usage_key
 from ..watch import Watch
 from . import changelog
-from .blocks import MORE, PRICES, WATCHED, Entry, block_headers, encode_block, partition_of_scope
 from .call_record import CallRecord, call_record
+from .telling import TELL_EVERY_S, Telling, Told
 from .wire import Wire
 from .worker_doors import WorkerMetrics
 
@@ -50,8 +47,6 @@ log = structlog.get_logger("tidegate.meter")
 
 # Flushes on their way at once: enough to hide an acknowledgement's round trip, few enough to bound memory.
 _UNDER_WAY: Final = 4
-# How long the policies go without word of the meter's progress while it works.
-_TELL_EVERY_S: Final = 0.25
 # The first record after a rest waits this long for company.
 _GATHER_S: Final = 0.005
 # Calls in flight are given up on after minutes; a second more does not matter.
@@ -63,8 +58,6 @@ _TIDY_SCOPES: Final = 2_000
 _MOST_EVENTS: Final = 20_000
 # A meter that is behind takes so many times as much at once, and as much longer: 16 MB, half a second.
 _BEHIND_BITE: Final = 4
-# Scopes a block: some 0.5 MB.
-_BLOCK: Final = 2_000
 
 
 Step = Callable[[str], None]
@@ -97,11 +90,7 @@ class MeterPartition:
         self._end_of = end_of
         self._at = at
         self._clock_ms = clock_ms
-        self._prices = AskedPrices(book)
-        self._prices_told: UnitPrices = {}
-        self._watched_told: list[str] | None = None
-        self._told_at = [float("-inf")] * usage_partitions
-        self._told_upto = [-1] * usage_partitions
+        self._telling = Telling(usage_partitions, book)
         self._series: dict[str, Series] = {}
         self._waiting: list[CallRecord] = []
         self._waiting_bytes = self._waiting_events = 0
@@ -122,6 +111,11 @@ class MeterPartition:
     def told(self) -> int:
         """The last offset of which everything is acknowledged; -1 before the first."""
         return self._memory.told
+
+    @property
+    def _upto(self) -> int:
+        """The last offset that is applied."""
+        return self.state.next_offset - 1
 
     async def load(self, series: dict[str, Series]) -> None:
         """Take up what the changelog says, and start to flush what waits. Raises `UsageError` when it cannot be read."""
@@ -208,7 +202,7 @@ class MeterPartition:
     async def _wait(self) -> None:
         """Until something has come and has gathered a little company, or a call in flight may be due."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TELL_EVERY_S if self._owes_word() else _LOOK_EVERY_S):
+            async with asyncio.timeout(TELL_EVERY_S if self._telling.owed(self._upto) else _LOOK_EVERY_S):
                 await self._arrived.wait()
                 gathered_at = max(self._flushed_at + self._settings.flush_s, time.monotonic() + _GATHER_S)
                 await asyncio.sleep(gathered_at - time.monotonic())
@@ -249,7 +243,7 @@ class MeterPartition:
                 and not self.state.series.due(now_ms)
                 and not self._memory.changed
                 and not self.state.changed_producers
-                and not self._owes_word(_TELL_EVERY_S)
+                and not self._telling.owed(self._upto, TELL_EVERY_S)
             ):
                 return
             self._flushed_at = time.monotonic()
@@ -266,8 +260,8 @@ class MeterPartition:
                 self._flushed_at,
                 records,
                 written,
-                self._blocks(heard),
-                self.state.next_offset - 1,
+                self._telling.blocks(self.state, self._memory, heard),
+                self._upto,
                 await self._send_rows(outputs),
             )
             before = self._under_way[-1] if self._under_way else None
@@ -312,41 +306,6 @@ class MeterPartition:
             self._under_way.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error)
-
-    def _blocks(self, heard: Sequence[Entry]) -> list[tuple[int, list[tuple[dict[str, str], bytes]]]]:
-        """What each partition of the usage topic hears of this flush; nothing, where there is nothing new and word was
-        had a moment ago."""
-        partitions, now = len(self._told_at), time.monotonic()
-        entries: list[list[Entry]] = [[] for _ in range(partitions)]
-        for key, value in heard:
-            entries[partition_of_scope(key, partitions)].append((key, value))
-        prices = self._prices.of([self.state], datetime.now(UTC))
-        if prices != self._prices_told:
-            self._prices_told = dict(prices)
-            entries[0].append((PRICES, orjson.dumps(prices)))
-        watched = sorted(name for name, watch in self._memory.watches.items() if watch.complete)
-        if watched != self._watched_told:
-            self._watched_told = watched
-            for each in entries:
-                each.append((WATCHED, orjson.dumps(watched)))
-        headers = block_headers(self.partition, self.state.next_offset - 1)
-        found = []
-        for partition, each in enumerate(entries):
-            if each or now - self._told_at[partition] >= _TELL_EVERY_S:
-                self._told_at[partition], self._told_upto[partition] = now, self.state.next_offset - 1
-                last = max(len(each) - 1, 0) // _BLOCK * _BLOCK
-                blocks = [
-                    (headers if start == last else {**headers, **MORE}, encode_block(each[start : start + _BLOCK]))
-                    for start in range(0, last + 1, _BLOCK)
-                ]
-                found.append((partition, blocks))
-        return found
-
-    def _owes_word(self, silent_s: float = 0.0) -> bool:
-        """Whether some policies do not know how far we are, and have heard nothing for so long. Gates wait for that word to
-        let go of what they hold, and what moved us on may have been a dead letter that no policy counts."""
-        upto, now = self.state.next_offset - 1, time.monotonic()
-        return any(told < upto and now - at >= silent_s for told, at in zip(self._told_upto, self._told_at, strict=True))
 
     async def _settle(self, series: dict[str, Series]) -> None:
         """Watch these series from here on, and forget all others."""
@@ -446,7 +405,7 @@ class _Flush:
     begun: float
     records: list[CallRecord]
     written: list[changelog.Change]
-    blocks: list[tuple[int, list[tuple[dict[str, str], bytes]]]]
+    blocks: Told
     offset: int
     rows: list[asyncio.Future[Any]]
 
