@@ -166,10 +166,12 @@ class MeterPartition:
                 await self.flush()
 
     def _is_behind(self) -> bool:
-        """More waits in the log than here. What is late anyway goes faster in larger bites: of many events of one minute
-        each scope is written once."""
+        """More than a whole flush is left in the log. What is late anyway goes faster in larger bites: of many events of one
+        minute each scope is written once."""
         end = self._end_of(self.partition)
-        return end is not None and end - self.expected > len(self._waiting)
+        if end is None or not self._waiting:
+            return False
+        return (end - self.expected) * self._waiting_bytes / len(self._waiting) >= self._settings.worker_flush_bytes
 
     async def _fetch(self, start: int, end: int) -> None:
         """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
