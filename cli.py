@@ -40,7 +40,6 @@ app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
 app.add_typer(topics_app, name="topics")
-app.command()(worker)
 out = Console()
 err = Console(stderr=True)
 
@@ -165,6 +164,9 @@ def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
 
     with connect(settings.url if _on_kafka(settings) else str(settings.data_dir), service="simulated-clinic") as emitter:
         simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set)
+
+
+app.command()(worker)
 
 
 @app.command()
