@@ -1,9 +1,13 @@
 """What the steps are and what flows between them, once; both engines read it here.
 
-calls ──► meter ──► metered ──────► sink ──► ClickHouse
-             ├────► requests ─────► sink
-             ├────► dead_letters ─► sink
-             └────► usage (compacted: the counters of every scope)
+calls ──► meter ──► metered ───────────────────────► sink ──► ClickHouse
+             ├────► requests ──────────────────────► sink
+             ├────► dead_letters ──────────────────► sink
+             └────► usage ──► policies ──► alerts ─► sink
+                    gates ───────┘  └────► signals ─► gates in services
+
+How usage travels is the engine's affair: compacted by scope in the embedded log, in blocks on Kafka, where the meter keeps
+its memory in a changelog of its own.
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ class FaustEngine:
     def __init__(self, settings: Settings, topic: Topic, step: str, hands: Hands) -> None:
         address = KafkaAddress.parse(settings.url)
         self._topic = address.topic(topic)
-        self._hands = hands
         self._folder = tempfile.TemporaryDirectory(prefix="tidegate-faust-")
         self._app = app = faust.App(
             address.group(step),

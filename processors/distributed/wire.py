@@ -116,12 +116,6 @@ class Wire:
         batch.close()
         return await producer.send_batch(batch, self.address.topic(topic), partition=partition)  # type: ignore[no-any-return]
 
-    async def read(
-        self, topic: Topic, partition: int, start: int | None = None, end: int | None = None
-    ) -> list[ConsumerRecord]:
-        """The records of a partition from `start` (none: its beginning) to before `end` (none: its end now)."""
-        return [record async for record in self.follow(topic, partition, start, end)]
-
     async def end(self, topic: Topic, partition: int) -> int:
         """The offset that the next record of a partition will get."""
         tp = TopicPartition(self.address.topic(topic), partition)
@@ -131,7 +125,7 @@ class Wire:
     async def follow(
         self, topic: Topic, partition: int, start: int | None = None, end: int | None = None
     ) -> AsyncIterator[ConsumerRecord]:
-        """The same, one by one."""
+        """The records of a partition from `start` (none: its beginning) to before `end` (none: its end now)."""
         tp = TopicPartition(self.address.topic(topic), partition)
         async with self._reader() as consumer:
             consumer.assign([tp])

@@ -138,7 +138,7 @@ class Town:
         return offset
 
     async def records(self, topic: Topic) -> list[Any]:
-        return await self.wire.read(topic, 0)
+        return [record async for record in self.wire.follow(topic, 0)]
 
     async def words(self) -> dict[bytes, bytes]:
         """The last word on every key of the signals topic."""
@@ -356,7 +356,7 @@ def test_scopes_are_judged_in_parts_at_a_start_and_nothing_is_settled_before_all
                     await worker.until(partial(_is, town, "block", tenant))
                 await worker.until(partial(_said_since, town, await town.wire.end(SIGNALS, 0), GATES_KEY))
 
-            said = await town.wire.read(SIGNALS, 0, end)
+            said = [record async for record in town.wire.follow(SIGNALS, 0, end)]
             blocked = [record.offset for record in said if b"tenant-" in record.key]
             beats = [(record.offset, decode_gates(record.value).applied) for record in said if record.key == GATES_KEY]
             assert {tuple(applied) for offset, applied in beats if offset < max(blocked)} <= {(before,)}
@@ -728,7 +728,7 @@ def test_a_gate_counts_in_what_two_workers_both_have_heard_and_is_stale_when_one
             heard = [0]
 
             async def hear() -> None:
-                records = await town.wire.read(SIGNALS, 0, heard[0])
+                records = [record async for record in town.wire.follow(SIGNALS, 0, heard[0])]
                 if records:
                     heard[0] = records[-1].offset + 1
                     gate.hear([(record.key, record.value or b"") for record in records])
@@ -770,7 +770,7 @@ def test_a_gate_counts_in_what_two_workers_both_have_heard_and_is_stale_when_one
 
 
 async def _said_since(town: Town, offset: int, key: bytes) -> bool:
-    return any(record.key == key for record in await town.wire.read(SIGNALS, 0, offset))
+    return any([record.key == key async for record in town.wire.follow(SIGNALS, 0, offset)])
 
 
 def test_a_scope_that_an_edit_gives_to_another_worker_keeps_its_word_and_has_one_speaker(
@@ -798,7 +798,7 @@ def test_a_scope_that_an_edit_gives_to_another_worker_keeps_its_word_and_has_one
                 await town.call(1, moving)
                 await both_until(workers, lambda: _spends(town, 7, moving))
 
-            speakers = {dict(r.headers)["by"] for r in await town.wire.read(SIGNALS, 0, end) if b"hourly" in (r.key or b"")}
+            speakers = {dict(r.headers)["by"] async for r in town.wire.follow(SIGNALS, 0, end) if b"hourly" in (r.key or b"")}
             assert {speaker.partition(b"-")[0] for speaker in speakers} == {b"1"}
             assert await _is(town, "block", moving)
             assert await _is(town, "block", staying)
