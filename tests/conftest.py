@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 from hypothesis import HealthCheck, settings
 from kafka_broker import kafka, kafka_url
@@ -12,3 +13,7 @@ __all__ = ["kafka", "kafka_url"]  # fixtures for everybody
 settings.register_profile("local", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("local"), max_examples=500, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# chDB leaves three open files for each thread of a store that was closed, and the tests open hundreds of stores.
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

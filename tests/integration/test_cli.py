@@ -261,9 +261,11 @@ def on_terminal(*arguments: str | Path, columns: int, until: str, then: signal.S
     )
     os.close(theirs)
     seen, deadline = b"", time.monotonic() + 60
+    waiting = select.poll()  # not select(): a test process may have more than 1,024 files open
+    waiting.register(ours, select.POLLIN)
     try:
         while time.monotonic() < deadline:
-            if select.select([ours], [], [], 0.1)[0]:
+            if waiting.poll(100):
                 try:
                     chunk = os.read(ours, 65_536)
                 except OSError:  # the other end is closed
@@ -274,10 +276,10 @@ def on_terminal(*arguments: str | Path, columns: int, until: str, then: signal.S
             if then is not None and re.search(until.encode(), seen):
                 process.send_signal(then)
                 then = None
-    finally:
-        if time.monotonic() >= deadline:
-            process.kill()
         code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait(30)
         os.close(ours)
     return code, seen.decode()
 
