@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from .call import SCOPE_FIELDS
+from .content import ContentMode
 from .errors import UsageError
 
 # The scopes that Usage is kept for; each is a set of fields of a call. Policies add theirs.
@@ -32,6 +33,10 @@ DEFAULT_SCOPE_SETS: tuple[tuple[str, ...], ...] = (
     ("tenant", "prompt_name", "prompt_version"),
     ("provider_name", "model"),
 )
+
+
+# What judges the texts of a call, in the order it is asked; see processors/guardrails.
+DETECTORS: tuple[str, ...] = ("phi", "toxicity", "injection", "faithfulness", "relevance", "guideline", "bias")
 
 
 class Settings(BaseSettings):
@@ -78,6 +83,31 @@ class Settings(BaseSettings):
     max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
     scope_sets: tuple[tuple[str, ...], ...] = DEFAULT_SCOPE_SETS
 
+    # content
+    content: Annotated[ContentMode, Field(description="what leaves of prompts, answers and context")] = "sealed"
+    content_tenants: Annotated[dict[str, ContentMode], Field(description="tenants for whom it is another mode")] = {}
+    key_file: Annotated[Path | None, Field(description="the key ring; a data folder makes its own")] = None
+    keys: Annotated[SecretStr | None, Field(description="the key ring itself, as JSON, where no file can be had")] = None
+    key_command: Annotated[str | None, Field(description="prints the key ring: a vault's client, say")] = None
+
+    # guardrails
+    guard: Annotated[bool, Field(description="score content in this node or worker")] = True
+    guard_detectors: Annotated[tuple[str, ...], Field(min_length=1)] = DETECTORS
+    guard_workers: Annotated[int, Field(ge=1, le=64, description="scoring processes")] = 1
+    guard_memory_mb: Annotated[int, Field(ge=256, description="of one scoring process; above it, it is replaced")] = 2_048
+    guard_batch: Annotated[int, Field(ge=1, le=512, description="most calls judged together")] = 32
+    guard_timeout_s: Annotated[float, Field(gt=0, le=600, description="for one batch; then its process is replaced")] = 60.0
+    guard_sample: Annotated[float, Field(ge=0, le=1, description="share of ordinary calls that is scored")] = 1.0
+    guard_cpu_share: Annotated[
+        float, Field(gt=0, le=64, description="processor seconds a second that scoring may take, in all its processes")
+    ] = 1.0
+    guard_encoder: Annotated[str, Field(description="offline, or sentence-transformers:NAME_OR_FOLDER")] = "offline"
+    guard_ner: Annotated[str, Field(description="offline, or transformers:FOLDER")] = "offline"
+    guard_toxicity: Annotated[str, Field(description="offline, or detoxify:original|unbiased|multilingual|FOLDER")] = "offline"
+    guard_judge: Annotated[str, Field(description="offline, or cross-encoder:NAME_OR_FOLDER")] = "offline"
+    guideline_file: Annotated[Path | None, Field(description="clinical rules beside the ones that ship")] = None
+    redaction: Annotated[Literal["tag", "surrogate", "hash"], Field(description="what stands for PHI in a transcript")] = "tag"
+
     # kafka
     kafka_security: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Field(description="how brokers are spoken to")
@@ -121,6 +151,14 @@ class Settings(BaseSettings):
         if len(set(sets)) != len(sets):
             raise ValueError("a scope set is there twice")
         return sets
+
+    @field_validator("guard_detectors")
+    @classmethod
+    def _known_detectors(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in DETECTORS:
+                raise ValueError(f"unknown detector {name!r}; choose from {', '.join(DETECTORS)}")
+        return tuple(dict.fromkeys(names))
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,1 @@
+"""Production models behind the port: Detoxify, sentence-transformers, a transformer NER. Extra `models`; torch only here."""

@@ -1,0 +1,1 @@
+"""Is the answer grounded: faithfulness to the retrieved context, relevance, clinical guidelines."""

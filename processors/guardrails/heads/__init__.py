@@ -1,0 +1,1 @@
+"""Our own small heads on the shared embedding: toxicity, injection; weights with their hashes."""
