@@ -24,6 +24,7 @@ Outcome = Literal[
 ]
 
 MAX_FINDINGS: Final = 200
+MAX_EVIDENCE: Final = 200
 
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -44,6 +45,18 @@ class FindingEntry(_Model):
     fingerprint: Fingerprint | None = None
 
 
+class EvidenceEntry(_Model):
+    """What one sentence of the response rests on: a place in the context (or the prompt), and how well it bears."""
+
+    start: Offset
+    end: Offset
+    score: Score
+    source: Where
+    source_start: Offset
+    source_end: Offset
+    chunk: Offset = 0  # of the context
+
+
 class ScoredEvent(OfCall):
     """The verdict on one content record. A score that is absent was not computed: unknown, not zero."""
 
@@ -52,6 +65,7 @@ class ScoredEvent(OfCall):
     outcome: Outcome
     findings: Annotated[list[FindingEntry], Field(max_length=MAX_FINDINGS)] = Field(default_factory=list)
     more_findings: Offset = 0  # found, counted, and left out for want of room
+    evidence: Annotated[list[EvidenceEntry], Field(max_length=MAX_EVIDENCE)] = Field(default_factory=list)
     # "prompt.toxicity", "response.faithfulness", … as `tidegate score` names them.
     scores: Annotated[dict[Slug, Score], Field(max_length=32)] | None = None
     # Detector → its version; detector → why it did not judge.

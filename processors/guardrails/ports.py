@@ -54,6 +54,19 @@ class Finding(NamedTuple):
     leak: bool = False
 
 
+class Evidence(NamedTuple):
+    """What one sentence of the response rests on: `[start, end)` of the response is supported to `score` in 0..1 by
+    `[source_start, source_end)` of `source`. Where nothing speaks of it, the source's span is empty."""
+
+    start: int
+    end: int
+    score: float
+    source: Where
+    source_start: int
+    source_end: int
+    chunk: int = 0  # of the context
+
+
 # The score of a sample: (where, name) → 0..1. What was not scored is not there.
 Scores = dict[tuple[Where, str], float]
 
@@ -64,6 +77,7 @@ class Verdict:
 
     findings: list[Finding] = field(default_factory=list)
     scores: Scores = field(default_factory=dict)
+    evidence: list[Evidence] = field(default_factory=list)
 
 
 class Encoder(Protocol):

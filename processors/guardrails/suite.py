@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .ports import Batch, Detector, Encoder, Finding, Sample, Scores, Verdict
+from .ports import Batch, Detector, Encoder, Evidence, Finding, Sample, Scores, Verdict
 
 
 @dataclass(slots=True)
@@ -14,6 +14,7 @@ class Assessment:
 
     findings: list[Finding] = field(default_factory=list)
     scores: Scores = field(default_factory=dict)
+    evidence: list[Evidence] = field(default_factory=list)
     detectors: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -49,4 +50,5 @@ class Suite:
 def _add(assessment: Assessment, detector: Detector, verdict: Verdict) -> None:
     assessment.findings.extend(verdict.findings)
     assessment.scores.update(verdict.scores)
+    assessment.evidence.extend(verdict.evidence)
     assessment.detectors[detector.name] = detector.version
