@@ -1,10 +1,19 @@
 """What the steps are and what flows between them, once; both engines read it here.
 
 calls ──► meter ──► metered ───────────────────────► sink ──► ClickHouse
-             ├────► requests ──────────────────────► sink
-             ├────► dead_letters ──────────────────► sink
-             └────► usage ──► policies ──► alerts ─► sink
-                    gates ───────┘  └────► signals ─► gates in services
+  ▲          ├────► requests ──────────────────────► sink
+  │          ├────► findings ──────────────────────► sink
+  │          ├────► dead_letters ──────────────────► sink
+  │          └────► usage ──► policies ──► alerts ─► sink
+  │                 gates ───────┘  └────► signals ─► gates in services
+  └── scored ──┐
+content ──► guardrails ──► transcripts ────────────► sink
+                  ├──────► alerts ─────────────────► sink
+                  └──────► quarantine, for a person
+
+What the guardrails say of a content record comes back as a `scored` event in the calls topic, so that findings are counted
+as calls are. The producer of those envelopes is `guardrails-<content partition>`, and a verdict's number is the offset of
+its content record: dense, so that a record that is scored again is a duplicate.
 
 How usage travels is the engine's affair: compacted by scope in the embedded log, in blocks on Kafka, where the meter keeps
 its memory in a changelog of its own.
@@ -15,7 +24,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..schemas.topics import ALERTS, CALLS, DEAD_LETTERS, GATES, METERED, REQUESTS, SIGNALS, USAGE, Topic
+from ..schemas.topics import (
+    ALERTS,
+    CALLS,
+    CONTENT,
+    DEAD_LETTERS,
+    FINDINGS,
+    GATES,
+    METERED,
+    QUARANTINE,
+    REQUESTS,
+    SIGNALS,
+    TRANSCRIPTS,
+    USAGE,
+    Topic,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +50,19 @@ class Step:
     writes: tuple[Topic, ...] = ()
 
 
-METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, DEAD_LETTERS, USAGE))
+METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE))
+GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, ALERTS))
-SINK: Final = Step("sink", (METERED, REQUESTS, DEAD_LETTERS, ALERTS))
+SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS))
 
-STEPS: Final = (METER, POLICIES, SINK)
+STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK)
 
 # Which table of the store takes which topic.
 TABLES: Final = {
     METERED.name: "calls",
     REQUESTS.name: "call_requests",
+    FINDINGS.name: "scored_calls",
+    TRANSCRIPTS.name: "transcripts",
     DEAD_LETTERS.name: "dead_letters",
     ALERTS.name: "alerts",
 }

@@ -25,9 +25,14 @@ class Topic:
 
 # Three days of raw calls: a long weekend without anybody looking, and still everything can be replayed.
 CALLS: Final = Topic("tidegate.calls", 3 * _DAY_S)
+# Texts, sealed by whoever made them. A day is enough for workers that were away over night, and text is nobody's to keep.
+CONTENT: Final = Topic("tidegate.content", _DAY_S)
 # Priced rows are derived; they stay until the sink has them, and an hour more to look at when something is odd.
 METERED: Final = Topic("tidegate.metered", 3_600)
 REQUESTS: Final = Topic("tidegate.requests", 3_600)
+# Verdicts on content, and its redacted texts, on their way to the store.
+FINDINGS: Final = Topic("tidegate.findings", 3_600)
+TRANSCRIPTS: Final = Topic("tidegate.transcripts", 3_600)
 # What policies watch, scope by scope, in absolute counters. Compacted: it is the meter's own memory of them, too.
 # Each announced call leaves a tombstone there, and nobody but our own steps reads it.
 USAGE: Final = Topic("tidegate.usage", None, compacted=True, tombstone_s=60)
@@ -38,8 +43,26 @@ GATES: Final = Topic("tidegate.gates", 60, compacted=True)
 ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
+# Content that nobody could judge, still sealed: a person who may open it looks at it.
+QUARANTINE: Final = Topic("tidegate.quarantine", 30 * _DAY_S)
 
 # On Kafka usage flows in blocks of many scopes, and the meter keeps its memory in a changelog of its own.
 METER_CHANGELOG: Final = Topic("tidegate.meter.changelog", None, compacted=True)
 
-TOPICS: Final = {topic.name: topic for topic in (CALLS, METERED, REQUESTS, USAGE, SIGNALS, GATES, ALERTS, DEAD_LETTERS)}
+TOPICS: Final = {
+    topic.name: topic
+    for topic in (
+        CALLS,
+        CONTENT,
+        METERED,
+        REQUESTS,
+        FINDINGS,
+        TRANSCRIPTS,
+        USAGE,
+        SIGNALS,
+        GATES,
+        ALERTS,
+        DEAD_LETTERS,
+        QUARANTINE,
+    )
+}

@@ -1,8 +1,9 @@
 """Who may do what, at least: the `kafka-acls` commands for each role, ready to be run.
 
-    service  ─ writes calls               policies ─ reads usage, gates, the meters' memory; writes signals, alerts
+    service  ─ writes calls, content      policies ─ reads usage, gates, the meters' memory; writes signals, alerts
     gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
     meter    ─ reads calls; writes all that is derived from them, and its memory
+    guardrails ─ reads content, and nobody else does; writes verdicts into calls, transcripts, quarantine, alerts
     node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
                folder it is a sink as well: run the sink's commands for the node's principal)
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
@@ -23,16 +24,20 @@ from ...schemas.settings import Settings
 from ...schemas.topics import (
     ALERTS,
     CALLS,
+    CONTENT,
     DEAD_LETTERS,
+    FINDINGS,
     GATES,
     METER_CHANGELOG,
     METERED,
+    QUARANTINE,
     REQUESTS,
     SIGNALS,
+    TRANSCRIPTS,
     USAGE,
     Topic,
 )
-from ..topology import METER, POLICIES, SINK
+from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .kafka_tools import kafka_command
 
 PRINCIPAL: Final = "User:tidegate-{role}"
@@ -61,12 +66,17 @@ class RoleCommands:
 
 # Which step, or helper in a service, touches what; the roles that run as a step have the step's name.
 ROLES: Final[dict[str, tuple[Grant, ...]]] = {
-    "service": (Grant(("Write",), topics=(CALLS,)),),
+    "service": (Grant(("Write",), topics=(CALLS, CONTENT)),),
     "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
     METER.name: (
         Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(METERED, REQUESTS, DEAD_LETTERS, USAGE, METER_CHANGELOG)),
+        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE, METER_CHANGELOG)),
         Grant(("Read",), groups=(METER.name,)),
+    ),
+    GUARDRAILS.name: (
+        Grant(("Read",), topics=(CONTENT,)),
+        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, ALERTS)),
+        Grant(("Read",), groups=(GUARDRAILS.name,)),
     ),
     POLICIES.name: (
         Grant(("Read",), topics=(USAGE, GATES, METER_CHANGELOG, SIGNALS)),
@@ -76,15 +86,15 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), groups=(POLICIES.name,)),
     ),
     SINK.name: (
-        Grant(("Read",), topics=(METERED, REQUESTS, DEAD_LETTERS, ALERTS)),
+        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS)),
         Grant(("Write",), topics=(DEAD_LETTERS,)),
         Grant(("Read",), groups=(SINK.name,)),
     ),
     "node": (
-        Grant(("Write",), topics=(CALLS, GATES)),
+        Grant(("Write",), topics=(CALLS, CONTENT, GATES)),
         Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
-        Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, DEAD_LETTERS, ALERTS)),
-        Grant(("Describe",), groups=(METER.name, POLICIES.name, SINK.name)),
+        Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, ALERTS)),
+        Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
     ),
     "operator": (
         Grant(("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs"), whole_namespace=("topic",)),

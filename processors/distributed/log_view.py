@@ -31,7 +31,7 @@ from ...schemas.errors import LogUnavailable, UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, TOPICS, USAGE, Topic
-from ..topology import METER, POLICIES, SINK, Step
+from ..topology import GUARDRAILS, METER, POLICIES, SINK, Step
 from .changelog import STATE
 from .kafka_admin import topics_of
 
@@ -43,7 +43,7 @@ _AGAIN_S: Final = 0.1
 # Partitions are added by hand and rarely.
 _COUNT_AGAIN_S: Final = 60.0
 # What the groups read. Gates are followed by every policies worker, in no group.
-_STEPS: Final = ((METER, METER.reads), (POLICIES, (USAGE,)), (SINK, SINK.reads))
+_STEPS: Final = ((METER, METER.reads), (GUARDRAILS, GUARDRAILS.reads), (POLICIES, (USAGE,)), (SINK, SINK.reads))
 
 T = TypeVar("T")
 

@@ -1,8 +1,9 @@
 """What the topics are on Kafka: how many partitions, how long a record stays, how large it may be, and why.
 
-    calls            P      delete, 3 days      metered, requests  P   delete, 1 day     alerts   1   delete, 30 days
-    meter.changelog  P      compact             dead_letters       P   delete, 30 days   signals  1   compact
-    usage            Q      delete, 1 day                                                gates    1   compact + delete, 60 s
+    calls            P   delete, 3 days    metered, requests         P   delete, 1 day     alerts   1   delete, 30 days
+    content          P   delete, 1 day     findings, transcripts     P   delete, 1 day     signals  1   compact
+    meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
+    usage            Q   delete, 1 day
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -16,12 +17,16 @@ from typing import Final, Literal
 from ...schemas.topics import (
     ALERTS,
     CALLS,
+    CONTENT,
     DEAD_LETTERS,
+    FINDINGS,
     GATES,
     METER_CHANGELOG,
     METERED,
+    QUARANTINE,
     REQUESTS,
     SIGNALS,
+    TRANSCRIPTS,
     USAGE,
     Topic,
 )
@@ -33,8 +38,9 @@ POLICY_PARTITIONS: Final = 1
 # As many copies as survive one broker under repair while another one fails.
 REPLICATION: Final = 3
 
-# These have the partitions of `calls`: a meter writes, and remembers, by the partition it reads.
-LIKE_CALLS: Final = (METERED, REQUESTS, DEAD_LETTERS, METER_CHANGELOG)
+# These have the partitions of `calls`: a meter writes, and remembers, by the partition it reads, and so do the guardrails,
+# whose verdicts go to the partition of `calls` that has the number of the content's.
+LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, METER_CHANGELOG)
 # The order of what policies and gates say is the order of one partition.
 SINGLE: Final = (SIGNALS, GATES, ALERTS)
 
@@ -88,9 +94,13 @@ def plan(
     shared = (*_ALL_TOPICS, in_sync(replication))
     return (
         PlannedTopic(CALLS, partitions, "what services emit; the meter's input, and what is replayed", (*_CALLS, *shared)),
+        PlannedTopic(CONTENT, partitions, "texts that services have sealed, for the guardrails alone", (*_CONTENT, *shared)),
         PlannedTopic(METERED, partitions, "priced calls on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(REQUESTS, partitions, "announced calls on their way to the store", (*_ROWS, *shared)),
+        PlannedTopic(FINDINGS, partitions, "verdicts on content on their way to the store", (*_ROWS, *shared)),
+        PlannedTopic(TRANSCRIPTS, partitions, "redacted texts on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(DEAD_LETTERS, partitions, "what could not be understood, for a person", (*_DEAD_LETTERS, *shared)),
+        PlannedTopic(QUARANTINE, partitions, "sealed texts that nobody could judge, for a person", (*_QUARANTINE, *shared)),
         PlannedTopic(
             METER_CHANGELOG, partitions, "the meter's memory; whoever takes a partition over reads it", _MEMORY + shared
         ),
@@ -141,6 +151,16 @@ _CALLS: Final = (
     _segments(_DAY_MS, "calls leave within a day of their time, on a quiet partition too"),
     _max_bytes(2, "an envelope has up to 900 KB, several may share a batch, and their headers need room"),
 )
+_CONTENT: Final = (
+    Rule("cleanup.policy", "delete", "records go when their time is over"),
+    # The other way round than elsewhere: text that was not scored is counted as unknown; text that lies about is a risk.
+    Rule(
+        "retention.ms", str(_DAY_MS), "guardrails may be away over night; texts, though sealed, shall not lie about", "at most"
+    ),
+    Rule("retention.bytes", "-1", "time decides, not size: what is not scored must not go early", "at least"),
+    _segments(6 * _HOUR_MS, "texts leave within a few hours of their time, on a quiet partition too"),
+    _max_bytes(2, "an envelope has up to 900 KB, several may share a batch, and their headers need room"),
+)
 _ROWS: Final = (
     *_delete(_DAY_MS, "the store may be away over night; nothing on Kafka waits for the sink"),
     _segments(6 * _HOUR_MS, "rows leave within a few hours of their time, on a quiet partition too"),
@@ -149,6 +169,10 @@ _ROWS: Final = (
 _DEAD_LETTERS: Final = (
     *_delete(30 * _DAY_MS, "a person looks at them, some day this month"),
     _max_bytes(16, "each line of an envelope may become one, and each says why"),
+)
+_QUARANTINE: Final = (
+    *_delete(30 * _DAY_MS, "a person looks at them, some day this month"),
+    _max_bytes(2, "each is a content record as it came"),
 )
 _USAGE: Final = (
     *_delete(_DAY_MS, "a policies worker that was away longer begins with the meters' memory anyway"),

@@ -37,12 +37,16 @@ from tidegate.schemas.signal import GATES_KEY
 from tidegate.schemas.topics import (
     ALERTS,
     CALLS,
+    CONTENT,
     DEAD_LETTERS,
+    FINDINGS,
     GATES,
     METER_CHANGELOG,
     METERED,
+    QUARANTINE,
     REQUESTS,
     SIGNALS,
+    TRANSCRIPTS,
     USAGE,
     Topic,
 )
@@ -50,23 +54,39 @@ from tidegate.sinks.clickhouse import Store
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
-ALL: Final = {CALLS, METERED, REQUESTS, DEAD_LETTERS, USAGE, METER_CHANGELOG, SIGNALS, GATES, ALERTS}
+ALL: Final = {
+    CALLS,
+    CONTENT,
+    METERED,
+    REQUESTS,
+    FINDINGS,
+    TRANSCRIPTS,
+    DEAD_LETTERS,
+    QUARANTINE,
+    USAGE,
+    METER_CHANGELOG,
+    SIGNALS,
+    GATES,
+    ALERTS,
+}
 READS: Final = {
     "service": set(),
     "gate": {SIGNALS},
     "meter": {CALLS, METER_CHANGELOG, SIGNALS},
+    "guardrails": {CONTENT},
     "policies": {USAGE, GATES, METER_CHANGELOG, SIGNALS},
-    "sink": {METERED, REQUESTS, DEAD_LETTERS, ALERTS},
+    "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS},
     "node": {SIGNALS, METER_CHANGELOG},
     "operator": set(),
 }
 WRITES: Final = {
-    "service": {CALLS},
+    "service": {CALLS, CONTENT},
     "gate": {GATES},
-    "meter": {METERED, REQUESTS, DEAD_LETTERS, USAGE, METER_CHANGELOG},
+    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE, METER_CHANGELOG},
+    "guardrails": {CALLS, TRANSCRIPTS, QUARANTINE, ALERTS},
     "policies": {SIGNALS, ALERTS},
     "sink": {DEAD_LETTERS},
-    "node": {CALLS, GATES},
+    "node": {CALLS, CONTENT, GATES},
     "operator": set(),
 }
 PASSWORD: Final = "correct-horse"

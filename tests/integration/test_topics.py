@@ -107,7 +107,20 @@ def test_topics_are_made_once_as_planned_and_found_as_planned(settings: Settings
     assert again == []
     assert problems == []
     assert asyncio.run(partitions(settings)) == {
-        **dict.fromkeys(("calls", "metered", "requests", "dead_letters", "meter.changelog"), 3),
+        **dict.fromkeys(
+            (
+                "calls",
+                "content",
+                "metered",
+                "requests",
+                "findings",
+                "transcripts",
+                "dead_letters",
+                "quarantine",
+                "meter.changelog",
+            ),
+            3,
+        ),
         "usage": 2,
         **dict.fromkeys(("signals", "gates", "alerts"), 1),
     }
