@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.guard_cli import score
 from tidegate.policy_cli import policy_app, signals_app
 from tidegate.running import Stopping, log_to_stderr
 from tidegate.schemas.errors import TidegateError, UsageError
@@ -167,6 +168,7 @@ def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
 
 
 app.command()(worker)
+app.command()(score)
 
 
 @app.command()

@@ -1,0 +1,137 @@
+"""Lines of JSON in, lines of JSON out: what `tidegate score` and `tidegate evaluate` read, and what is said of a sample.
+
+    {"id", "prompt", "response", "context": [...]}  ─► Sample ─► Assessment ─►  {"id", "findings", "scores", "redacted"}
+
+Every part of a line may be absent; `context` may also be one string. What is wrong with a line is told by field, never by
+content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ...schemas.content import MAX_CHUNKS, WHERES, Where
+from ...schemas.errors import InvalidEvent
+from .ports import Evidence, Finding, Sample
+from .redaction import Redacted
+from .suite import Assessment
+
+# The scores that are always there, null where nothing was scored. A detector may add others.
+SCORES: Final[Mapping[Where, tuple[str, ...]]] = {
+    "prompt": ("toxicity", "injection"),
+    "response": ("toxicity", "faithfulness", "relevance"),
+    "context": ("injection",),
+}
+
+# Longer texts are no prompts; they would hold a process, and its memory, for minutes.
+MAX_TEXT_CHARS: Final = 4_000_000
+# Beyond a millionth a score is noise, and fifteen digits of it are hard to read.
+SCORE_DIGITS: Final = 6
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+class Line(BaseModel):
+    """One line as it is read. What else stands in it is kept for who knows it (`labels`), and otherwise ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, hide_input_in_errors=True)
+
+    id: str | int | None = None
+    prompt: Text | None = Field(default=None, repr=False)
+    response: Text | None = Field(default=None, repr=False)
+    context: Annotated[list[Text], BeforeValidator(_listed), Field(max_length=MAX_CHUNKS, repr=False)] = []
+    known: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    def sample(self, number: int) -> Sample:
+        """What the detectors see; without an id of its own it is called by its number."""
+        name = str(number) if self.id is None else str(self.id)
+        return Sample(name, self.prompt, self.response, tuple(self.context), self.known)
+
+
+def read_json(line: bytes) -> dict[str, Any]:
+    """Raises `InvalidEvent`: what is wrong, without what is in it."""
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        # The message is the parser's own; the error object holds the line, so it goes no further.
+        raise InvalidEvent(f"not valid JSON: {error.msg} at column {error.colno}") from None
+    if not isinstance(found, dict):
+        raise InvalidEvent("not a JSON object")
+    return found
+
+
+def read_line(line: bytes) -> Line:
+    """Raises `InvalidEvent`."""
+    try:
+        return Line.model_validate(read_json(line))
+    except ValidationError as error:
+        raise InvalidEvent(problems_of(error)) from None
+
+
+def problems_of(error: ValidationError) -> str:
+    """The fields that are wrong, and how; never their values."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    # Below the first part of a place may stand keys that somebody else chose.
+    said = {f"{problem['loc'][0] if problem['loc'] else 'line'}: {problem['msg']}": None for problem in problems}
+    return "; ".join(said)
+
+
+def result(line: Line, assessment: Assessment, redacted: Redacted | None) -> dict[str, Any]:
+    """What is said of one line. `redacted` is None where PHI was not looked for, or could not be: nothing is shown then."""
+    said: dict[str, Any] = {
+        "id": line.id,
+        "findings": [finding_dict(finding) for finding in in_reading_order(assessment.findings)],
+        "scores": scores_dict(assessment),
+        "redacted": None
+        if redacted is None
+        else {"prompt": redacted.prompt, "response": redacted.response, "context": list(redacted.context)},
+    }
+    if assessment.evidence:
+        said["evidence"] = [evidence_dict(evidence) for evidence in assessment.evidence]
+    if assessment.failed:
+        said["failed"] = dict(assessment.failed)
+    return said
+
+
+def scores_dict(assessment: Assessment) -> dict[str, dict[str, float | None]]:
+    scores: dict[str, dict[str, float | None]] = {where: dict.fromkeys(SCORES[where]) for where in WHERES}
+    for (where, name), score in assessment.scores.items():
+        scores[where][name] = round(float(score), SCORE_DIGITS)
+    return scores
+
+
+def finding_dict(finding: Finding) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "detector": finding.detector,
+        "type": finding.type,
+        "where": finding.where,
+        "start": finding.start,
+        "end": finding.end,
+        "score": round(float(finding.score), SCORE_DIGITS),
+    }
+    if finding.where == "context":
+        said["chunk"] = finding.chunk
+    if finding.leak:
+        said["leak"] = True
+    return said
+
+
+def evidence_dict(evidence: Evidence) -> dict[str, Any]:
+    """What one sentence of the response rests on; an empty span where nothing speaks of it."""
+    said = evidence._asdict() | {"score": round(float(evidence.score), SCORE_DIGITS)}
+    if evidence.source != "context":
+        del said["chunk"]
+    return said
+
+
+def in_reading_order(findings: Sequence[Finding]) -> list[Finding]:
+    """Prompt, response, context; within each, by place."""
+    return sorted(findings, key=lambda found: (WHERES.index(found.where), found.chunk, found.start, found.end, found.type))

@@ -1,0 +1,171 @@
+"""Lines scored in batches, here or in processes of their own; what comes out is in the order of what went in.
+
+    lines ─► batches ─► Scorer (a suite, redaction) ─► scored lines
+
+Memory does not grow with the file: at most two batches wait for each process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import orjson
+
+from ...schemas.errors import InvalidEvent
+from ...schemas.settings import Settings
+from .lines import Line, read_line, result
+from .loading import load_suite
+from .redaction import Redacted, redact
+from .suite import Assessment, Suite
+
+Numbered = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to score with. Goes to other processes: it holds no key but the one that redaction derives its stand-ins from."""
+
+    settings: Settings
+    detectors: tuple[str, ...] | None = None
+    strict: bool = False
+    redaction_key: bytes = field(default=b"", repr=False)
+
+
+class Scored(NamedTuple):
+    """One line's result. `problem`: why it could not be read; `failed`: detector → the kind of error it broke with."""
+
+    number: int
+    output: bytes = b""
+    problem: str | None = None
+    failed: Mapping[str, str] = {}
+
+
+class ScoredBatch(NamedTuple):
+    lines: list[Scored]
+    troubles: tuple[str, ...] = ()
+
+
+class Scorer:
+    """A suite, and what becomes of its verdicts. `troubles`: production models that could not be had."""
+
+    def __init__(self, plan: Plan) -> None:
+        troubles: list[str] = []
+        self._plan = plan
+        self.suite: Suite = load_suite(plan.settings, plan.detectors, strict=plan.strict, trouble=troubles.append)
+        self.troubles = tuple(troubles)
+
+    def score(self, batch: Sequence[Numbered]) -> ScoredBatch:
+        """One result for each line, in order. A line that cannot be read is said to be so, in its place."""
+        scored: list[Scored] = []
+        read: list[tuple[int, Line]] = []
+        for number, line in batch:
+            try:
+                read.append((number, read_line(line)))
+            except InvalidEvent as error:
+                scored.append(Scored(number, unread(number, error.reason), error.reason))
+        for (number, line), assessment in zip(read, self._assess(read), strict=True):
+            output = orjson.dumps(result(line, assessment, self._redacted(number, line, assessment)))
+            scored.append(Scored(number, output, None, assessment.failed))
+        return ScoredBatch(sorted(scored, key=lambda each: each.number), self.troubles)
+
+    def _assess(self, read: Sequence[tuple[int, Line]]) -> list[Assessment]:
+        return self.suite.assess([line.sample(number) for number, line in read]) if read else []
+
+    def _redacted(self, number: int, line: Line, assessment: Assessment) -> Redacted | None:
+        """Nothing is shown unless PHI was looked for, and found or not found: fail closed."""
+        if "phi" not in assessment.detectors:
+            return None
+        phi = [finding for finding in assessment.findings if finding.detector == "phi"]
+        return redact(line.sample(number), phi, self._plan.settings.redaction, key=self._plan.redaction_key)
+
+
+def unread(number: int, problem: str) -> bytes:
+    """What stands in the place of a line that could not be scored, so that none is dropped in silence."""
+    return orjson.dumps({"line": number, "error": problem})
+
+
+def batches(lines: Iterable[Numbered], size: int) -> Iterator[list[Numbered]]:
+    batch: list[Numbered] = []
+    for line in lines:
+        batch.append(line)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def score_here(lines: Iterable[Numbered], plan: Plan) -> Iterator[ScoredBatch]:
+    """In this process. Raises `UsageError` before the first line is read, where the detectors cannot be had."""
+    scorer = Scorer(plan)
+    return (scorer.score(batch) for batch in batches(lines, plan.settings.guard_batch))
+
+
+def score_apart(lines: Iterable[Numbered], plan: Plan, processes: int) -> Iterator[ScoredBatch]:
+    """In processes of their own. A line that kills its process is said to have done so; the others are scored."""
+    waiting: deque[tuple[Sequence[Numbered], Future[ScoredBatch]]] = deque()
+    pool = _pool(processes)
+    try:
+        for batch in batches(lines, plan.settings.guard_batch):
+            try:
+                waiting.append((batch, pool.submit(_score, plan, batch)))
+            except BrokenProcessPool:  # found out between two answers: the answers will tell
+                pool.shutdown(wait=False)
+                pool = _pool(processes)
+                waiting.append((batch, pool.submit(_score, plan, batch)))
+            while len(waiting) > 2 * processes:
+                yield _answer(*waiting.popleft(), plan)
+        while waiting:
+            yield _answer(*waiting.popleft(), plan)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _answer(batch: Sequence[Numbered], future: Future[ScoredBatch], plan: Plan) -> ScoredBatch:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _one_by_one(batch, plan)
+
+
+def _one_by_one(batch: Sequence[Numbered], plan: Plan) -> ScoredBatch:
+    """A process died while this batch was in it, or in another: the line that kills is found by giving each to one alone."""
+    scored: list[Scored] = []
+    troubles: tuple[str, ...] = ()
+    pool = _pool(1)
+    try:
+        for number, line in batch:
+            try:
+                answer = pool.submit(_score, plan, [(number, line)]).result()
+                scored.extend(answer.lines)
+                troubles = answer.troubles
+            except BrokenProcessPool:
+                problem = "the scoring process died of this line"
+                scored.append(Scored(number, unread(number, problem), problem))
+                pool.shutdown(wait=False)
+                pool = _pool(1)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return ScoredBatch(scored, troubles)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Spawned, never forked: the parent may have threads, and native libraries do not survive a fork.
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
+_scorer: Scorer | None = None
+
+
+def _score(plan: Plan, batch: Sequence[Numbered]) -> ScoredBatch:
+    """In a process of the pool: the scorer is loaded with the first batch, so that an error of loading is the parent's."""
+    global _scorer
+    if _scorer is None:
+        _scorer = Scorer(plan)
+    return _scorer.score(batch)
