@@ -6,6 +6,8 @@
     │   ├── LogUnavailable  the durable log cannot be reached     → the emitter spools and retries
     │   └── StoreUnavailable the store cannot be reached          → the sink pauses and retries
     ├── EnvelopeRefused     the log will never take this envelope → counted as dropped, with the reason
+    ├── Unreadable          sealed content cannot be opened       → quarantined and counted, never guessed at
+    │   └── KeyGone         its key is no longer in the ring      → as was wanted, where a tenant was shredded
     ├── GateClosed          a policy does not let this call go    → the service answers without a model, or later
     └── UsageError          the person at the keyboard can mend it → printed, exit code 2
 
@@ -47,6 +49,21 @@ class StoreUnavailable(Backpressure):
 
 class EnvelopeRefused(TidegateError):
     """The log will never take this envelope (too large, not authorised); retrying cannot help."""
+
+
+class Unreadable(TidegateError):
+    """What is sealed cannot be opened. `reason`: key_gone, tampered, malformed or too_large; nothing of the content."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"sealed content cannot be opened: {reason}")
+        self.reason = reason
+
+
+class KeyGone(Unreadable):
+    """The key that sealed it is not in the ring: shredded, or the ring is another one."""
+
+    def __init__(self) -> None:
+        super().__init__("key_gone")
 
 
 class GateClosed(TidegateError):

@@ -30,6 +30,8 @@ SERVICES_SIDE = {
     "gate",
     "guard",
 }
+# What both ends of a record need: where it lies, and what it is sealed with.
+SHARED = ("producers.ports", "producers.keyring", "producers.key_source", "producers.sealing")
 ENGINES = ("processors.embedded", "processors.distributed")
 PURE = ("processors/meter.py", "processors/aggregate.py", "processors/sketch.py", "processors/pricing.py")
 
@@ -105,10 +107,10 @@ def test_a_room_imports_only_the_floors_below(room: str, floors: tuple[str, ...]
     assert list(map(str, wrong)) == []
 
 
-def test_steps_import_schemas_and_the_logs_port_and_no_engine_or_sink() -> None:
+def test_steps_import_schemas_the_logs_port_and_the_keys_and_no_engine_or_sink() -> None:
     steps = [found for found in IMPORTS if room_of(found.path) == "processors" and not _of_an_engine(found.path)]
 
-    wrong = [found for found in steps if found.ours and not found.within("schemas", "processors", "producers.ports")]
+    wrong = [found for found in steps if found.ours and not found.within("schemas", "processors", *SHARED)]
     climbing = [found for found in steps if found.ours and found.within(*ENGINES)]
 
     assert list(map(str, wrong + climbing)) == []
