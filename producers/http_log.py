@@ -1,4 +1,4 @@
-"""The emitter's backend over HTTP: one POST an envelope to a node's ingest.
+"""The emitter's backend over HTTP: one POST an envelope to a node's ingest, calls and content each at their own door.
 
 What the node says decides what becomes of the envelope:
 
@@ -21,7 +21,7 @@ from typing import Final
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
 
-from ..schemas.envelope import Envelope
+from ..schemas.envelope import CONTENT_SCHEMA, SCHEMA, Envelope
 from ..schemas.errors import EnvelopeRefused, LogUnavailable, UsageError
 from .ports import Position
 
@@ -50,6 +50,8 @@ _HINTS: Final = {
     429: "the node is busy",
     503: "the node is busy or starting",
 }
+# Of a node that knows no content yet: 404 means not now, so what was sealed waits for its upgrade.
+_DOORS: Final = {SCHEMA: "/v1/events", CONTENT_SCHEMA: "/v1/content"}
 # A person has to act: asking again every few seconds only fills the node's access log.
 _PATIENCE_S: Final = {401: 30.0, 403: 30.0, 404: 30.0}
 
@@ -66,7 +68,7 @@ class HttpLog:
         read_timeout_s: float = READ_TIMEOUT_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.address = f"{node_address(url, token)}/v1/events"
+        self.node = node_address(url, token)
         self._token = token
         self._timeout = urllib3.Timeout(connect=connect_timeout_s, read=read_timeout_s)
         self._now = now
@@ -85,6 +87,7 @@ class HttpLog:
         if self._pool is None:
             self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, cert_reqs="CERT_REQUIRED", retries=False)
         body = envelope.value
+        address = f"{self.node}{_DOORS[envelope.schema]}"
         headers = {
             "Content-Type": "application/x-ndjson",
             "X-Tidegate-Producer": envelope.producer,
@@ -100,22 +103,20 @@ class HttpLog:
             headers["Content-Encoding"] = "gzip"
         try:
             # A redirect is not followed: it would carry the token and the events to somebody else.
-            response = self._pool.request(
-                "POST", self.address, body=body, headers=headers, timeout=self._timeout, redirect=False
-            )
+            response = self._pool.request("POST", address, body=body, headers=headers, timeout=self._timeout, redirect=False)
         except (HTTPError, OSError, UnicodeError) as error:
-            raise LogUnavailable(f"{self.address} cannot be reached ({type(error).__name__})") from error
-        self._judge(response.status, response.headers)
+            raise LogUnavailable(f"{address} cannot be reached ({type(error).__name__})") from error
+        self._judge(address, response.status, response.headers)
         return _position(response.headers)
 
-    def _judge(self, status: int, headers: Mapping[str, str]) -> None:
+    def _judge(self, address: str, status: int, headers: Mapping[str, str]) -> None:
         if 200 <= status < 300:
             return
         if status in _REFUSALS:
-            raise EnvelopeRefused(f"{self.address} answered {status}: {_REFUSALS[status]}")
+            raise EnvelopeRefused(f"{address} answered {status}: {_REFUSALS[status]}")
         hint = f": {_HINTS[status]}" if status in _HINTS else ""
         told = retry_after_s(headers.get("Retry-After"), self._now())
-        raise LogUnavailable(f"{self.address} answered {status}{hint}", told if told is not None else _PATIENCE_S.get(status))
+        raise LogUnavailable(f"{address} answered {status}{hint}", told if told is not None else _PATIENCE_S.get(status))
 
 
 def _position(headers: Mapping[str, str]) -> Position | None:

@@ -1,4 +1,4 @@
-"""The emitter's backend on Kafka: one record an envelope, in the one partition that is its producer's.
+"""The emitter's backend on Kafka: one record an envelope, in the one partition of its schema's topic that is its producer's.
 
     key      producer id
     headers  the envelope's
@@ -14,7 +14,7 @@ what the emitter tries next: however two such runs mix, the first of each number
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from ..schemas.envelope import Envelope, partition_of
 from ..schemas.kafka_url import KafkaAddress
 from ..schemas.settings import Settings
-from ..schemas.topics import CALLS
+from ..schemas.topics import BY_SCHEMA
 from .kafka_client import client_options
 from .kafka_loop import REQUEST_TIMEOUT_S, KafkaLoop, started
 from .kafka_trouble import KAFKA_ERRORS, translated
@@ -51,9 +51,10 @@ class KafkaLog:
     def __init__(self, settings: Settings) -> None:
         address = KafkaAddress.parse(settings.url)
         self.bootstrap = address.bootstrap
-        self.topic = address.topic(CALLS)
+        self._topics = {schema: address.topic(topic) for schema, topic in BY_SCHEMA.items()}
+        self._topic = ""  # the last one written to
         self._options = client_options(settings)
-        self._partitions = 0
+        self._partitions: dict[str, int] = {}
         self._loop: KafkaLoop[_Writer] | None = None
 
     def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
@@ -61,13 +62,14 @@ class KafkaLog:
         loop = self._loop
         if loop is None or loop.ended:
             loop = self._loop = KafkaLoop(self._open, "tidegate-kafka-log")
+        self._topic = self._topics[envelopes[0].schema] if envelopes else self._topic
         try:
             return loop.call(lambda writer: writer.append(envelopes), _APPEND_TIMEOUT_S)
         except BaseException as error:
             # Whatever it was: nothing of this call may come behind what is tried next.
             self.close()
             if isinstance(error, KAFKA_ERRORS):
-                raise translated(error, self.bootstrap, self.topic, loop) from error
+                raise translated(error, self.bootstrap, self._topic, loop) from error
             raise
 
     def close(self) -> None:
@@ -87,19 +89,17 @@ class KafkaLog:
             request_timeout_ms=int(REQUEST_TIMEOUT_S * 1e3),
         )
         async with started(producer):
-            partitions = await count_partitions(producer.client, self.topic)
-            if not 0 < self._partitions <= partitions:  # the first time, or the topic was made anew with fewer
-                self._partitions = partitions
-            yield _Writer(producer, self.topic, self._partitions)
+            yield _Writer(producer, self._topics, self._partitions)
 
 
 class _Writer:
-    """The producer of one connection."""
+    """The producer of one connection. `partitions` of each topic outlive it."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topics: Mapping[str, str], partitions: dict[str, int]) -> None:
         self._producer = producer
-        self._topic = topic
+        self._topics = topics
         self._partitions = partitions
+        self._asked: set[str] = set()
 
     async def append(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         positions: list[Position | None] = []
@@ -109,23 +109,29 @@ class _Writer:
 
     async def _send(self, envelopes: Sequence[Envelope]) -> list[Position | None]:
         """As many of the first ones as go into one batch: at least one, however large."""
-        partition = self._partition(envelopes[0].producer)
+        topic, partition = await self._place(envelopes[0])
         batch = self._producer.create_batch()
         for envelope in envelopes:
             headers = [(name, value.encode()) for name, value in envelope.headers().items()]
-            if self._partition(envelope.producer) != partition or not batch.append(
+            if await self._place(envelope) != (topic, partition) or not batch.append(
                 timestamp=None, key=envelope.producer.encode(), value=envelope.value, headers=headers
             ):
                 break
         batch.close()
-        told = await (await self._producer.send_batch(batch, self._topic, partition=partition))
+        told = await (await self._producer.send_batch(batch, topic, partition=partition))
         # A broker that has forgotten where it put a repeated batch says -1.
         return [
             Position(partition, told.offset + number) if told.offset >= 0 else None for number in range(batch.record_count())
         ]
 
-    def _partition(self, producer: str) -> int:
-        return partition_of(producer, self._partitions)
+    async def _place(self, envelope: Envelope) -> tuple[str, int]:
+        topic = self._topics[envelope.schema]
+        if topic not in self._asked:
+            partitions = await count_partitions(self._producer.client, topic)
+            if not 0 < self._partitions.get(topic, 0) <= partitions:  # the first time, or it was made anew with fewer
+                self._partitions[topic] = partitions
+            self._asked.add(topic)
+        return topic, partition_of(envelope.producer, self._partitions[topic])
 
 
 async def count_partitions(client: AIOKafkaClient, topic: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..schemas.envelope import Envelope, partition_of
-from ..schemas.topics import CALLS
+from ..schemas.topics import BY_SCHEMA
 from .ports import Position
 from .sqlite_log import SqliteLog
 
@@ -31,7 +31,7 @@ class LocalLog:
             for envelope in envelopes:
                 partition = partition_of(envelope.producer, log.partitions)
                 record = (envelope.producer.encode(), envelope.headers(), envelope.value)
-                offset, _ = log.append(CALLS.name, partition, [record])
+                offset, _ = log.append(BY_SCHEMA[envelope.schema].name, partition, [record])
                 positions.append(Position(partition, offset))
         return positions
 

@@ -9,7 +9,7 @@ from ..schemas.envelope import Envelope
 
 
 class Position(NamedTuple):
-    """Where an envelope is in the calls topic."""
+    """Where an envelope is in its topic."""
 
     partition: int
     offset: int
@@ -24,7 +24,7 @@ class Settled(Protocol):
 
 
 class Log(Protocol):
-    """A durable log that takes envelopes. Used from one thread at a time."""
+    """A durable log that takes envelopes: calls and content, each into its own topic. Used from one thread at a time."""
 
     def append(self, envelopes: Sequence[Envelope]) -> Sequence[Position | None]:
         """Make all of them durable, in order, before returning; on an error none, some or all may be there, and

@@ -12,7 +12,7 @@ events were never promised. A new process takes over the folders of dead ones an
 original numbers; a segment is deleted once all of it is in the log, so a crash before that sends some again, which
 changes nothing.
 
-Only metering lines that the schema has accepted come here: no prompt, no answer, no free text.
+Only lines that their schema has accepted come here: metering, and texts that are sealed already. Nothing to be read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Final, Self
 
 import orjson
 
-from ..schemas.envelope import MAX_ENVELOPE_BYTES, Envelope
+from ..schemas.envelope import KNOWN_SCHEMAS, MAX_ENVELOPE_BYTES, Envelope
 from ..schemas.errors import InvalidEvent
 
 _MAGIC: Final = b"tidegate-spool/1\n"
@@ -159,7 +159,7 @@ class Spool:
             at += _FRAME.size + length
             headers, _, value = payload.partition(b"\n")
             with contextlib.suppress(InvalidEvent, ValueError):
-                return Envelope.from_record(orjson.loads(headers), value), at
+                return Envelope.from_record(orjson.loads(headers), value, KNOWN_SCHEMAS), at
         return None
 
     def _drop_segment(self) -> None:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from .call import Identifier, Slug, Timestamp, _Model
+from .errors import InvalidEvent
 
 ContentMode = Literal["off", "sealed", "hashed"]
 Where = Literal["prompt", "response", "context"]
@@ -26,6 +27,8 @@ WHERES: Final[tuple[Where, ...]] = ("prompt", "response", "context")
 # Base64 of what is sealed. With its envelope it fits a Kafka record of 1 MB; some 2 MB of prose compress into it.
 MAX_SEALED_CHARS: Final = 800_000
 MAX_CHUNKS: Final = 256
+# Nonce and tag around nothing.
+_MIN_SEALED_CHARS: Final = 40
 
 # What a content event says of its call in the clear, so that findings can be counted by scope. Names as in a call.
 CALL_FIELDS: Final = (
@@ -87,6 +90,8 @@ class ContentEvent(OfCall):
     def _one_of_two(self) -> Self:
         if self.mode == "sealed" and (self.sealed is None or self.key_id is None or self.fingerprints is not None):
             raise ValueError("a sealed record has `sealed` and `key_id`, and no fingerprints")
+        if self.sealed is not None and (len(self.sealed) < _MIN_SEALED_CHARS or len(self.sealed) % 4):
+            raise ValueError("`sealed` is base64 of nonce, sealed texts and tag; seal with the producer's library")
         if self.mode == "hashed" and (self.sealed is not None or self.fingerprints is None):
             raise ValueError("a hashed record has `fingerprints`, and nothing sealed")
         return self
@@ -94,3 +99,22 @@ class ContentEvent(OfCall):
 
 CONTENT_ADAPTER: Final = TypeAdapter(ContentEvent)
 TEXTS_ADAPTER: Final = TypeAdapter(Texts)
+
+
+def decode_content(line: bytes) -> ContentEvent:
+    """One validated event from one line of JSON. Raises `InvalidEvent`, with the field and the bound and never the value."""
+    try:
+        return CONTENT_ADAPTER.validate_json(line)
+    except ValidationError as error:
+        raise InvalidEvent(content_problem(error)) from None
+
+
+def content_problem(error: ValidationError) -> str:
+    """The first thing wrong with a content event, in our own words: fields of ours, and pydantic's message on them."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    field = next((part for part in first["loc"] if part in ContentEvent.model_fields), None)
+    if first["type"] == "extra_forbidden":
+        return "unknown field; a content event takes the schema's fields only, and its texts never in the clear"
+    if first["type"] in ("literal_error", "string_pattern_mismatch"):
+        return f"not one of the allowed values{f' - at `$.{field}`' if field else ''}"
+    return f"{first['msg']}{f' - at `$.{field}`' if field else ''}"[:256]

@@ -6,6 +6,8 @@
 Event `i` of the envelope has the number `seq + i`. A producer numbers its events 0, 1, 2 … without gaps and appends
 them in order to one partition, so the meter need only remember the last number of each producer (DESIGN rule 4).
 Old schema versions decode for ever; golden files hold that.
+
+Content (`content/1`) travels in envelopes of its own, from a producer of its own, and to a topic of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from typing import Final
 from .errors import InvalidEvent
 
 SCHEMA: Final = "calls/1"
-KNOWN_SCHEMAS: Final = frozenset({SCHEMA})
+CONTENT_SCHEMA: Final = "content/1"
+# What each topic may hold.
+CALL_SCHEMAS: Final = frozenset({SCHEMA})
+CONTENT_SCHEMAS: Final = frozenset({CONTENT_SCHEMA})
+KNOWN_SCHEMAS: Final = CALL_SCHEMAS | CONTENT_SCHEMAS
 
 # A Kafka broker refuses records above 1 MB by default; stay well below with headers and all.
 MAX_ENVELOPE_BYTES: Final = 900_000
@@ -41,9 +47,9 @@ class Envelope:
     schema: str = SCHEMA
 
     @classmethod
-    def of(cls, producer: str, seq: int, lines: Sequence[bytes], dropped: int = 0) -> Envelope:
+    def of(cls, producer: str, seq: int, lines: Sequence[bytes], dropped: int = 0, schema: str = SCHEMA) -> Envelope:
         """An envelope around encoded events. Lines must hold no newline."""
-        return cls(producer, seq, len(lines), b"\n".join(lines), dropped)
+        return cls(producer, seq, len(lines), b"\n".join(lines), dropped, schema)
 
     def lines(self) -> list[bytes]:
         """The events, one a line. Raises `InvalidEvent` when there are not `count` of them."""
@@ -59,10 +65,11 @@ class Envelope:
         return headers
 
     @classmethod
-    def from_record(cls, headers: Mapping[str, str], value: bytes) -> Envelope:
-        """The envelope of a log record. Raises `InvalidEvent` saying which header is missing or wrong."""
+    def from_record(cls, headers: Mapping[str, str], value: bytes, schemas: frozenset[str] = CALL_SCHEMAS) -> Envelope:
+        """The envelope of a log record, of a schema that belongs there. Raises `InvalidEvent` saying which header is missing
+        or wrong."""
         schema = headers.get("schema", "")
-        if schema not in KNOWN_SCHEMAS:
+        if schema not in schemas:
             raise InvalidEvent("envelope header `schema` is missing or unknown to this version; upgrade the node first")
         producer = headers.get("producer", "")
         if not _PRODUCER.match(producer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .envelope import CONTENT_SCHEMA, SCHEMA
+
 _DAY_S: Final = 86_400
 
 
@@ -66,3 +68,6 @@ TOPICS: Final = {
         QUARANTINE,
     )
 }
+
+# Where an emitter's envelopes go.
+BY_SCHEMA: Final = {SCHEMA: CALLS, CONTENT_SCHEMA: CONTENT}
