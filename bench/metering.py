@@ -17,7 +17,7 @@ from tidegate.processors.aggregate import ScopeSets, UsageState
 from tidegate.processors.meter import MeterState, meter
 from tidegate.processors.pricing import PriceBook
 from tidegate.producers.sqlite_log import Record
-from tidegate.schemas.call import EVENT_ADAPTER
+from tidegate.schemas.event import EVENT_ADAPTER
 from tidegate.schemas.hot import decode_event
 from tidegate.schemas.settings import DEFAULT_SCOPE_SETS
 

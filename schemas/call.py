@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 # A printable one-line identifier. Control characters are refused: they are never part of a name, and they break logs.
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]+\Z"
@@ -242,7 +242,3 @@ def _check_usage(value: Any, depth: int) -> None:
             raise ValueError("usage may hold numbers and short codes only, no text")
     elif isinstance(value, int | float) and not -(2**63) <= value < 2**63:  # NaN is not in between either
         raise ValueError("usage holds a number out of range")
-
-
-Event = Annotated[RequestEvent | ResponseEvent | RejectedEvent, Field(discriminator="event")]
-EVENT_ADAPTER: Final[TypeAdapter[RequestEvent | ResponseEvent | RejectedEvent]] = TypeAdapter(Event)

@@ -20,8 +20,10 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from .call import EVENT_ADAPTER, PRINTABLE, RejectedEvent, RequestEvent, ResponseEvent, RetrievedChunk, check_response
+from .call import PRINTABLE, RejectedEvent, RequestEvent, ResponseEvent, RetrievedChunk, check_response
 from .errors import InvalidEvent
+from .event import EVENT_ADAPTER
+from .finding import ScoredEvent
 
 _SCALAR: Final = int | float | str | bool | None
 # What `Any` is in a provider's usage object. One level deeper than `check_response` lets pass, and no deeper: pydantic's
@@ -75,7 +77,8 @@ def derive(model: type[BaseModel], check: Callable[[Any], None] | None = None) -
             tag = get_args(info.annotation)[0]
             continue
         hot = _hot_type(info.annotation, tuple(info.metadata))
-        fields.append((name, hot) if info.is_required() else (name, hot, info.default))
+        # An empty list or dict, as a default, is made anew each time; msgspec sees to that.
+        fields.append((name, hot) if info.is_required() else (name, hot, info.get_default(call_default_factory=True)))
     return msgspec.defstruct(
         f"Hot{model.__name__}",
         fields,
@@ -94,18 +97,20 @@ if TYPE_CHECKING:  # the derived types have the fields of the models they come f
     HotRequest = RequestEvent
     HotResponse = ResponseEvent
     HotRejected = RejectedEvent
+    HotScored = ScoredEvent
 else:
     HotRequest = derive(RequestEvent)
     HotResponse = derive(ResponseEvent, check_response)
     HotRejected = derive(RejectedEvent)
+    HotScored = derive(ScoredEvent)
 
-_decoder: Final = msgspec.json.Decoder(HotRequest | HotResponse | HotRejected)
+_decoder: Final = msgspec.json.Decoder(HotRequest | HotResponse | HotRejected | HotScored)
 _FIELDS: Final = frozenset(
-    name for model in (RequestEvent, ResponseEvent, RejectedEvent, RetrievedChunk) for name in model.model_fields
+    name for model in (RequestEvent, ResponseEvent, RejectedEvent, ScoredEvent, RetrievedChunk) for name in model.model_fields
 )
 
 
-def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent:
+def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent | ScoredEvent:
     """One validated event from one line of JSON; a hot struct with the public model's fields. Raises `InvalidEvent`."""
     try:
         event = _decoder.decode(line)
@@ -126,7 +131,7 @@ def decode_event(line: bytes) -> RequestEvent | ResponseEvent | RejectedEvent:
     return event  # type: ignore[no-any-return]  # the decoder's union is built at run time
 
 
-def _second_opinion(line: bytes, reason: str) -> RequestEvent | ResponseEvent | RejectedEvent:
+def _second_opinion(line: bytes, reason: str) -> RequestEvent | ResponseEvent | RejectedEvent | ScoredEvent:
     """What the public schema makes of a line that msgspec refused for `reason`.
 
     Of a key given twice the last counts, there as here; but msgspec also judges the ones before it.
@@ -135,7 +140,7 @@ def _second_opinion(line: bytes, reason: str) -> RequestEvent | ResponseEvent | 
         event = EVENT_ADAPTER.validate_json(line)
     except ValidationError:
         raise InvalidEvent(reason) from None
-    return msgspec.convert(event.model_dump(), HotRequest | HotResponse | HotRejected)
+    return msgspec.convert(event.model_dump(), HotRequest | HotResponse | HotRejected | HotScored)
 
 
 def _without_values(message: str) -> str:

@@ -49,6 +49,26 @@ def rejected(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
+def scored(call_id: str = "call-1", **fields: Any) -> dict[str, Any]:
+    """A valid scored event: a verdict that found nothing; `fields` add to it, replace, or (None) take away."""
+    event = {
+        "event": "scored",
+        "call_id": call_id,
+        "started_at": "2026-11-02T08:00:00Z",
+        "tenant": "harbor-health",
+        "request_model": "gpt-4o",
+        "scored_at": "2026-11-02T08:00:03Z",
+        "outcome": "scored",
+        "detectors": {"phi": "1", "toxicity": "1"},
+    } | fields
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def finding(**fields: Any) -> dict[str, Any]:
+    """A valid entry of a scored event's `findings`."""
+    return {"detector": "phi", "type": "US_SSN", "where": "response", "start": 3, "end": 14, "score": 0.95} | fields
+
+
 def line(event: Mapping[str, Any] | bytes) -> bytes:
     return event if isinstance(event, bytes) else orjson.dumps(event)
 

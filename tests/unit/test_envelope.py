@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import envelope, line, response
-from tidegate.schemas.call import EVENT_ADAPTER
 from tidegate.schemas.envelope import MAX_ENVELOPE_EVENTS, SCHEMA, Envelope, partition_of
 from tidegate.schemas.errors import InvalidEvent
+from tidegate.schemas.event import EVENT_ADAPTER
 from tidegate.schemas.hot import decode_event
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "envelopes").glob("v*.json"))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from support import line, response
-from tidegate.schemas.call import EVENT_ADAPTER, TOKEN_FIELDS, RejectedEvent, RequestEvent, ResponseEvent
+from pydantic import BaseModel, ValidationError
+from support import finding, line, response, scored
+from tidegate.schemas.call import TOKEN_FIELDS, RejectedEvent, RequestEvent, ResponseEvent
 from tidegate.schemas.errors import InvalidEvent
+from tidegate.schemas.event import EVENT_ADAPTER
+from tidegate.schemas.finding import MAX_EVIDENCE, MAX_FINDINGS, EvidenceEntry, FindingEntry, Outcome, ScoredEvent
 from tidegate.schemas.hot import decode_event
 
-MODELS = {"request": RequestEvent, "response": ResponseEvent, "rejected": RejectedEvent}
+MODELS = {"request": RequestEvent, "response": ResponseEvent, "rejected": RejectedEvent, "scored": ScoredEvent}
 
 TEXT = ["gpt-4o", "x", "é", "😀", "a b", "\u2028", "\x85", "\ufeff", "ß" * 128, "😀" * 128]
 SLUGS = ["stop", "a", "A_z.9:/-", "s" * 64]
@@ -84,6 +86,39 @@ chunk = st.builds(
 )
 retrieval = st.lists(chunk, max_size=3).map(lambda chunks: b"[" + b",".join(chunks) + b"]")
 flag = _raw(b"true", b"false")
+score = _raw(b"0", b"-0.0", b"0.5", b"1", b"1.0", b"1e-400", b"0.9999999999999999")
+place = _raw(b"0", b"-0", b"7", b"2147483647")
+where = _raw(b'"prompt"', b'"response"', b'"context"')
+fingerprint = _raw(b'"' + b"0a" * 16 + b'"')
+ENTRY: dict[str, st.SearchStrategy[bytes]] = {
+    **dict.fromkeys(("detector", "type"), slug),
+    **dict.fromkeys(("where", "source"), where),
+    **dict.fromkeys(("chunk", "start", "end", "source_start", "source_end"), place),
+    "score": score,
+    "leak": flag,
+    "fingerprint": fingerprint,
+}
+
+
+@st.composite
+def entries(draw: st.DrawFn, model: type[BaseModel]) -> bytes:
+    """A list of findings, or of evidence: valid, but for a fault now and then."""
+    found = []
+    for _ in range(draw(st.integers(0, 3))):
+        items = {name: draw(ENTRY[name]) for name in model.model_fields if model.model_fields[name].is_required()}
+        optional = sorted(model.model_fields.keys() - items.keys())
+        items |= {name: draw(ENTRY[name]) for name in draw(st.lists(st.sampled_from(optional), unique=True))}
+        if draw(st.integers(0, 5)) == 0:
+            items[draw(st.sampled_from([*items, "text"]))] = draw(st.sampled_from(WRONG))
+        found.append(b"{" + b",".join(b'"%b":%b' % (name.encode(), value) for name, value in items.items()) + b"}")
+    return b"[" + b",".join(found) + b"]"
+
+
+def _object(keys: st.SearchStrategy[bytes], values: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    return st.lists(st.tuples(keys, values), max_size=33).map(
+        lambda pairs: b"{" + b",".join(key + b":" + value for key, value in pairs) + b"}"
+    )
+
 
 FIELDS: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(("call_id", "tenant", "team", "user", "service", "environment", "region", "task_type"), identifier),
@@ -91,10 +126,10 @@ FIELDS: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(("fallback_from", "experiment", "variant", "conversation_id", "response_model"), identifier),
     **dict.fromkeys(("response_id", "source"), identifier),
     **dict.fromkeys(("service_tier", "trace_id", "span_id", "finish_reason", "error_code"), slug),
-    **dict.fromkeys(("started_at", "rejected_at"), timestamp),
+    **dict.fromkeys(("started_at", "rejected_at", "scored_at"), timestamp),
     **dict.fromkeys((*TOKEN_FIELDS, "max_tokens", "estimated_input_tokens", "estimated_output_tokens"), tokens),
     **dict.fromkeys(("latency_s", "time_to_first_token_s"), seconds),
-    **dict.fromkeys(("stream", "cache_hit"), flag),
+    **dict.fromkeys(("stream", "cache_hit", "cached"), flag),
     "temperature": _raw(b"0", b"-0.0", b"0.7", b"100", b"1e2"),
     "top_p": _raw(b"0", b"1", b"0.999"),
     "top_k": _raw(b"40", b"1000000", b"0.5"),
@@ -112,6 +147,13 @@ FIELDS: dict[str, st.SearchStrategy[bytes]] = {
     "retrieval": retrieval,
     "quality": quality,
     "reason": short_text,
+    "outcome": _raw(*(b'"%b"' % outcome.encode() for outcome in get_args(Outcome))),
+    "findings": entries(FindingEntry),
+    "more_findings": place,
+    "evidence": entries(EvidenceEntry),
+    "scores": _object(slug, score),
+    **dict.fromkeys(("detectors", "failed"), _object(slug, slug)),
+    "scoring_s": _raw(b"0", b"-0.0", b"86400", b"0.25"),
 }
 KNOWN = sorted(FIELDS)
 
@@ -310,8 +352,13 @@ def check(text: bytes) -> None:
 
 def plain(value: Any) -> str:
     if isinstance(value, list):
-        value = [(chunk.chunk_id, chunk.score, chunk.source) for chunk in value]
+        value = [{name: getattr(item, name) for name in _names(item)} for item in value]
     return repr(value)
+
+
+def _names(item: Any) -> list[str]:
+    """The fields of a chunk, a finding or a piece of evidence, in one order."""
+    return sorted(type(item).model_fields if isinstance(item, BaseModel) else item.__struct_fields__)
 
 
 def test_every_field_of_the_schema_is_generated() -> None:
@@ -343,10 +390,44 @@ def test_both_decoders_judge_every_odd_value_in_every_field_alike(value: bytes) 
                 check(b"{" + b",".join(b'"%b":%b' % (key.encode(), raw) for key, raw in items.items()) + b',"usage":{}}')
 
 
+EVIDENCE = {"start": 0, "end": 9, "score": 1, "source": "context", "source_start": 4, "source_end": 8}
+
+
+@pytest.mark.parametrize(
+    ("fields", "taken"),
+    [
+        ({"findings": [finding()] * MAX_FINDINGS, "evidence": [EVIDENCE] * MAX_EVIDENCE}, True),
+        ({"findings": [finding()] * (MAX_FINDINGS + 1)}, False),
+        ({"evidence": [EVIDENCE] * (MAX_EVIDENCE + 1)}, False),
+        ({"findings": [finding(score=1.1)]}, False),
+        ({"findings": [finding(start=-1)]}, False),
+        ({"findings": [finding(text="Qzx")]}, False),
+        ({"scores": {f"response.s{number}": 0.5 for number in range(33)}}, False),
+    ],
+    ids=range(7),
+)
+def test_a_verdict_is_bounded_and_holds_no_text(fields: dict[str, Any], taken: bool) -> None:
+    text = line(scored(**fields))
+
+    hot, _ = read_hot(text)
+
+    assert (hot is not None) is taken
+    check(text)
+
+
+def test_of_a_finding_that_says_a_thing_twice_the_last_counts() -> None:
+    text = line(scored(findings=[finding()])).replace(b'"score":', b'"score":"high","score":')
+
+    event: Any = decode_event(text)
+
+    assert event.findings[0].score == 0.95
+    check(text)
+
+
 _PLAIN = {
     **dict.fromkeys(("call_id", "request_model", "source", "reason"), b'"x"'),
-    **dict.fromkeys(("started_at", "rejected_at"), b'"2026-11-02T08:00:00Z"'),
-    **{"event": b'""', "size_bytes": b"1", "sha256": b'"' + b"0a" * 32 + b'"'},
+    **dict.fromkeys(("started_at", "rejected_at", "scored_at"), b'"2026-11-02T08:00:00Z"'),
+    **{"outcome": b'"scored"', "event": b'""', "size_bytes": b"1", "sha256": b'"' + b"0a" * 32 + b'"'},
 }
 
 
@@ -404,6 +485,19 @@ PLANTS = [
     line(response(input_tokens=None, output_tokens=None, usage={BARE: CANARY})),
     line(response(input_tokens=None, output_tokens=None, usage={BARE: {BARE: {BARE: {BARE: {BARE: 1}}}}})),
     line(response(usage={BARE: 1})),
+    line(scored(outcome=CANARY)),
+    line(scored(findings=[finding(type=CANARY)])),
+    line(scored(findings=[finding(where=BARE)])),
+    line(scored(findings=[finding(start=BARE)])),
+    line(scored(findings=[finding(fingerprint=BARE)])),
+    line(scored(findings=[finding(**{BARE: CANARY})])),
+    line(scored(findings=[finding(**{f"x - at `$.{BARE}": CANARY})])),
+    line(scored(evidence=[{BARE: CANARY}])),
+    line(scored(scores={CANARY: 0.5})),
+    line(scored(scores={BARE: CANARY})),
+    line(scored(failed={BARE: CANARY})),
+    line(scored(detectors={CANARY + "\n": "1"})),
+    line(scored(prompt=CANARY)),
     CANARY.encode(),
     b'"' + CANARY.encode() + b'"',
     line(response()) + CANARY.encode(),
@@ -447,7 +541,9 @@ def test_the_public_schema_exports_as_json_schema() -> None:
     schema = EVENT_ADAPTER.json_schema()
 
     assert schema["discriminator"]["propertyName"] == "event"
-    assert {"RequestEvent", "ResponseEvent", "RejectedEvent", "RetrievedChunk"} <= schema["$defs"].keys()
+    assert {"RequestEvent", "ResponseEvent", "RejectedEvent", "ScoredEvent", "RetrievedChunk", "FindingEntry"} <= schema[
+        "$defs"
+    ].keys()
     assert all(schema["$defs"][model.__name__]["properties"].keys() == model.model_fields.keys() for model in MODELS.values())
     assert all(schema["$defs"][model.__name__]["additionalProperties"] is False for model in MODELS.values())
     json.dumps(schema, allow_nan=False)
