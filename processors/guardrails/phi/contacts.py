@@ -1,0 +1,149 @@
+"""Where somebody is reached: e-mail (also spelled out), web and network addresses, telephone and fax."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from .check_digits import digits_of
+from .ner import Span
+
+_EMAIL: Final = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,24}", re.UNICODE)
+_SPELLED_EMAIL: Final = re.compile(
+    r"""(?<![\w@.])
+    [a-z0-9][\w+-]*(?:\ ?(?:\.|\[dot\]|\(dot\)|\ dot\ |\ underscore\ |\ dash\ |\ hyphen\ )\ ?[\w+-]+){0,4}
+    \ ?(?:\[\ ?at\ ?\]|\(\ ?at\ ?\)|\{\ ?at\ ?\}|\ at\ |@|\ @\ |<at>)\ ?
+    [a-z0-9][\w-]*(?:\ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ |\ ?\.\ ?)\ ?[a-z0-9][\w-]*){0,3}
+    \ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ )\ ?
+    (?:com|org|net|edu|gov|mil|io|info|biz|health|co(?:\ ?(?:\.|dot)\ ?uk)?|uk|us|ca|de|fr|it|es|nl|ch|at|au|in|jp|br|mx|se|no|dk|fi|ie|eu)\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SPELLED: Final = re.compile(r"\bdot\b|[\[({<] ?at ?[\])}>]| @ ", re.IGNORECASE)
+_TLDS: Final = (
+    "com|org|net|edu|gov|mil|int|info|biz|name|pro|health|care|clinic|hospital|dental|doctor|io|ai|app|dev|co|me|tv|us|uk|ca|de|fr|it|es|nl|be|ch"
+    "|at|au|nz|jp|cn|kr|in|br|mx|ar|cl|se|no|dk|fi|ie|pl|cz|hu|pt|gr|ru|ua|tr|il|za|ng|ke|eg|sg|hk|tw|th|my|ph|id|vn|eu|online|site|store|shop|blog|cloud|tech"
+)
+_URL: Final = re.compile(
+    rf"""(?:\b(?:https?|ftps?|sftp|wss?)://[^\s<>"'{{}}|\\^`]+)
+    |(?<![\w@.-])(?:www\d?\.)(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?
+    |(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:{_TLDS})(?:\.(?:uk|au|nz|br|jp|in|za|mx))?(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?(?![\w@]|-\w|\.\w)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SHARED_FOLDER: Final = re.compile(r"(?<!\w)\\\\[\w.$-]+(?:\\[\w.$ -]+)+")
+_IPV4: Final = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?:/\d{1,2})?(?::\d{2,5})?(?![\w]|\.\d)")
+_IPV6: Final = re.compile(
+    r"(?<![\w:.])(?:[0-9a-f]{1,4}:|:(?=:)|::){1,8}[0-9a-f:.]*[0-9a-f:](?:%\w+)?(?:/\d{1,3})?(?![\w:])", re.IGNORECASE
+)
+_MAC: Final = re.compile(
+    r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
+)
+_EXTENSION: Final = r"(?:\s?,?\s?(?:x|ext|extn|extension)\.?\s?:?\s?\d{1,6})?"
+_PHONE: Final = re.compile(
+    rf"""(?<![\w.,/$€£*-])(?<!\d\ )(?:
+        (?P<plus>\+\ ?\d(?:[\s().\-–/]{{0,3}}\d){{6,15}})
+      | (?P<nanp>(?:(?:00)?1[-.\s/]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\s/]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?|\d{{3}}\ )\d{{3}}[-.\s–]{{1,3}}\d{{4}})
+      | (?P<plain>(?:1[-\ ]?)?[2-9]\d{{2}}[2-9]\d{{6}})
+      | (?P<mixed>(?:1[-.\s])?\(?[2-9]\d{{2}}\)?[-.\s]{{0,2}}[2-9]\d{{2}}[-.\s]?\d{{4}})
+      | (?P<trunk>(?:00\d{{1,3}}[-.\s/]?)?\(?0\d{{1,5}}\)?(?:[-.\s/]{{0,3}}\d{{2,8}}){{1,5}})
+      | (?P<pairs>\d{{2}}(?P<s>[-.\s])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
+      | (?P<groups>(?:\(\d{{2,5}}\)[-.\s]{{0,2}}\d{{2,4}}|\d{{2,5}}[-.\s]\d{{3,4}})[-.\s]\d{{3,4}}(?:[-.\s]\d{{2,4}})?)
+      | (?P<vanity>1-8\d\d-(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{{3,4}}-?[A-Z0-9]{{3,4}})
+      | (?P<local>[2-9]\d{{2}}-\d{{4}})
+    ){_EXTENSION}(?![\w%]|[-–]\d|\.\d)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_WORDS: Final = "zero|oh|one|two|three|four|five|six|seven|eight|nine"
+SPOKEN: Final = re.compile(rf"\b(?:(?:double\ |triple\ )?(?:{_WORDS})[\s,.-]+){{6,}}(?:{_WORDS})\b", re.IGNORECASE)
+# A National Drug Code is 4-4-2, 5-3-2 or 5-4-2; no telephone is grouped so.
+_NDC: Final = re.compile(r"\d{4}-\d{4}-\d{2}\Z|\d{5}-\d{3,4}-\d{1,2}\Z")
+
+_PHONE_SCORES: Final = {
+    "plus": 0.9,
+    "nanp": 0.8,
+    "vanity": 0.7,
+    "plain": 0.5,
+    "mixed": 0.6,
+    "trunk": 0.55,
+    "pairs": 0.5,
+    "groups": 0.4,
+    "local": 0.3,
+}
+
+
+def find(text: str) -> Iterator[Span]:
+    """E-mail, web and network addresses of one text."""
+    if "@" in text:
+        for match in _EMAIL.finditer(text):
+            start = match.start()
+            while text[start] in ".'&*/=?^`{|}~-":
+                start += 1
+            if text[start] != "@":
+                yield Span(start, match.end(), "EMAIL_ADDRESS", 0.99)
+    if _SPELLED.search(text):
+        for match in _SPELLED_EMAIL.finditer(text):
+            yield Span(match.start(), match.end(), "EMAIL_ADDRESS", 0.9)
+    if "." in text:
+        for match in _URL.finditer(text):
+            yield from _url(match, text)
+        for match in _IPV4.finditer(text):
+            if all(int(part) <= 255 for part in re.split(r"[/:]", match.group())[0].split(".")):
+                yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
+        if "\\\\" in text:
+            for match in _SHARED_FOLDER.finditer(text):
+                yield Span(match.start(), match.end(), "URL", 0.7)
+    if ":" in text:
+        for match in _IPV6.finditer(text):
+            if match.group().count(":") >= 2 and _is_ipv6(match.group()):
+                yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
+    if ":" in text or "-" in text or "." in text:
+        for match in _MAC.finditer(text):
+            yield Span(match.start(), match.end(), "MAC_ADDRESS", 0.9)
+
+
+def _url(match: re.Match[str], text: str) -> Iterator[Span]:
+    written = match.group().rstrip(".,;:!?)]}*>")
+    host = re.split(r"[/:?#]", written.split("://")[-1])[0]
+    if "://" not in written and not written.lower().startswith("www"):
+        labels = host.split(".")
+        # "fever.No cough", "e.g.in" and "J.Am" are prose without a space; a name of a site is written small, or with a path.
+        if any(len(label) < 2 for label in labels) or len(labels[-2]) < 3 and len(labels) < 3:
+            return
+        known = labels[-1].lower() in ("com", "org", "net", "edu", "gov", "io", "health")
+        if not known and (
+            not host.islower()
+            or labels[-1] in ("me", "in", "it", "us", "at", "no", "be", "is", "so", "care", "my", "name", "health")
+        ):
+            return
+        if known and host[0].isupper() and labels[-1][0].isupper() and not labels[-1].isupper():
+            return
+    if len(written) > 4:
+        yield Span(match.start(), match.start() + len(written), "URL", 0.9)
+
+
+def _is_ipv6(written: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(re.split(r"[/%]", written)[0])
+    except ValueError:
+        return False
+    return int(address) > 0xFFFF or any(letter.isalpha() for letter in written) or written.count(":") > 2
+
+
+def find_phones(text: str) -> Iterator[Span]:
+    """What is grouped like a telephone number, seven to fifteen digits. Weak shapes score below .5: they wait for a label."""
+    for match in _PHONE.finditer(text):
+        kind = match.lastgroup if match.lastgroup in _PHONE_SCORES else next(name for name in _PHONE_SCORES if match[name])
+        written = match.group()
+        core = digits_of(match[kind])
+        if not 7 <= len(core) <= 17 or len(set(core)) < 2 or _NDC.match(written):
+            continue
+        if kind == "trunk" and not (
+            9 <= len(core) <= 15 and (any(mark in written for mark in " -./()") or len(core) in (10, 11))
+        ):
+            continue
+        if kind == "plus" and not 8 <= len(core) <= 15:
+            continue
+        if kind == "groups" and not 8 <= len(core) <= 13:
+            continue
+        yield Span(match.start(), match.end(), "PHONE_NUMBER", _PHONE_SCORES[kind])

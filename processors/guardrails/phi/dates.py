@@ -1,0 +1,201 @@
+"""Dates more exact than a year, and ages above 89: what Safe Harbor asks to be taken out (45 CFR 164.514(b)(2)(i)(C)).
+
+A bare year, a duration ("for 10 days"), a distance ("2 weeks ago") and a time of day name no day: they are let stand. A month, a
+day and month, a weekday, or a season of a year do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Final
+
+from .ner import Span
+
+MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+_MONTH: Final = (
+    r"(?:jan(?:uary|\.)?|feb(?:ruary|\.)?|mar(?:ch|\.)?|apr(?:il|\.)?|may|june?\.?|july?\.?|aug(?:ust|\.)?|sept?(?:ember|\.)?"
+    r"|oct(?:ober|\.)?|nov(?:ember|\.)?|dec(?:ember|\.)?)(?![a-z])"
+)
+_DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\d)"
+_YEAR: Final = r"(?:(?:1[89]|20)\d{2}(?!\d)|['’]\d{2}(?!\d))"
+_WEEKDAY: Final = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?"
+_CLOCK: Final = r"(?:,?\ {0,2}(?:at\ |@\ ?|T)?(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:\ ?[ap]\.?m\b\.?)?(?:Z|[+-][0-2]\d:?[0-5]\d)?)?"
+_ONES: Final = "one|two|three|four|five|six|seven|eight|nine"
+_TEENS: Final = "ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
+_TENS: Final = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_UNDER_100: Final = rf"(?:(?:{_TENS})(?:[-\ ](?:{_ONES}))?|{_TEENS}|oh?[-\ ](?:{_ONES})|{_ONES})"
+_YEAR_WORDS: Final = (
+    rf"(?:two\ thousand(?:\ (?:and\ )?{_UNDER_100})?|(?:nineteen|twenty|eighteen)[-\ ](?:hundred|{_UNDER_100}))"
+)
+_ORDINAL: Final = (
+    r"(?:(?:twenty|thirty)[-\ ])?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth"
+    r"|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth|twentieth|thirtieth)\b"
+)
+# Behind a number these make it a dose or a reading, and "Mar 10 mg" is no day in March.
+UNIT: Final = (
+    r"(?:mg|mcg|µg|ug|g|gm|kg|ml|cc|l|dl|meq|mmol|iu|units?|mmhg|bpm|cm|mm|tabs?|tablets?|caps?|capsules?|puffs?|drops?|percent|%|lbs?|pounds?"
+    r"|kcal|cal|hrs?|hours?|mins?|minutes?|days?|weeks?|wks?|months?|mos?|years?|yrs?|times|x|doses?|pills?|ounces?|oz|inch(?:es)?|feet|ft)"
+)
+
+_NUMERIC: Final = re.compile(
+    rf"""(?<![\w/.$€£-])(?:
+        (?P<iso>(?P<y1>(?:1[89]|20)\d{{2}})(?P<s1>[-/.])(?P<m1>0?[1-9]|1[0-2])(?P=s1)(?P<d1>0?[1-9]|[12]\d|3[01]))(?:T?{_CLOCK})
+      | (?P<a>\d{{1,2}})(?P<s2>\ ?[-/.–]\ ?)(?P<b>\d{{1,2}})(?P=s2)(?P<y2>(?:1[89]|20)\d{{2}}|\d{{2}}){_CLOCK}
+      | (?P<m3>0?[1-9]|1[0-2])[/-](?P<y3>(?:19|20)\d{{2}})
+      | (?P<y4>(?:19|20)\d{{2}})-(?P<m4>0[1-9]|1[0-2])
+    )(?![\w%]|[/-]\d|\.\d)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_TEXTUAL: Final = re.compile(
+    rf"""(?<![\w-])(?:(?P<weekday>{_WEEKDAY})\b,?\.?\ (?:the\ )?)?(?:
+        (?P<md>{_MONTH}[-\ ,./]{{0,2}}(?P<dd1>{_DAY})(?:\s?(?:-|–|to|through|and|&|,)\s?{_DAY}(?!\s?(?:{UNIT}\b|:)))?(?:(?:,|\ of|,?\ in)?[-\s]{{0,2}}{_YEAR})?){_CLOCK}
+      | (?P<dm>{_DAY}(?:\s?(?:-|–|to|and|&)\s?{_DAY})?(?:\ (?:day\ )?of)?[-\ ./]{{0,2}}{_MONTH}(?:(?:,|\ of)?[-\ ./]{{0,2}}(?:{_YEAR}|\d{{2}}(?=\b(?![:.]\d))(?<=[-/.]\d\d)))?){_CLOCK}
+      | (?P<my>{_MONTH}(?:,|\ of|\ in)?[-\ /]{{0,2}}{_YEAR}|{_MONTH}[-/]\d{{2}})
+      | (?P<words>{_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|(?:the\ )?{_ORDINAL}\ (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|{_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS})
+      | (?P<season>(?:spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new\ year'?s(?:\ (?:eve|day))?)(?:\ of|,)?\ (?:19|20)\d{{2}})
+    )(?!\w)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# A month or a weekday alone; the capital keeps the verbs "may" and "march" out.
+_LONE: Final = re.compile(
+    r"(?<![\w-])(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)(?![\w-]|'s\b)"
+    r"|(?<![\w-])(?P<day>(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?)(?![\w-])"
+)
+_LEADS_TO_MONTH: Final = re.compile(
+    r"(?:\b(?:in|since|until|till|by|during|last|next|this|past|early|late|mid|from|between|to|through|before|after|for|of|every|each|around|about|and|or|"
+    r"on|around|following|previous|coming|end\ of|beginning\ of|month\ of)[\s-]+(?:the\s+)?)\Z",
+    re.IGNORECASE,
+)
+_CUED: Final = re.compile(
+    r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|discharged?|visit|appt|appointment|due|performed|done|drawn|"
+    r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for)\b[\s:(]{0,3})"
+    r"(?P<value>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
+    rf"(?![\w/%-]|\.\d|\s*(?:strength|power|murmur|systolic|diastolic|reflex|pulse|pain|scale|motor|{UNIT})\b)",
+    re.IGNORECASE,
+)
+# Eight digits are a day only where something says so.
+_COMPACT: Final = re.compile(
+    r"\b(?:dob|d\.o\.b\.?|birth\s?date|birthday|date(?:\s+of\s+(?:birth|service|death|admission|discharge|visit))?|born|admitted|discharged|dos)\b[\s:#=(]*(?:is|was|on)?[\s:(]*"
+    r"(?P<value>(?:(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))|(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:19|20)\d{2})|\d{6})(?!\d)",
+    re.IGNORECASE,
+)
+_OLD: Final = r"(?:\s*-?\s*(?:years?|yrs?|yr\.)[-\s]*(?:old|of\s+age|young)|[-\s]*(?:y/?o|yo|y\.o\.?)\b|[-\s]year[-\s]old)"
+_AGE_WORDS: Final = (
+    r"(?:ninety(?:[-\s](?:one|two|three|four|five|six|seven|eight|nine))?|(?:a|one)\s+hundred(?:\s+(?:and\s+)?[a-z]+)?)"
+)
+_AGE: Final = re.compile(
+    rf"(?<![\w.$/-])(?P<n1>9\d|1[0-3]\d)(?={_OLD})"
+    rf"|\b(?:age[ds]?|turn(?:ed|s|ing)?|aged?\s+of|age\s*[:=]|age\s+is|(?:s?he|patient|pt|mother|father|grandmother|grandfather|who)(?:'s|\s+is|\s+was)(?:\s+now)?"
+    r"|i'?\s?a?m)\s*[:=]?\s*(?:now\s+)?(?P<n2>9\d|1[0-2]\d)(?![\w%/]|\.\d|-\d|\s*(?:%|percent|"
+    + UNIT.replace("years?|yrs?|", "")
+    + r"|systolic|over|bpm|degrees|or)\b)"
+    rf"|\b(?P<n3>{_AGE_WORDS})(?={_OLD})"
+    rf"|\bage[ds]?(?:\s+of|:)?\s+(?P<n4>{_AGE_WORDS})\b"
+    r"|\b(?P<n5>9\d|1[0-3]\d)(?=\s?[MF]\b)",
+    re.IGNORECASE,
+)
+_HAS_MONTH: Final = re.compile(
+    "|".join(MONTHS) + "|spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new year", re.IGNORECASE
+)
+_DIGIT: Final = re.compile(r"\d")
+_FOLLOWED_BY_UNIT: Final = re.compile(rf"\s?-?\s?(?:{UNIT})\b", re.IGNORECASE)
+_ANY_ORDER_LOWER: Final = frozenset({"may", "march", "mar", "sun", "sat"})
+
+
+def find(text: str) -> Iterator[Span]:
+    """Dates and ages of one text; they may overlap. Scores: .85 a whole date, .6 a month or weekday alone."""
+    has_digit = _DIGIT.search(text) is not None
+    if has_digit:
+        for match in _NUMERIC.finditer(text):
+            if (score := _numeric_score(match)) is not None:
+                yield Span(match.start(), match.end(), "DATE_TIME", score)
+        for match in _CUED.finditer(text):
+            yield Span(*match.span("value"), "DATE_TIME", 0.5)
+        for match in _COMPACT.finditer(text):
+            yield Span(*match.span("value"), "DATE_TIME", 0.8)
+    if _HAS_MONTH.search(text) is not None:
+        for match in _TEXTUAL.finditer(text):
+            if _means_a_day(match, text):
+                yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
+    for match in _LONE.finditer(text):
+        if match["day"] is not None:
+            yield Span(match.start(), match.end(), "DATE_TIME", 0.6)
+        elif _LEADS_TO_MONTH.search(text, max(0, match.start() - 24), match.start()):
+            yield Span(match.start(), match.end(), "DATE_TIME", 0.6)
+    yield from _ages(text)
+
+
+def _numeric_score(match: re.Match[str]) -> float | None:
+    if match["iso"] is not None or match["y4"] is not None:
+        return 0.85
+    if match["m3"] is not None:
+        return 0.75
+    first, second = int(match["a"]), int(match["b"])
+    if not (1 <= first <= 31 and 1 <= second <= 31 and min(first, second) <= 12):
+        return None
+    separator = match["s2"].strip()
+    if len(match["y2"]) == 2 and (separator == "." or len(match["s2"]) > 1) and not (len(match["a"]) == len(match["b"]) == 2):
+        return None  # 1.2.20 is a version or a section
+    return 0.85
+
+
+def _means_a_day(match: re.Match[str], text: str) -> bool:
+    """Not the verb "may", and not a dose behind an abbreviation."""
+    if match["md"] is not None or match["dm"] is not None:
+        found = match["md"] or match["dm"]
+        word = re.search(_MONTH, found, re.IGNORECASE)
+        if word is None:
+            return False
+        exact = re.search(rf"{_YEAR}|\d(?:st|nd|rd|th)", found, re.IGNORECASE) is not None
+        if not exact and (word.group().rstrip(".") in _ANY_ORDER_LOWER or _FOLLOWED_BY_UNIT.match(text, match.end())):
+            return False
+    return True
+
+
+def _ages(text: str) -> Iterator[Span]:
+    for match in _AGE.finditer(text):
+        for name in ("n1", "n2", "n3", "n4", "n5"):
+            if match[name] is not None:
+                written = match[name]
+                if written.isdigit() and int(written) < 90:
+                    continue
+                yield Span(*match.span(name), "AGE", 0.85 if name != "n2" else 0.6)
+
+
+def read(written: str) -> date | None:
+    """The day that `written` names, or None where it names none or two (month before day, as in the United States)."""
+    lowered = written.lower().strip()
+    numeric = _NUMERIC.match(lowered)
+    if numeric is not None:
+        if numeric["iso"] is not None:
+            return _day(int(numeric["y1"]), int(numeric["m1"]), int(numeric["d1"]))
+        if numeric["a"] is not None:
+            first, second = int(numeric["a"]), int(numeric["b"])
+            month, day = (first, second) if first <= 12 else (second, first)
+            return _day(_four_digits(int(numeric["y2"])), month, day)
+        return None
+    month_word = re.search(_MONTH, lowered)
+    if month_word is None:
+        return None
+    month = MONTHS.index(month_word.group()[:3]) + 1
+    rest = lowered[: month_word.start()] + " " + lowered[month_word.end() :]
+    year = re.search(r"(?:1[89]|20)\d{2}|['’]\d{2}|(?<=[-/.])\d{2}\Z", rest)
+    day_number = re.search(r"(?<!\d)(?:0?[1-9]|[12]\d|3[01])(?=st|nd|rd|th|\b)", rest[: year.start()] if year else rest)
+    if year is None or day_number is None:
+        return None
+    return _day(_four_digits(int(year.group().strip("'’"))), month, int(day_number.group()))
+
+
+def _four_digits(year: int) -> int:
+    return year if year >= 100 else (2000 + year if year < 40 else 1900 + year)
+
+
+def _day(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None

@@ -1,0 +1,100 @@
+"""The PHI detector: patterns and check digits for what has a form, the name finder for the rest, settled into one reading."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ..ports import Batch, Finding, Verdict
+from . import contacts, dates, leak, numbers, places
+from .labels import TYPES
+from .merge import settle
+from .ner import NameFinder, Span
+
+# What redaction has written: no finding, so that a redacted text stays as it is.
+_KINDS: Final = "|".join(
+    (
+        *(kind for kind in TYPES if kind != "CODE"),
+        "PERSON",
+        "LOCATION",
+        "ORGANIZATION",
+        "NRP",
+        "DATE_TIME",
+        "AGE",
+        "EMAIL_ADDRESS",
+    )
+    + ("URL", "IP_ADDRESS", "MAC_ADDRESS", "CRYPTO", "UUID")
+)
+_REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|(?:{_KINDS})_[0-9a-f]{{8}}")
+_THRESHOLD: Final = 0.35
+
+
+class PhiDetector:
+    """The 18 identifiers of Safe Harbor in prompts, responses and context. One finding a place; no two overlap."""
+
+    name = "phi"
+
+    def __init__(self, finder: NameFinder) -> None:
+        self._finder = finder
+        self._sha256 = _rules_sha256()
+        self.version = f"1-{self._sha256[:8]}-{finder.version}"
+
+    @classmethod
+    def load(cls, ner: str = "offline") -> PhiDetector:
+        """`ner`: offline, or transformers:FOLDER for a token classifier of that folder (extra `models`)."""
+        if ner == "offline":
+            return cls(NameFinder.load())
+        raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
+
+    def assess(self, batch: Batch) -> list[Verdict]:
+        places_of = [
+            (number, place, chunk) for number, sample in enumerate(batch.samples) for place, chunk, _ in sample.texts()
+        ]
+        texts = [text for sample in batch.samples for _, _, text in sample.texts()]
+        verdicts = [Verdict() for _ in batch.samples]
+        for (number, where, chunk), spans in zip(places_of, self.find(texts), strict=True):
+            verdicts[number].findings.extend(
+                Finding(self.name, span.type, where, span.start, span.end, round(span.score, 4), chunk) for span in spans
+            )
+        for sample, verdict in zip(batch.samples, verdicts, strict=True):
+            verdict.findings = leak.marked(sample, verdict.findings)
+        return verdicts
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The spans of each text, in order of place, none overlapping."""
+        named = self._finder.find(texts)
+        return [self._settled(text, names) for text, names in zip(texts, named, strict=True)]
+
+    def _settled(self, text: str, names: Sequence[Span]) -> list[Span]:
+        structured = structured_spans(text)
+        redacted = [match.span() for match in _REDACTED.finditer(text)] if "<" in text or "_" in text else []
+        return [
+            span
+            for span in settle(text, structured, names)
+            if span.score >= _THRESHOLD and not any(start < span.end and span.start < end for start, end in redacted)
+        ]
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "backend": "presidio recognizers, own rules, slim spaCy",
+            "source": "tidegate.processors.guardrails.phi",
+            "sha256": self._sha256,
+            "licence": "MIT (presidio, spaCy and its model), Apache-2.0 (ours)",
+        }
+
+
+def structured_spans(text: str) -> list[Span]:
+    """What has a form: before it is settled, and without names."""
+    return [*contacts.find(text), *dates.find(text), *numbers.find(text), *places.find(text)]
+
+
+def _rules_sha256() -> str:
+    """Of the rules themselves, so that a changed rule is another version, and the cache forgets."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.iterdir()):
+        if path.suffix in {".py", ".txt", ".json", ".npz", ".yaml"}:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

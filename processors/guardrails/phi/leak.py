@@ -1,0 +1,72 @@
+"""PHI in an answer that its question did not have: a leak.
+
+Values are compared as what they mean, not as they are written: digits without separators, days as dates, names by their parts,
+so that "Dr. Okafor" in an answer is no leak where the prompt speaks of "Adaeze Okafor".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..ports import Finding, Sample
+from . import dates
+
+_WORD = re.compile(r"[^\W_]+")
+_MANY_DIGITS = 4  # of a value, from which its digits alone name it
+
+
+def marked(sample: Sample, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, with `leak` set on each in the response whose value neither prompt nor context has. Where neither is
+    there, nothing says that the model was given the value: then all of them leak."""
+    if sample.response is None or not any(finding.where == "response" for finding in findings):
+        return list(findings)
+    response = sample.response
+    given = _Given(
+        [sample.prompt or "", *sample.context], [_text(sample, finding) for finding in findings if finding.where != "response"]
+    )
+    return [
+        finding._replace(leak=not given.has(finding.type, response[finding.start : finding.end]))
+        if finding.where == "response"
+        else finding
+        for finding in findings
+    ]
+
+
+def _text(sample: Sample, finding: Finding) -> str:
+    text = sample.context[finding.chunk] if finding.where == "context" else sample.prompt
+    return (text or "")[finding.start : finding.end]
+
+
+class _Given:
+    """What the model was given, ready to be asked."""
+
+    def __init__(self, texts: Sequence[str], found: Sequence[str]) -> None:
+        lowered = [text.casefold() for text in texts]
+        self._words = {word for text in lowered for word in _WORD.findall(text)}
+        self._phrases = " ".join(" ".join(_WORD.findall(text)) for text in lowered)
+        self._digits = {run for text in found for run in (_digits(text),) if len(run) >= _MANY_DIGITS}
+        self._runs = {_digits(run) for text in lowered for run in re.findall(r"\d(?:[\d\s().\-–/+]*\d)?", text)}
+        self._days = {day for text in found if (day := dates.read(text)) is not None}
+
+    def has(self, kind: str, value: str) -> bool:
+        words = _WORD.findall(value.casefold())
+        phrase = " ".join(words)
+        if phrase and f" {phrase} " in f" {self._phrases} ":
+            return True
+        if kind == "DATE_TIME":
+            return dates.read(value) in self._days if dates.read(value) is not None else False
+        if kind in ("PERSON", "LOCATION", "ORGANIZATION", "NRP"):
+            return bool(words) and all(word in self._words for word in words)
+        digits = _digits(value)
+        if len(digits) >= _MANY_DIGITS and not any(letter.isalpha() for letter in value):
+            return (
+                digits in self._digits
+                or digits in self._runs
+                or any(run.endswith(digits) for run in self._runs if len(digits) == 4)
+            )
+        return "".join(words) in {"".join(_WORD.findall(text)) for text in (self._phrases,)} or "".join(words) in self._words
+
+
+def _digits(text: str) -> str:
+    return "".join(character for character in text if "0" <= character <= "9")

@@ -1,0 +1,349 @@
+"""Numbers that stand for a person: found by their shape, their check digit, or by what is written beside them.
+
+token or shape ─► label beside it? ─► validator ─► span
+                     │ CODE: a clinical code, not a person's
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from . import check_digits, contacts
+from .check_digits import digits_of
+from .labels import LABEL, LINK
+from .ner import Span
+
+# How far before a number its label may stand: "Medicare beneficiary identifier on the card is: …" takes some 50 characters.
+_BEFORE: Final = 72
+_AFTER: Final = 40
+
+_SSN: Final = re.compile(
+    r"(?<![\w-])(?:\d{3}|[xX*#•]{3})\s?(?P<s>[-–. ])\s?(?:\d{2}|[xX*#•]{2})\s?(?P=s)\s?\d{4}(?![\w-]|\.\d)"
+)
+_LAST_FOUR: Final = re.compile(
+    r"\b(?:last|final)\s+(?:four|4)(?:\s+(?:digits|numbers|of))*(?:\s+(?:on|of|for|my|his|her|their|the|your|patient'?s?|file|social|security|ssn|card|credit|number|account|no)\b\.?)*"
+    r"[\s:=(#]*(?:is|are|as|:)?[\s:(#]*(?P<value>\d{4})(?!\d|[-/]\d)",
+    re.IGNORECASE,
+)
+_CARD: Final = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
+_IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,34}")
+_MBI: Final = re.compile(
+    r"(?<![A-Za-z0-9-])[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y]{2}\d{2}(?![A-Za-z0-9-])",
+    re.IGNORECASE,
+)
+_UDI: Final = re.compile(
+    r"\(01\)\s?\d{14}(?:\s?\((?:10|11|17|21|30|240)\)\s?[A-Za-z0-9/.-]+)*|\+[A-Z]\d{3}[A-Z0-9]{1,18}\d/?[A-Z0-9$+/]*(?=\s|$|[,.;)])"
+)
+_PICTURE: Final = re.compile(
+    r"(?<![\w/\\@.-])[\w()-][\w .()-]{0,60}?\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|raw|cr2|nef)\b(?!\.\w)",
+    re.IGNORECASE,
+)
+_CRYPTO: Final = re.compile(r"(?<!\w)(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[0-9a-fA-F]{40})(?!\w)")
+_UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
+_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9*]+(?:[-_./:#*·][A-Za-z0-9*]+)*)(?![A-Za-z0-9])")
+_HAS_DIGIT: Final = re.compile(r"\d")
+# Parts of one number written apart: "943 476 5919", "ABC 1234".
+_LEADING: Final = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,4}[ -]\Z")
+_TRAILING: Final = re.compile(r"(?: (?:\d{2,5}|[A-Z]{1,3}\d{1,6}|\d{1,6}[A-Z]{1,3}|[A-Z]{1,3}(?= \d)))(?![\w-]|[.,/]\d)")
+_SPEAKS_OF: Final = re.compile(
+    r"[\s\-–,;(:]{0,4}(?:(?:is|was|as|being)\s+)?(?:(?:the|my|his|her|their|your|our|a|an|for|on|patient'?s?)\s+){0,3}",
+    re.IGNORECASE,
+)
+# A clinical code may stand further from its word: "LOINC code for hemoglobin A1c is 4548-4".
+_CODE_LINK: Final = re.compile(r"(?:(?![.?!]\s)[^\n;]){0,60}\Z")
+_DOSE: Final = re.compile(
+    r"\s?-?(?:mg|mcg|µg|ug|gm?|kg|ml|cc|dl|l|meq|mmol|iu|units?|mm|cm|bpm|percent|%|tablets?|tabs?|capsules?|puffs?|doses?|cells?|copies|steps|calories|"
+    r"kcal|hours?|days?|weeks?|months?|years?|patients|people|participants|times|dollars|usd|per|mmhg|k/ul|/ul|ng|pg|msec|hz)(?![A-Za-z])|/(?:mm|ul|µl|ml|l|dl|cu)",
+    re.IGNORECASE,
+)
+_YEARLIKE: Final = re.compile(r"(?:19|20)\d{2}\Z")
+_SURE_LINK: Final = re.compile(r"[#:]|number|no\.|\bid\b|\bis\b", re.IGNORECASE)
+
+# Numbers that carry their name: "MRN-448812", "ACC2024118". What is not here waits for a label.
+_PREFIXES: Final = {
+    "MRN": "MEDICAL_RECORD_NUMBER",
+    "MR": "MEDICAL_RECORD_NUMBER",
+    "PAT": "MEDICAL_RECORD_NUMBER",
+    "PT": "MEDICAL_RECORD_NUMBER",
+    "PID": "MEDICAL_RECORD_NUMBER",
+    "EMR": "MEDICAL_RECORD_NUMBER",
+    "CHART": "MEDICAL_RECORD_NUMBER",
+    "ACC": "ACCESSION_NUMBER",
+    "ACCN": "ACCESSION_NUMBER",
+    "SPEC": "ACCESSION_NUMBER",
+    "LAB": "ACCESSION_NUMBER",
+    "RAD": "ACCESSION_NUMBER",
+    "ACCT": "ACCOUNT_NUMBER",
+    "ACT": "ACCOUNT_NUMBER",
+    "HAR": "ACCOUNT_NUMBER",
+    "CSN": "ACCOUNT_NUMBER",
+    "FIN": "ACCOUNT_NUMBER",
+    "INV": "ACCOUNT_NUMBER",
+    "SN": "DEVICE_ID",
+    "SER": "DEVICE_ID",
+    "DEV": "DEVICE_ID",
+    "IMEI": "DEVICE_ID",
+    "RX": "US_PRESCRIPTION_NUMBER",
+    "CLM": "US_CLAIM_NUMBER",
+    "REF": "US_REFERRAL_NUMBER",
+    "AUTH": "US_PRIOR_AUTHORIZATION_NUMBER",
+    "MBR": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "MEM": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "SUB": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "POL": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "GRP": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "HP": "US_HEALTH_INSURANCE_MEMBER_ID",
+    "FP": "BIOMETRIC_ID",
+    "BIO": "BIOMETRIC_ID",
+    "IMG": "PHOTO_ID",
+    "PHOTO": "PHOTO_ID",
+    "DL": "US_DRIVER_LICENSE",
+}
+_PREFIXED: Final = re.compile(r"([A-Za-z]{2,5})[-_.#:]?(?=[A-Z0-9-]*\d{3})[A-Z0-9-]+\Z")
+# Trial registrations, variants and literature are public.
+_PUBLIC: Final = re.compile(
+    r"(?:nct|rs|pmid|pmc|doi|isrctn|eudract|grch|hg|chr|nm_|np_|enst|ensg)\d|10\.\d{4,}/", re.IGNORECASE
+)
+
+# The fewest digits that a label makes a number of, where not `_FEW`.
+_FEW: Final = 4
+_LEAST_DIGITS: Final = {
+    "PHONE_NUMBER": 7,
+    "FAX_NUMBER": 7,
+    "CREDIT_CARD": 4,
+    "US_SSN": 4,
+    "UNIQUE_ID": 4,
+    "LICENSE_PLATE": 1,
+    "IBAN_CODE": 8,
+    "ABA_ROUTING_NUMBER": 8,
+    "DEVICE_ID": 3,
+    "MEDICAL_RECORD_NUMBER": 4,
+    "BIOMETRIC_ID": 3,
+    "PHOTO_ID": 3,
+    "US_DRIVER_LICENSE": 4,
+    "US_HEALTH_INSURANCE_MEMBER_ID": 4,
+}
+_WEAK: Final = frozenset({"UNIQUE_ID", "PHONE_NUMBER", "CERTIFICATE_NUMBER"})
+
+_IBAN_LENGTHS: Final = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21, "CR": 22,
+    "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22,
+    "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30,
+    "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27,
+    "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31,
+    "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
+}  # fmt: skip
+
+
+class _Shape(NamedTuple):
+    start: int
+    end: int
+    type: str | None  # None: only a label makes it something
+    score: float
+    sure: bool = False  # its check digit holds: no label says otherwise
+
+
+def find(text: str) -> Iterator[Span]:
+    """Identifiers of one text; they may overlap. Scores: .95 and more by a check digit, .85 by a label, below by shape alone."""
+    if _HAS_DIGIT.search(text):
+        for shape in _shapes(text):
+            yield from _judged(shape, text)
+        for match in _LAST_FOUR.finditer(text):
+            card = re.search(r"card|account", match.group(), re.IGNORECASE) or re.search(
+                r"card", text[max(0, match.start() - 30) : match.start()]
+            )
+            yield Span(*match.span("value"), "CREDIT_CARD" if card else "US_SSN", 0.7)
+    for match in contacts.SPOKEN.finditer(text):
+        label = _label_before(text, match.start())
+        if label is None or label.type not in ("CODE", "UNIQUE_ID"):
+            yield Span(match.start(), match.end(), label.type if label else "PHONE_NUMBER", 0.7)
+
+
+def _shapes(text: str) -> Iterator[_Shape]:
+    for match in _SSN.finditer(text):
+        yield _Shape(match.start(), match.end(), *_ssn_or_itin(match.group()))
+    for match in _CARD.finditer(text):
+        digits = digits_of(match.group())
+        sure = 13 <= len(digits) <= 19 and digits[0] in "23456" and check_digits.luhn(digits)
+        shaped = len(digits) == 16 and not match.group().isdigit()
+        yield _Shape(match.start(), match.end(), "CREDIT_CARD" if sure or shaped else None, 0.95 if sure else 0.5, sure)
+    for match in _IBAN.finditer(text):
+        if (shape := _iban(match)) is not None:
+            yield shape
+    for match in _MBI.finditer(text):
+        yield _Shape(match.start(), match.end(), "US_MBI", 0.8, True)
+    for match in _UDI.finditer(text):
+        device = re.match(r"\(01\)\s?(\d{14})", match.group())
+        yield _Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.8, True)
+    for match in _PICTURE.finditer(text):
+        name = match.group()
+        start = match.end() - len(name.split(" ")[-1]) if " " in name else match.start()
+        yield _Shape(start, match.end(), "PHOTO_ID", 0.85, True)
+    for match in _CRYPTO.finditer(text):
+        if _HAS_DIGIT.search(match.group()) and any(letter.isupper() for letter in match.group()) | match.group().startswith(
+            ("bc1", "0x")
+        ):
+            yield _Shape(match.start(), match.end(), "CRYPTO", 0.8, True)
+    for match in _UUID.finditer(text):
+        yield _Shape(match.start(), match.end(), "UUID", 0.5)
+    for span in contacts.find_phones(text):
+        yield _Shape(span.start, span.end, span.type, span.score)
+    for match in _TOKEN.finditer(text):
+        if _HAS_DIGIT.search(match.group()):
+            yield _token(match)
+
+
+def _ssn_or_itin(written: str) -> tuple[str, float]:
+    digits = digits_of(written)
+    if len(digits) < 9:
+        return "US_SSN", 0.85  # masked but for the last four
+    if digits[0] == "9":
+        return "US_ITIN", 0.8
+    issued = digits[:3] not in ("000", "666") and digits[3:5] != "00" and digits[5:] != "0000"
+    return "US_SSN", 0.85 if issued else 0.45
+
+
+def _iban(match: re.Match[str]) -> _Shape | None:
+    """As many characters as its country has; the greedy match may have run into the next word."""
+    length = _IBAN_LENGTHS.get(match.group()[:2].upper())
+    if length is None:
+        return None
+    seen = 0
+    for place, character in enumerate(match.group()):
+        seen += character.isalnum()
+        if seen == length:
+            written, end = match.group()[: place + 1], match.start() + place + 1
+            following = match.string[end : end + 1]
+            sure = check_digits.iban(written)
+            if not sure and (following.isalnum() or sum(map(str.isdigit, written)) < 10 or not written[:2].isupper()):
+                return None
+            return _Shape(match.start(), end, "IBAN_CODE", 0.99 if sure else 0.6, sure)
+    return None
+
+
+def _token(match: re.Match[str]) -> _Shape:
+    written, start, end = match.group(), match.start(), match.end()
+    bare = written.replace("-", "")
+    digits = sum(map(str.isdigit, written))
+    if len(written) == 17 and written.isalnum() and not written.isdigit() and check_digits.vin(written):
+        return _Shape(start, end, "VEHICLE_ID", 0.97, True)
+    if _PUBLIC.match(written):
+        return _Shape(start, end, None, 0.0)
+    if re.fullmatch(r"[A-HJ-NPR-Z0-9]{17}", written) and digits >= 5 and not written.isdigit():
+        return _Shape(start, end, "VEHICLE_ID", 0.6)
+    if re.fullmatch(r"[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}", written) and check_digits.dea(written):
+        return _Shape(start, end, "MEDICAL_LICENSE", 0.9)
+    if written.isdigit() and len(written) == 10 and check_digits.npi(written):
+        return _Shape(start, end, "US_NPI", 0.6)
+    prefixed = _PREFIXED.match(written)
+    if prefixed is not None and (kind := _PREFIXES.get(prefixed[1].upper())) and digits >= 3:
+        return _Shape(start, end, kind, 0.75)
+    if bare.isdigit() and "-" not in written and 8 <= len(bare) <= 20:
+        return _Shape(start, end, "UNIQUE_ID", 0.4)
+    if bare.isalnum() and written.upper() == written and digits >= 5 and len(bare) >= 7 and not bare.isdigit():
+        return _Shape(start, end, "UNIQUE_ID", 0.4)
+    return _Shape(start, end, None, 0.0)
+
+
+class _Label(NamedTuple):
+    type: str
+    start: int
+    end: int
+
+
+def _label_before(text: str, start: int) -> _Label | None:
+    """What the number at `start` is said to be: the nearest label that leads up to it; a narrow one before a vague one."""
+    window = max(0, start - _BEFORE)
+    labels = [_Label(str(match.lastgroup), match.start(), match.end()) for match in LABEL.finditer(text, window, start)]
+    vague: _Label | None = None
+    for label in reversed(labels):
+        if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
+            return label if vague is None else vague
+        if LINK.match(text, label.end, start) is None:
+            continue
+        if label.type not in _WEAK:
+            return label
+        vague = vague or label
+    return vague
+
+
+def _label_after(text: str, end: int) -> _Label | None:
+    lead = _SPEAKS_OF.match(text, end, min(len(text), end + _AFTER))
+    if lead is None or not lead.group():
+        return None
+    if "\n" in lead.group():
+        return None
+    match = LABEL.match(text, lead.end(), min(len(text), end + _AFTER))
+    said = re.search(r"\b(?:is|was|as)\b|[(–-]", lead.group())
+    return _Label(str(match.lastgroup), match.start(), match.end()) if match is not None and said is not None else None
+
+
+def _judged(shape: _Shape, text: str) -> Iterator[Span]:
+    if shape.sure:
+        yield Span(shape.start, shape.end, str(shape.type), shape.score)
+        return
+    start, end = shape.start, shape.end
+    label = _label_before(text, start)
+    if label is None and shape.type is None and (lead := _LEADING.search(text, max(0, start - 5), start)) is not None:
+        label = _label_before(text, lead.start())
+        if label is not None and label.type != "CODE":
+            start = lead.start()
+    if label is not None and label.type == "CODE":
+        return
+    if label is None or (label.type in _WEAK and shape.type is None):
+        label = _after if (_after := _label_after(text, end)) is not None and _after.type != "CODE" else label
+    written = text[start:end]
+    if label is not None:
+        if shape.type is None:
+            start, end = _whole(text, start, end, label)
+            written = text[start:end]
+        if (kind := _labelled(label, shape, written, text, end)) is not None:
+            yield Span(start, end, kind, 0.85)
+            return
+    if shape.type is not None and shape.score >= 0.4 and not _DOSE.match(text, end):
+        yield Span(shape.start, shape.end, shape.type, shape.score)
+
+
+def _whole(text: str, start: int, end: int, label: _Label) -> tuple[int, int]:
+    """The number with the groups that follow it, where it is written in short groups."""
+    if end - start > 5 or label.type in ("CODE", "UNIQUE_ID"):
+        return start, end
+    for _ in range(4):
+        more = _TRAILING.match(text, end)
+        if more is None or _DOSE.match(text, more.end()):
+            break
+        end = more.end()
+    return start, end
+
+
+def _labelled(label: _Label, shape: _Shape, written: str, text: str, end: int) -> str | None:
+    """The type that the label gives, or None where the number cannot be that."""
+    digits = sum(map(str.isdigit, written))
+    if digits < _LEAST_DIGITS.get(label.type, _FEW):
+        return None
+    if (
+        shape.type is not None
+        and label.type in _WEAK
+        and not (shape.type in ("UNIQUE_ID", "UUID", "US_NPI") and shape.score <= 0.6)
+    ):
+        return (
+            "PHONE_NUMBER"
+            if shape.type is None
+            else (shape.type if shape.score >= 0.4 or label.type == "PHONE_NUMBER" else None)
+        )
+    if label.type == "PHONE_NUMBER" and (any(map(str.isalpha, written)) or digits > 15):
+        return None
+    if label.type == "FAX_NUMBER" and digits > 15:
+        return None
+    link = text[label.end : end]
+    if _YEARLIKE.fullmatch(written) and not _SURE_LINK.search(link):
+        return None
+    if written.isdigit() and len(written) < 6 and _DOSE.match(text, end):
+        return None
+    if label.type == "US_SSN" and digits not in (4, 9):
+        return None
+    if label.type == "CREDIT_CARD" and digits > 19:
+        return None
+    return label.type

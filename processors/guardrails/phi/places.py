@@ -1,0 +1,42 @@
+"""Postal codes by their label or their state; streets and towns are the name finder's.
+
+Safe Harbor lets the first three digits of a ZIP code stand where more than 20,000 people live there. We flag the whole code and
+leave nothing of it: which three digits may stay is a matter of the latest census, and a transcript can do without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from .ner import Span
+
+STATES: Final = (
+    "AL|AK|AZ|AR|CA|CO|CT|DE|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA|RI|SC|SD|TN|TX|UT|VT"
+    "|VA|WA|WV|WI|WY|DC|PR|GU|VI|AS|MP|AA|AE|AP|FM|MH|PW"
+)
+_LABELLED: Final = re.compile(
+    r"\b(?:zip(?:\s?-?\s?codes?)?|postal\s?codes?|post\s?codes?|postcode|pin\s?code|plz)\b[\s:#=(]*(?:is|was|of|are|:)?[\s:#(]*"
+    r"(?P<value>\d{5}(?:-\d{4})?|\d{3}\*{2}|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|\d{4}\s?[A-Z]{2}|\d{3,4}[- ]?\d{2,4}|\d{3,7})(?![\w-])",
+    re.IGNORECASE,
+)
+_WITH_STATE: Final = re.compile(rf"(?<![A-Za-z])(?:{STATES})[\s,]{{1,3}}(?P<value>\d{{5}}(?:-\d{{4}})?)(?![\w-]|[,.]\d)")
+_NINE: Final = re.compile(r"(?<![\w.-])\d{5}-\d{4}(?![\w-]|\.\d)")
+_UK: Final = re.compile(
+    r"(?<![\w-])(?:GIR 0AA|[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKSTUW]|[A-HK-Y]\d[ABEHMNPRV-Y]) \d[ABD-HJLNP-UW-Z]{2})(?![\w-])"
+)
+_CANADA: Final = re.compile(r"(?<![\w-])[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])")
+
+
+def find(text: str) -> Iterator[Span]:
+    """Postal codes of one text."""
+    for match in _LABELLED.finditer(text):
+        yield Span(*match.span("value"), "LOCATION", 0.85)
+    for match in _WITH_STATE.finditer(text):
+        yield Span(*match.span("value"), "LOCATION", 0.85)
+    for match in _NINE.finditer(text):
+        yield Span(match.start(), match.end(), "LOCATION", 0.6)
+    for pattern in (_UK, _CANADA):
+        for match in pattern.finditer(text):
+            yield Span(match.start(), match.end(), "LOCATION", 0.6)

@@ -1,0 +1,286 @@
+"""Stand-ins for PHI: they look like what they stand for, mean nobody, and are the same for the same value within a call.
+
+All of it follows from a keyed HMAC: without the key nothing leads back, and a replay gives the same text. Days move by one
+offset a call, so that what lies between two of them stays true. Addresses are of documentation ranges (RFC 2606, 3849, 5737),
+telephones of 555-01xx, social security numbers of the 9xx area, which nobody is given.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import Final
+
+from .phi import dates
+
+_GIVEN: Final = (
+    "Alma Amos Bram Carla Cleo Dario Edda Elio Fenna Gita Hugo Ilse Ivor Jonas Kaia Lars Lena Mira Nico Nora Odin Orla Pavel Petra "
+    "Quinn Rhea Rolf Sanna Selma Tarik Thea Ugo Vera Viggo Wanda Xenia Yara Yuri Zelda Zeno"
+).split()
+_FAMILY: Final = (
+    "Abney Barlow Corwin Dunmore Eastvale Farrow Garrick Hollis Ingram Jessop Kestrel Larkin Marlow Norwell Oakes Prewitt Quill "
+    "Ravenel Sorrel Thorne Underhay Vickery Wexley Yarrow Zeller Ashdown Birchall Cresswell Denholm Elmsley"
+).split()
+_PLACES: Final = (
+    "Alderbrook Brindleton Cedarmoor Dunhaven Elmsworth Fairhollow Glenmere Hartsfield Inverlake Juniper Kingsmead Larchmont "
+    "Millbrae Northwick Oakenford Pinehurst Quarrydale Rosemount Stonebridge Thornbury Upwell Valewood Westmarch Yewdale"
+).split()
+_GROUPS: Final = ("Norlander", "Estmarian", "Valdorian", "Hespian", "Ostrian", "Merovian")
+_KEPT: Final = frozenset(
+    "mr mrs ms miss dr prof sir rev hon jr sr ii iii iv md phd rn do np pa esq street st avenue ave road rd lane ln drive dr court ct boulevard blvd "
+    "way place pl terrace ter circle cir highway hwy parkway pkwy suite ste apt apartment unit floor fl room rm box po north south east "
+    "west n s e w ne nw se sw hospital clinic center centre university college school inc llc ltd corp company co group health medical "
+    "care of the and de la van von der al".split()
+)
+_STATES: Final = "AZ CO GA IA KY MN NE OR TN VT WI WY".split()
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_MONTH: Final = re.compile(r"[A-Za-z]+")
+_FULL_MONTHS: Final = (
+    "January February March April May June July August September October November December"
+).split()  # fmt: skip
+
+
+class Surrogates:
+    """The stand-ins of one call. `key` is the ring's; `call` keeps one call's stand-ins apart from another's."""
+
+    def __init__(self, key: bytes, call: str) -> None:
+        self._key = hmac.digest(key, b"surrogates\0" + call.encode("utf-8", "surrogatepass"), "sha256")
+        self._words: dict[tuple[str, str], str] = {}
+        # Between one and some 13 months either way, never zero.
+        drawn = self._number("offset", "", 0)
+        self._days = timedelta(days=(31 + drawn % 365) * (1 if drawn >> 20 & 1 else -1))
+
+    def of(self, kind: str, value: str) -> str:
+        """What stands for `value`: never `value` itself, whatever its case."""
+        make = _MAKERS.get(kind, Surrogates._same_form)
+        for attempt in range(8):
+            made = make(self, kind, value, attempt)
+            if made.casefold() != value.casefold():
+                return made
+        return f"<{kind}>"
+
+    def _number(self, kind: str, value: str, attempt: int) -> int:
+        digest = hmac.digest(self._key, f"{kind}\0{value}\0{attempt}".encode("utf-8", "surrogatepass"), "sha256")
+        return int.from_bytes(digest[:8], "big")
+
+    def _pick(self, kind: str, value: str, attempt: int, choices: Sequence[str]) -> str:
+        """One of `choices` for `value`, the same all through the call, and not `value`."""
+        known = self._words.get((kind, value))
+        if known is not None and attempt == 0:
+            return known
+        drawn = self._number(kind, value, attempt)
+        picked = choices[drawn % len(choices)]
+        if picked.casefold() == value:
+            picked = choices[(drawn + 1) % len(choices)]
+        self._words[kind, value] = picked
+        return picked
+
+    def _name(self, kind: str, value: str, attempt: int) -> str:
+        words = [match for match in _WORD.finditer(value) if match.group().casefold() not in _KEPT]
+        family_first = "," in value
+        spans: dict[int, str] = {}
+        for place, match in enumerate(words):
+            word = match.group()
+            folded = word.casefold()
+            given = place == len(words) - 1 if family_first else place < len(words) - 1
+            known = self._words.get(("name", folded))
+            if len(word) == 1:
+                made = chr(ord("A") + self._number("initial", folded, attempt) % 26)
+                made = made if made.casefold() != folded else chr(ord("A") + (ord(made) - ord("A") + 1) % 26)
+            elif known is not None and attempt == 0:
+                made = known
+            else:
+                made = self._pick("name", folded, attempt, _GIVEN if given else _FAMILY)
+            spans[match.start()] = _cased(made, word)
+        return (
+            _WORD.sub(lambda match: spans.get(match.start(), match.group()), value)
+            if spans
+            else self._pick(kind, value.casefold(), attempt, _GIVEN)
+        )
+
+    def _place(self, kind: str, value: str, attempt: int) -> str:
+        def word(match: re.Match[str]) -> str:
+            written, folded = match.group(), match.group().casefold()
+            if len(written) == 2 and written.isupper():
+                return self._pick("state", folded, attempt, _STATES)
+            if folded in _KEPT:
+                return written
+            return _cased(self._pick("place", folded, attempt, _PLACES), written)
+
+        return self._same_form(
+            kind,
+            _WORD.sub(lambda match: "\0" * len(match.group()), value),
+            attempt,
+            words=[word(match) for match in _WORD.finditer(value)],
+        )
+
+    def _group(self, kind: str, value: str, attempt: int) -> str:
+        return _cased(self._pick(kind, value.casefold(), attempt, _GROUPS), value)
+
+    def _same_form(self, kind: str, value: str, attempt: int, words: Sequence[str] | None = None) -> str:
+        """Digits for digits, letters for letters of the same case; what parts them stays."""
+        if words is not None:
+            waiting = iter(words)
+            return re.sub(
+                r"\0+|[^\0]+",
+                lambda match: next(waiting) if match.group()[0] == "\0" else self._same_form(kind, match.group(), attempt),
+                value,
+            )
+        bare = "".join(character for character in value.casefold() if character.isalnum())
+        made, place = [], 0
+        for character in value:
+            if character.isalnum():
+                drawn = self._number(f"{kind}:{place}", bare, attempt)
+                place += 1
+                if character.isdigit():
+                    character = str((int(character) if character.isascii() else 0) * 0 + drawn % 10)
+                elif character.isupper():
+                    character = chr(ord("A") + drawn % 26)
+                else:
+                    character = chr(ord("a") + drawn % 26)
+            made.append(character)
+        return "".join(made)
+
+    def _ssn(self, kind: str, value: str, attempt: int) -> str:
+        made = self._same_form(kind, value, attempt)
+        return "9" + made[1:] if made[:1].isdigit() and sum(map(str.isdigit, made)) == 9 else made
+
+    def _phone(self, kind: str, value: str, attempt: int) -> str:
+        made = list(self._same_form(kind, value, attempt))
+        digits = [place for place, character in enumerate(made) if character.isdigit()]
+        if len(digits) >= 10 and len(digits) <= 11:
+            for place, digit in zip(digits[-7:-2], "55501", strict=True):
+                made[place] = digit
+        return "".join(made)
+
+    def _email(self, kind: str, value: str, attempt: int) -> str:
+        folded = value.casefold()
+        given, family = self._pick("mail", folded, attempt, _GIVEN), self._pick("mail.of", folded, attempt, _FAMILY)
+        return f"{given}.{family}@example.org".lower()
+
+    def _url(self, kind: str, value: str, attempt: int) -> str:
+        scheme = value.split("://")[0] + "://" if "://" in value else "www."
+        return f"{scheme}example.org/{self._number(kind, value.casefold(), attempt):016x}"[: len(scheme) + 20]
+
+    def _ip(self, kind: str, value: str, attempt: int) -> str:
+        drawn = self._number(kind, value.casefold(), attempt)
+        if ":" in value and "." not in value:
+            return f"2001:db8::{drawn & 0xFFFF:x}"
+        return f"{('192.0.2', '198.51.100', '203.0.113')[drawn % 3]}.{drawn // 3 % 254 + 1}"
+
+    def _age(self, kind: str, value: str, attempt: int) -> str:
+        return "90+"  # what Safe Harbor lets stand for every age above 89
+
+    def _date(self, kind: str, value: str, attempt: int) -> str:
+        """Moved by the call's offset, in the form it was written; what names no day moves by months or weekdays."""
+        day = dates.read(value)
+        if day is not None and (moved := _written_like(value, day, self._moved(day))) is not None:
+            return moved
+        months = self._days.days // 30
+        made = _MONTH.sub(lambda match: _other_word(match.group(), months, self._days.days), value)
+        kept_words = made if made != value else value
+        return (
+            re.sub(r"\d+", lambda match: self._other_digits(match.group(), value, attempt), kept_words)
+            if re.search(r"\d", value)
+            else kept_words
+        )
+
+    def _other_digits(self, digits: str, value: str, attempt: int) -> str:
+        drawn = self._number("date:" + digits, value.casefold(), attempt)
+        if len(digits) == 4 and digits[:2] in ("18", "19", "20"):
+            return str(int(digits) + (1 if self._days.days > 0 else -1))
+        return f"{drawn % 12 + 1:0{len(digits)}d}"
+
+    def _moved(self, day: date) -> date:
+        try:
+            return day + self._days
+        except OverflowError:
+            return day - self._days
+
+
+_MAKERS: Final[dict[str, Callable[[Surrogates, str, str, int], str]]] = {
+    "PERSON": Surrogates._name,
+    "LOCATION": Surrogates._place,
+    "ORGANIZATION": Surrogates._place,
+    "NRP": Surrogates._group,
+    "DATE_TIME": Surrogates._date,
+    "AGE": Surrogates._age,
+    "EMAIL_ADDRESS": Surrogates._email,
+    "URL": Surrogates._url,
+    "IP_ADDRESS": Surrogates._ip,
+    "PHONE_NUMBER": Surrogates._phone,
+    "FAX_NUMBER": Surrogates._phone,
+    "US_SSN": Surrogates._ssn,
+}
+
+
+def _cased(made: str, written: str) -> str:
+    if written.isupper() and len(written) > 1:
+        return made.upper()
+    return made.lower() if written.islower() else made
+
+
+def _other_word(word: str, months: int, days: int) -> str:
+    """Another month or weekday in the same style; any other word as it is."""
+    folded = word.lower()
+    for number, name in enumerate(_FULL_MONTHS):
+        if folded in (name.lower(), name[:3].lower(), "sept" if name == "September" else ""):
+            other = _FULL_MONTHS[(number + (months % 12 or 1)) % 12]
+            return _cased(other if len(word) > 4 or folded == name.lower() else other[:3], word)
+    for number, name in enumerate(dates.WEEKDAYS):
+        if len(folded) >= 3 and (name.startswith(folded) or folded == name + "s"):
+            other = dates.WEEKDAYS[(number + (days % 7 or 1)) % 7].capitalize()
+            return _cased(other if len(word) > 4 else other[:3], word)
+    return word
+
+
+def _written_like(value: str, day: date, moved: date) -> str | None:
+    """`moved` in the form of `value`, or None where that form is none of ours."""
+    numeric = re.fullmatch(r"(\d{1,4})(\s?[-/.–]\s?)(\d{1,2})(\s?[-/.–]\s?)(\d{1,4})(.*)", value, re.DOTALL)
+    if numeric is not None:
+        first, one, second, two, third, rest = numeric.groups()
+        if len(first) == 4:
+            parts = (f"{moved.year:04d}", _padded(moved.month, second), _padded(moved.day, third))
+        elif int(first) <= 12:
+            parts = (_padded(moved.month, first), _padded(moved.day, second), _year(moved.year, third))
+        else:
+            parts = (_padded(moved.day, first), _padded(moved.month, second), _year(moved.year, third))
+        return f"{parts[0]}{one}{parts[1]}{two}{parts[2]}{_other_clock(rest)}"
+    made = re.sub(rf"(?<!\d){day.year}(?!\d)", f"{moved.year}", value)
+    if made == value:
+        made = re.sub(rf"(?<!\d){day.year % 100:02d}(?!\d)(?=\D*\Z)", f"{moved.year % 100:02d}", value)
+    head, count = re.subn(rf"(?<!\d)0?{day.day}(?:st|nd|rd|th)?(?![\d])", f"{moved.day}", made, count=1)
+    if count != 1:
+        return None
+    names = (_FULL_MONTHS[day.month - 1], _FULL_MONTHS[moved.month - 1])
+    result, count = re.subn(
+        rf"(?i)(?:{names[0]}|{names[0][:3]}t?)(?![a-z])",
+        lambda match: _cased(names[1] if len(match.group()) > 4 else names[1][:3], match.group()),
+        head,
+        count=1,
+    )
+    weekdays = "|".join(dates.WEEKDAYS)
+    result = re.sub(
+        rf"(?i)\b(?:{weekdays})\b", lambda match: _cased(dates.WEEKDAYS[moved.weekday()].capitalize(), match.group()), result
+    )
+    return result if count == 1 else None
+
+
+def _padded(number: int, like: str) -> str:
+    return (
+        f"{number:02d}"
+        if len(like) == 2 and like[0] == "0" or number > 9
+        else f"{number:0{len(like)}d}"
+        if len(like) == 2
+        else f"{number}"
+    )
+
+
+def _year(year: int, like: str) -> str:
+    return f"{year:04d}" if len(like) == 4 else f"{year % 100:02d}"
+
+
+def _other_clock(rest: str) -> str:
+    return re.sub(r"\d", "0", rest)
