@@ -12,8 +12,8 @@ content ──► guardrails ──► transcripts ─────────�
                   └──────► quarantine, for a person
 
 What the guardrails say of a content record comes back as a `scored` event in the calls topic, so that findings are counted
-as calls are. The producer of those envelopes is `guardrails-<content partition>`, and a verdict's number is the offset of
-its content record: dense, so that a record that is scored again is a duplicate.
+as calls are. Each line of content has one verdict, under the number its producer gave it and in that producer's name
+(`guardrails:<producer>`): dense, so that a verdict that is sent again is a duplicate, as the content's own would be.
 
 How usage travels is the engine's affair: compacted by scope in the embedded log, in blocks on Kafka, where the meter keeps
 its memory in a changelog of its own.
@@ -51,7 +51,7 @@ class Step:
 
 
 METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE))
-GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, ALERTS))
+GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, ALERTS))
 SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS))
 

@@ -75,7 +75,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     ),
     GUARDRAILS.name: (
         Grant(("Read",), topics=(CONTENT,)),
-        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, ALERTS)),
+        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS)),
         Grant(("Read",), groups=(GUARDRAILS.name,)),
     ),
     POLICIES.name: (

@@ -1,0 +1,116 @@
+"""Which calls are scored: those at risk always and first, of the others a share, and none of them once scoring is behind.
+
+    at risk    named by `guard_always` (a tenant, say), watched by a policy on findings that is not at ease, or new: a prompt
+               version or a model first seen within `guard_new_h`
+    ordinary   by a keyed hash of the call id: the same calls in any process, and nobody outside can choose
+
+Pure: time is the log's own, and what was seen is given and kept by the engine.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from ...schemas.content import ContentEvent
+
+# Names are anybody's. A tenant's prompt that has more versions than this in a day is not new each time, and a memory of
+# twenty thousand names is some megabytes.
+_MOST_NEW_VERSIONS: Final = 50
+_MOST_NAMES: Final = 20_000
+# Of a worker that knows nothing yet: what it meets in its first ten minutes is what is usual here.
+LEARNING_MS: Final = 600_000
+
+Name = tuple[str, ...]
+
+
+class Choice(Enum):
+    """What becomes of a call's text."""
+
+    AT_RISK = 0  # scored, and before others
+    ORDINARY = 1
+    LEFT_OUT = 2
+
+
+@dataclass(slots=True)
+class Sampling:
+    """The rules, and what was seen when. `learning_until_ms`: before that nothing counts as new."""
+
+    share: float = 1.0
+    always: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    new_for_ms: int = 86_400_000
+    watched: Sequence[Mapping[str, str | None]] = ()
+    learning_until_ms: int = 0
+    seen: OrderedDict[Name, int] = field(default_factory=OrderedDict)
+    # Seen since it was last asked, for the engine to keep.
+    fresh: dict[Name, int] = field(default_factory=dict)
+    # Prompt → since when its new versions are counted, and how many there were.
+    _counts: OrderedDict[Name, tuple[int, int]] = field(default_factory=OrderedDict, repr=False)
+
+    def choose(self, event: ContentEvent, key: bytes, now_ms: int, behind: bool) -> Choice:
+        """What becomes of this call; notes that it was seen. `key` is the ring's, for fingerprints."""
+        new = self._is_new(event, now_ms)
+        if new or self._named(event) or self._is_watched(event):
+            return Choice.AT_RISK
+        if behind or draw(key, event.call_id) >= self.share:
+            return Choice.LEFT_OUT
+        return Choice.ORDINARY
+
+    def restore(self, seen: Iterable[tuple[Name, int]]) -> None:
+        """What was kept, oldest first."""
+        self.seen.update(seen)
+
+    def _named(self, event: ContentEvent) -> bool:
+        return any(getattr(event, name, None) in values for name, values in self.always.items())
+
+    def _is_watched(self, event: ContentEvent) -> bool:
+        model = event.response_model or event.request_model
+        return any(
+            all((model if name == "model" else getattr(event, name, None)) == value for name, value in scope.items())
+            for scope in self.watched
+        )
+
+    def _is_new(self, event: ContentEvent, now_ms: int) -> bool:
+        new = False
+        if model := event.response_model or event.request_model:
+            new = self._first_seen(("model", model), now_ms)
+        if event.prompt_name is not None and event.prompt_version is not None:
+            prompt = ("versions", event.tenant or "", event.prompt_name)
+            version = ("version", event.tenant or "", event.prompt_name, event.prompt_version)
+            known = version in self.seen
+            if self._first_seen(version, now_ms):
+                # Versions that are made up for each call are no news.
+                new = new or self._count(prompt, 0 if known else 1, now_ms) <= _MOST_NEW_VERSIONS
+        return new
+
+    def _first_seen(self, name: Name, now_ms: int) -> bool:
+        """Whether a name was first seen lately."""
+        at = self.seen.get(name)
+        if at is None:
+            at = now_ms if now_ms >= self.learning_until_ms else now_ms - self.new_for_ms
+            self.seen[name] = self.fresh[name] = at
+            while len(self.seen) > _MOST_NAMES:
+                self.seen.popitem(last=False)
+        else:
+            self.seen.move_to_end(name)
+        return now_ms - at < self.new_for_ms
+
+    def _count(self, prompt: Name, more: int, now_ms: int) -> int:
+        """How many versions of a prompt were new since the count was begun, a window ago at most."""
+        began, count = self._counts.get(prompt, (now_ms, 0))
+        if now_ms - began >= self.new_for_ms:
+            began, count = now_ms, 0
+        self._counts[prompt] = began, count + more
+        while len(self._counts) > _MOST_NAMES:
+            self._counts.popitem(last=False)
+        return count + more
+
+
+def draw(key: bytes, call_id: str) -> float:
+    """A number in [0, 1) for a call, the same wherever the key is."""
+    digest = hmac.digest(key, b"sample\n" + call_id.encode(errors="surrogatepass"), "sha256")
+    return int.from_bytes(digest[:8], "big") / 2**64
