@@ -10,6 +10,7 @@ from typing import Any
 from ..schemas.errors import UsageError
 from ..schemas.settings import Settings
 from .emitter import Emitter
+from .key_source import key_source
 from .ports import Log
 from .signals import SignalSource
 
@@ -26,9 +27,13 @@ def connect(
     With a `gate`, observed calls are guarded: they raise `GateClosed` before the provider is called when a policy does not
     let them go. `emitter.gate` answers questions of your own.
 
+    Texts of calls leave sealed with the ring that the settings name; a data folder makes its own. Where there is none, they
+    do not leave, and calls are metered all the same.
+
     Nothing is opened before the first event or question. Raises `UsageError` when a setting is wrong.
     """
     settings = Settings.read(url=url, **overrides)
+    ring_of: Path | None = None
     scheme, found, _ = settings.url.partition("://")
     reopen: Callable[[], Log]
     signals: Callable[[], SignalSource]
@@ -60,9 +65,10 @@ def connect(
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"TIDEGATE_URL names {folder}, which is not a folder")
         # Absolute now: a service may change its working directory before the first event.
-        folder = folder.absolute()
+        folder = ring_of = folder.absolute()
         reopen = lambda: LocalLog(folder, fsync=settings.fsync)  # noqa: E731
         signals = lambda: LocalSignals(folder)  # noqa: E731
+    key_source(settings, ring_of)  # what is wrong with its settings is told here
     return Emitter(
         reopen(),
         settings=settings,
@@ -70,6 +76,7 @@ def connect(
         first_seq=first_seq,
         reopen=reopen,
         signals=signals if gate else None,
+        keys=lambda: key_source(settings, ring_of),
     )
 
 

@@ -1,7 +1,8 @@
 """The emitter: what a service calls. It must not block, raise or slow a call; so the caller encodes and leaves.
 
-    caller's thread                      one daemon thread
-    emit ─ encode ─ SimpleQueue.put ──►  Pump ──► log, or spool while the log is away
+    caller's thread                              one daemon thread each
+    emit ─ encode ─ SimpleQueue.put ──────────►  Pump ──► log, or spool while the log is away
+    emit_content ─ SimpleQueue.put ───────────►  ContentPump: seals ──► the same, apart from calls in everything
 
 `emit` takes no lock. `SimpleQueue.put` is one C call and reentrant, so a signal handler may interrupt `emit` anywhere
 and itself emit, flush or close. Locks handed to waiters are fresh ones, made for that wait alone.
@@ -29,12 +30,16 @@ import orjson
 from pydantic import BaseModel
 
 from ..schemas.call import RejectedEvent, RequestEvent, ResponseEvent
+from ..schemas.content import ContentMode, Texts
 from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_EVENT_BYTES
 from ..schemas.settings import Settings
 from . import lifecycle
+from .content import ContentOutlet
+from .key_source import KeySource, key_source
+from .lane import Lane
 from .observe import Observer
 from .ports import Log, Settled
-from .pump import Awaited, Pump, Wish, rejected
+from .pump import Awaited, Pump, rejected
 from .signals import SignalSource
 from .stats import EmitterStats, Tally
 
@@ -57,8 +62,8 @@ class Emitter(Observer):
 
     `producer_id` with `first_seq` is for replays, which give the same event the same number every time. A producer id
     from the settings is a name that each run makes its own: with the bare name, a restarted service would begin at 0
-    again, and the meter would take all it sends for repetitions. `reopen` makes the log of a forked child, `signals` what
-    the gate follows.
+    again, and the meter would take all it sends for repetitions. `reopen` makes another log of the same kind, for content and
+    for a forked child; `signals` what the gate follows; `keys` what content is sealed with (default: the settings' ring).
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Emitter(Observer):
         first_seq: int = 0,
         reopen: Callable[[], Log] | None = None,
         signals: Callable[[], SignalSource] | None = None,
+        keys: Callable[[], KeySource | None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,6 +84,7 @@ class Emitter(Observer):
         self._log = log
         self._reopen = reopen
         self._signals = signals
+        self._keys = keys if keys is not None else lambda: key_source(self.settings)
         self._gate: Gate | None = None
         self._max_events = self.settings.buffer_events
         self._max_bytes = self.settings.buffer_bytes
@@ -89,8 +96,6 @@ class Emitter(Observer):
     def _begin(self, producer: str, first_seq: int) -> None:
         """All that changes while running, as it is at the start; a forked child begins again with it."""
         self._closed = False  # nothing is accepted any more
-        self._started = False
-        self._starting = threading.Lock()
         self._gating = threading.RLock()
         self._emitted = Tally()
         self.unread_answers = Tally()
@@ -106,7 +111,18 @@ class Emitter(Observer):
             now=self.now,
             monotonic=self.monotonic,
         )
+        self._lane = Lane(self._pump, "tidegate-emitter", self, self.monotonic)
         self._queue, self._nudges = self._pump.queue, self._pump.nudges  # at hand: every emit needs them
+        self._content = ContentOutlet(
+            self.settings,
+            producer,
+            open_log=self._reopen,
+            keys=self._keys,
+            owner=self,
+            errors=self.internal_errors,
+            now=self.now,
+            monotonic=self.monotonic,
+        )
 
     @property
     def producer(self) -> str:
@@ -161,6 +177,28 @@ class Emitter(Observer):
         except Exception:  # noqa: BLE001 — the emitter's door
             return self._refuse("unencodable")
 
+    def content_mode(self, tenant: str | None) -> ContentMode:
+        """What leaves of this tenant's texts."""
+        return self._content.mode(tenant)
+
+    def emit_content(self, call: Mapping[str, Any], texts: Texts | Mapping[str, Any]) -> bool:
+        """Accept the texts of one call: `prompt`, `response` and `context`, any of them absent. They leave as the settings say,
+        sealed or hashed or not at all. `call` has its `call_id` and `started_at`, and the scopes that findings are counted by;
+        of other fields nothing is sent.
+
+        False when they were dropped: `stats().content.dropped` says why. What is accepted waits in the clear until the
+        content thread has sealed it: in memory only, and within milliseconds.
+        """
+        try:
+            found = texts if isinstance(texts, Mapping) else texts.model_dump()
+            prompt, response, context = found.get("prompt"), found.get("response"), found.get("context") or ()
+            if not all(text is None or isinstance(text, str) for text in (prompt, response, *context)):
+                return self._content.refuse_invalid()
+            return self._content.emit(call, prompt, response, [chunk for chunk in context if chunk])
+        except Exception as error:  # noqa: BLE001 — the emitter's door
+            self.note("emit_content", error)
+            return self._content.refuse_invalid()
+
     def _put(self, line: bytes, settled: Settled | None = None) -> bool:
         size = len(line)
         if size > MAX_EVENT_BYTES:
@@ -179,8 +217,8 @@ class Emitter(Observer):
         if not pump.nudged and (events >= self._wake_events or queued >= self._wake_bytes):
             pump.nudged = True
             self._nudges.put(None)
-        if not self._started:
-            self._start()
+        if not self._lane.started:
+            self._lane.start()
         return not pump.ended or not pump.sweep()
 
     def _refuse(self, reason: str) -> bool:
@@ -190,30 +228,14 @@ class Emitter(Observer):
     def _refused(self) -> Counter[str]:
         return Counter({reason: count for reason, tally in self._refusals.items() if (count := tally.value())})
 
-    def _start(self) -> None:
-        # Not blocking: of many first emits, and a signal handler interrupting one, exactly one starts the thread.
-        if self._starting.acquire(blocking=False):
-            try:
-                lifecycle.watch_child()
-                self._started = True
-                threading.Thread(target=self._run, name="tidegate-emitter", daemon=True).start()
-            except RuntimeError:  # no thread to be had, or the interpreter is ending: `close` does the work itself
-                self._started = False
-            finally:
-                self._starting.release()
-
-    def _run(self) -> None:
-        # The thread's hold on this emitter: one that nobody refers to any more is still closed at the process's end.
-        self._pump.run()
-
     # --- waiting -----------------------------------------------------------------------------------------------------
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until all emitted before is in the log; False when `timeout_s` (default: flush_timeout_s) is over first."""
-        pump = self._pump
-        if pump.ended:
-            return not (pump.shipper.spooled_events or pump.shipper.unsent_events)
-        return self._wait(Wish(close=False), self._bound(timeout_s))
+        bound = self._bound(timeout_s)
+        until = self.monotonic() + bound
+        calls = self._lane.flush(bound)
+        return self._content.flush(max(0.0, until - self.monotonic())) and calls
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Send what is left, spool what cannot be sent, let go of the log. True when nothing was lost. Idempotent."""
@@ -221,28 +243,14 @@ class Emitter(Observer):
         if self._gate is not None:
             self._gate.close()
         bound = self._bound(timeout_s)
-        pump = self._pump
-        if not pump.ended:
-            pump.close_at = self.monotonic() + bound
-            wish = Wish(close=True)
-            # Where no thread is draining, it is done here.
-            if not pump.run(wish) and not self._wait(wish, bound):
-                pump.take_over()
-        return pump.shipper.unsent_events == 0
+        until = self.monotonic() + bound
+        # Both work at it at once; calls are waited for first.
+        begun = self._content.begin_close(bound)
+        calls = self._lane.close(bound)
+        return self._content.close(max(0.0, until - self.monotonic()), begun) and calls
 
     def _bound(self, timeout_s: float | None) -> float:
         return self.settings.flush_timeout_s if timeout_s is None else timeout_s
-
-    def _wait(self, wish: Wish, timeout_s: float) -> bool:
-        """Put the wish in the queue; whether it was met in time."""
-        self._queue.put(wish)
-        self._nudges.put(None)
-        if not self._started:
-            self._start()
-        if self._pump.ended:
-            self._pump.sweep()
-        wish.done.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
-        return wish.met
 
     async def aflush(self, timeout_s: float | None = None) -> bool:
         """`flush` without holding up the event loop."""
@@ -253,18 +261,11 @@ class Emitter(Observer):
         return await asyncio.to_thread(self.close, timeout_s)
 
     def wait_for_room(self, timeout_s: float | None = None) -> bool:
-        """Block until half of the buffer is free: for batch tools, which would rather wait than drop."""
-        deadline = None if timeout_s is None else self.monotonic() + timeout_s
-        pump = self._pump
-        while not (pump.has_room() or pump.ended):
-            ticket = threading.Lock()
-            ticket.acquire()
-            pump.room.append(ticket)
-            if pump.has_room() or pump.ended:
-                break
-            if not ticket.acquire(timeout=-1 if deadline is None else max(0.0, deadline - self.monotonic())):
-                return False
-        return True
+        """Block until half of each buffer is free: for batch tools, which would rather wait than drop."""
+        until = None if timeout_s is None else self.monotonic() + timeout_s
+        return self._lane.wait_for_room(timeout_s) and self._content.wait_for_room(
+            None if until is None else max(0.0, until - self.monotonic())
+        )
 
     def stats(self) -> EmitterStats:
         """The counts so far."""
@@ -284,6 +285,7 @@ class Emitter(Observer):
             adopted=shipper.adopted_events,
             unread_answers=self.unread_answers.value(),
             internal_errors=self.internal_errors.value(),
+            content=self._content.stats(),
         )
 
     def __enter__(self) -> Self:
@@ -309,16 +311,18 @@ class Emitter(Observer):
     def last_words(self) -> None:
         """A signal handler runs: the code it interrupted may hold a logging lock, so log nothing from here on."""
         self._pump.hush()
+        self._content.hush()
 
     def forked(self) -> None:
         """Begin again in the child of a fork; everything so far is the parent's."""
         self._pump.shipper.abandon()
+        self._content.abandon()
         closed = self._closed
         if self._reopen is not None:
             _inherited.append(self._log)
             self._log = self._reopen()
         self._begin(self._new_producer_id(), 0)
-        self._closed = self._pump.ended = closed
+        self._closed = self._pump.ended = self._content.closed = closed
 
     def _new_producer_id(self) -> str:
         return new_producer_id(self.settings.producer_id, self.settings.service)

@@ -9,7 +9,6 @@ TIDEGATE_KEY_COMMAND      a command that prints it: a vault's client            
 from __future__ import annotations
 
 import shlex
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -197,6 +196,8 @@ class CommandKeys(_Keys):
     def _run_if_older(self, than_s: float) -> None:
         if self._monotonic() - self._ran_at < than_s:
             return
+        import subprocess  # rarely needed, and not small
+
         try:
             done = subprocess.run(  # noqa: S603 — the operator's own command
                 self._command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False

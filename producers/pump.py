@@ -19,10 +19,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
+from ..schemas.envelope import SCHEMA
 from ..schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, TidegateError
 from ..schemas.hot import decode_event
 from ..schemas.settings import Settings
@@ -32,10 +33,6 @@ from .stats import Tally
 
 _logger: Final = logging.getLogger("tidegate")
 
-# Events validated in one go between two looks at the log: 30 ms of work at most.
-_TAKE: Final = 10_000
-# The thread offers the interpreter lock this often (about every 0.2 ms of work), where Python itself would hold it 5 ms.
-_YIELD_EVERY: Final = 64
 # Drops are told in the log at most this often: enough to be found, not enough to fill a disk.
 _TELL_DROPS_EVERY_S: Final = 60.0
 # The state lock is held for a write to the spool at most; a closer that waits longer has been locked out by itself.
@@ -53,6 +50,12 @@ class Wish:
         self.met = False
         self.done = threading.Lock()
         self.done.acquire()
+
+
+class Sized(Protocol):
+    """What the queue is for: encoded events, or texts still to be sealed. Its length is what it takes in memory."""
+
+    def __len__(self) -> int: ...
 
 
 class Awaited:
@@ -74,6 +77,13 @@ class Pump:
     envelopes and warnings tell all drops; `errors` counts our own mistakes.
     """
 
+    # Events validated in one go between two looks at the log: 30 ms of work at most.
+    take = 10_000
+    # The thread offers the interpreter lock this often (about every 0.2 ms of work), where Python itself would hold it 5 ms.
+    yield_every = 64
+    # Before each warning: of what it tells.
+    voice = ""
+
     def __init__(
         self,
         log: Log,
@@ -85,8 +95,9 @@ class Pump:
         errors: Tally,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
+        schema: str = SCHEMA,
     ) -> None:
-        self.queue: SimpleQueue[bytes | Awaited | Wish] = SimpleQueue()
+        self.queue: SimpleQueue[Sized | Awaited | Wish] = SimpleQueue()
         self.nudges: SimpleQueue[None] = SimpleQueue()  # cut a linger short
         self.nudged = False
         # `+=` on one attribute has no switch point in CPython's evaluation loop; should a tracer or a build without the
@@ -104,6 +115,7 @@ class Pump:
             spool_dir=settings.spool_dir if settings.spool_max_bytes else None,
             spool_max_bytes=settings.spool_max_bytes,
             warn=self._warn,
+            schema=schema,
         )
         self._log = log
         self._linger_s = settings.linger_s
@@ -187,19 +199,23 @@ class Pump:
         if linger_s > 0 and not isinstance(first, Wish):
             with contextlib.suppress(Empty):
                 self.nudges.get(timeout=linger_s)
+        self._prepare()
         with self._state:
             self.nudged = False
             self._admit(first)
-            for taken in range(_TAKE):
+            for taken in range(self.take):
                 try:
                     item = self.queue.get_nowait()
                 except Empty:
                     break
                 self._admit(item)
-                if taken % _YIELD_EVERY == 0:
+                if taken % self.yield_every == 0:
                     time.sleep(0)
 
-    def _admit(self, item: bytes | Awaited | Wish) -> None:
+    def _prepare(self) -> None:
+        """What may take its time, before the state lock is taken."""
+
+    def _admit(self, item: Sized | Awaited | Wish) -> None:
         shipper = self.shipper
         settled = None
         if isinstance(item, Wish):
@@ -216,6 +232,10 @@ class Pump:
         if self.ended:  # another thread has closed this emitter over our head
             self.late.bump()
             return
+        self._take_in(item, settled)
+
+    def _take_in(self, item: Any, settled: Settled | None) -> None:
+        """Number one line, if it is an event; what is put in its place, if it is none."""
         try:
             decode_event(item)
         except InvalidEvent as error:
@@ -224,7 +244,7 @@ class Pump:
             if settled is not None:  # nobody will count what it said
                 settled.placed(None)
                 settled = None
-        shipper.add(item, settled)
+        self.shipper.add(item, settled)
 
     def _ship(self) -> None:
         """Try the oldest batch once; put what cannot go on disk."""
@@ -360,13 +380,13 @@ class Pump:
         if dropped.total() > self._told_drops and not self._silent:
             self._told_drops, self._told_drops_at = dropped.total(), now
             reasons = " ".join(f"{reason}={count}" for reason, count in sorted(dropped.items()))
-            _logger.warning("events_dropped total=%d %s", dropped.total(), reasons)
+            _logger.warning("%sevents_dropped total=%d %s", self.voice, dropped.total(), reasons)
 
     def _warn(self, message: str, *values: object) -> None:
         """Once for each kind and outage: a library that repeats itself is a library that is switched off."""
         if message not in self._warned and not self._silent:
             self._warned.add(message)
-            _logger.warning(message, *values)
+            _logger.warning(self.voice + message, *values)
 
 
 def rejected(line: bytes, reason: str, source: str, line_no: int | None, at: datetime) -> bytes:

@@ -21,7 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
-from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, Envelope
+from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, SCHEMA, Envelope
 from .ports import Position, Settled
 from .spool import Spool, adopt
 
@@ -53,8 +53,10 @@ class Shipper:
         spool_max_bytes: int = 0,
         warn: Callable[..., None] = lambda message, *values: None,
         uniform: Callable[[float, float], float] = random.uniform,
+        schema: str = SCHEMA,
     ) -> None:
         self.producer = producer
+        self._schema = schema
         self.next_seq = first_seq
         self.settled_seq = first_seq  # every own number below is in the log, or lost to it for good
         self.memory_events = 0
@@ -288,4 +290,4 @@ class Shipper:
                 line = self._lines.popleft()
                 size += len(line) + 1
                 lines.append(line)
-            self._held.append(Envelope.of(self.producer, seq, lines, dropped))
+            self._held.append(Envelope.of(self.producer, seq, lines, dropped, self._schema))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class Tally:
@@ -18,6 +18,19 @@ class Tally:
 
     def value(self) -> int:
         return int(repr(self._count)[6:-1])  # "count(7)": the one way to look without counting
+
+
+@dataclass(frozen=True, slots=True)
+class ContentStats:
+    """Counts of texts sent, of one call each, in the words of `EmitterStats`; and their own reasons to be dropped: `no_key`
+    (no ring, or none for the tenant), `too_large` (above what a record holds), `invalid`."""
+
+    emitted: int = 0
+    appended: int = 0
+    spooled: int = 0
+    pending: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    adopted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +53,4 @@ class EmitterStats:
     adopted: int  # events of dead processes, found in the spool and brought to the log
     unread_answers: int  # calls recorded without tokens, because the provider's response was not understood
     internal_errors: int  # our own mistakes, kept from the caller
+    content: ContentStats = field(default_factory=ContentStats)

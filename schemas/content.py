@@ -69,11 +69,11 @@ class OfCall(_Model):
 
 
 class Texts(_Model):
-    """The texts of one call; what was not there is None, or an empty list."""
+    """The texts of one call; what was not there is None, or an empty list. Its repr shows none of them."""
 
-    prompt: str | None = None
-    response: str | None = None
-    context: list[str] = Field(default_factory=list, max_length=MAX_CHUNKS)
+    prompt: str | None = Field(default=None, repr=False)
+    response: str | None = Field(default=None, repr=False)
+    context: list[str] = Field(default_factory=list, max_length=MAX_CHUNKS, repr=False)
 
 
 class ContentEvent(OfCall):
