@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ..schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, TTFT_BINS, BucketUnit, Usage
+from .findings import JUDGED
 from .sketch import bin_of
 
 
@@ -45,7 +46,9 @@ LIVE_S: Final[dict[BucketUnit, int]] = {"minute": 3_600, "hour": 2 * 3_600, "day
 RETENTION_S: Final[dict[BucketUnit, int]] = {"minute": 3 * 86_400, "hour": 40 * 86_400, "day": 800 * 86_400}
 
 _REQUESTS, _ERRORS, _CACHE_HITS, _COST, _UNPRICED, _UNKNOWN, _INPUT, _OUTPUT, _CACHE_READ = range(9)
-_CACHE_WRITE_5M, _CACHE_WRITE_1H, _REASONING, _INPUT_AUDIO, _OUTPUT_AUDIO, _CACHE_AUDIO_READ = range(9, len(COUNTERS))
+_CACHE_WRITE_5M, _CACHE_WRITE_1H, _REASONING, _INPUT_AUDIO, _OUTPUT_AUDIO, _CACHE_AUDIO_READ, _SCORED, _FINDINGS = range(
+    9, len(COUNTERS)
+)
 
 _new: Final = tuple.__new__
 
@@ -94,7 +97,7 @@ class UsageState:
     changed: set[UsageKey] = field(default_factory=set)
     watermark_s: int = 0
     too_old: int = 0
-    _fine: dict[tuple[int, str, tuple[Any, ...]], Usage] = field(default_factory=dict)
+    _fine: dict[tuple[int, str | None, tuple[Any, ...]], Usage] = field(default_factory=dict)
     # Buckets that had left memory, and are there again until the flush is stored.
     late: list[UsageKey] = field(default_factory=list)
     _tidied_s: int = 0
@@ -145,6 +148,16 @@ class UsageState:
             place = TTFT_BINS + bin_of(response.time_to_first_token_s)
             usage[place] = get(place, 0) + 1
 
+    def add_scored(self, scored: Any, started_s: float) -> None:
+        """Count one verdict on a call that began then: that the call was judged, and what was found."""
+        judged = scored.outcome in JUDGED
+        found = len(scored.findings) + scored.more_findings
+        if not judged and not found:
+            return  # nothing is known, and that is counted nowhere
+        key = (int(started_s) // 60, scored.response_model or scored.request_model, self.scope_sets.read(scored))
+        usage = self._fine.setdefault(key, Usage())
+        usage.merge({_SCORED: int(judged), _FINDINGS: found})
+
     def roll_up(self) -> None:
         """Spread what was added since the last call over scopes and buckets."""
         fine, self._fine = self._fine, {}
@@ -182,7 +195,7 @@ class UsageState:
         """Count in a bucket that is not in memory: a new one, or an old one that is fetched until the flush."""
         age_s = self.watermark_s - key.start - BUCKET_S[key.bucket]
         if age_s > RETENTION_S[key.bucket]:
-            self.too_old += delta[_REQUESTS]
+            self.too_old += delta.get(_REQUESTS, 0)
             return
         bucket: Usage | None = None
         if age_s > LIVE_S[key.bucket]:

@@ -2,8 +2,10 @@
 
     new series ─► has the sink passed what the meter had done? ─► ask the store, bucket by bucket ─► seed the rings
 
+Series of findings ask the rows of verdicts, all others those of calls.
+
 The boundary is the offset from which the meter counts the series itself (`watch.py`): the store is asked for the rows
-of calls below it, so nothing counts twice and nothing is missed, however long the sink takes. Many scopes come in parts;
+of records below it, so nothing counts twice and nothing is missed, however long the sink takes. Many scopes come in parts;
 each is seeded in one transaction with the note that it is. One part, numbered as the crash test aborts it: 1 asked,
 2 seeded (inside the transaction), 3 kept.
 
@@ -22,7 +24,9 @@ import msgspec
 import structlog
 
 from ..schemas.errors import StoreUnavailable, UsageError
-from .series import TOLD, TOP, History, Series, Values
+from ..schemas.topics import FINDINGS, METERED, Topic
+from .findings import Wanted
+from .series import TOLD, TOP, UNKNOWN_MODEL, History, Series, Values
 from .sketch import BINS_PER_DOUBLING, SMALLEST_S, ZERO_BIN
 from .watch import Watch
 
@@ -47,11 +51,31 @@ _NUMBERS: Final = {
     "unpriced": "countIf(price_status = 'unpriced')",
 }
 # How many were so, of so many.
-_RATIOS: Final = {"error_rate": "countIf(error_type != '')", "finding_rate": "0"}
+_RATIOS: Final = {"error_rate": ("countIf(error_type != '')", "count()")}
 _BIN: Final = f"if(latency_s < {SMALLEST_S}, {ZERO_BIN}, ceil(log2(latency_s) * {BINS_PER_DOUBLING!r}))"
-_COUNTED: Final = {**_NUMBERS, **_RATIOS, "latency": _BIN}
 # A call counts when it started, but never later than it stood in the log.
 _AT: Final = "toUnixTimestamp64Micro(least(started_at, toDateTime64(ingested_at, 6, 'UTC')))"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where the store has what a series counts, and how it is counted there."""
+
+    table: str
+    # What is added up; of a share, the part and the whole; of latencies, the bin that is counted.
+    amount: tuple[str, ...]
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, series: Series) -> _Asked:
+        if not series.of_verdicts:
+            number = _NUMBERS.get(series.measure, _BIN)
+            return cls("calls", _RATIOS.get(series.measure, (number,)), {})
+        wanted = Wanted.of(series.finding_type)
+        found, can_tell = wanted.count_sql, wanted.can_tell_sql
+        share = (f"countIf({can_tell} AND {found} > 0)", f"countIf({can_tell})")
+        amount = share if series.measure == "finding_rate" else (f"toInt64(sum({found}))",)
+        return cls("scored_calls", amount, wanted.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +112,8 @@ class Metering(Protocol):
         """The series of which the past is not counted yet, with the partition."""
         ...
 
-    def stored(self, partition: int) -> int:
-        """Below which offset all of `metered` is in the store."""
+    def stored(self, topic: Topic, partition: int) -> int:
+        """Below which offset all of a topic of rows is in the store."""
         ...
 
     def seed(
@@ -154,25 +178,25 @@ class Backfill:
         if self._patience() < self._ask_again_at:
             return False
         for series, partition, watch in self._meter.unseeded():
-            if self._meter.stored(partition) >= watch.metered:
+            topic, boundary = (FINDINGS, watch.findings) if series.of_verdicts else (METERED, watch.metered)
+            if self._meter.stored(topic, partition) >= boundary:
                 self._asking = self._pool.submit(self._read, series, partition, watch, self._clock())
                 return True
         return False
 
     def _read(self, series: Series, partition: int, watch: Watch, at_s: float) -> Part:
         """Ask the store for a part. In the thread of its own."""
-        counted = _COUNTED.get(series.measure)
-        if counted is None:
-            return Part(series, partition, watch, 1, at_s, [], [])
+        asked = _Asked.of(series)
         columns = [_column(name) for name in series.fields]
         start_s, end_s, origin_s, _, length_s = series.buckets.numbering(at_s)
         since_s = max(start_s, series.buckets.start_of(series.buckets.reach(at_s)[0]))
         where, values = _where(series, partition, watch, since_s, min(end_s, at_s + 366 * 86_400.0))
+        values |= asked.values
         slot = f"intDiv({_AT} - {round(origin_s * 1e6)}, {length_s * 1_000_000})"
         parts = watch.parts
         if not parts:
             groups = ", ".join([*columns, slot])
-            each = f"SELECT {slot} FROM calls WHERE {where} GROUP BY {groups}"
+            each = f"SELECT {slot} FROM {asked.table} WHERE {where} GROUP BY {groups}"
             ((buckets,),) = self._query(f"SELECT count() FROM ({each})", values)
             parts = max(1, -(-buckets // self._part_rows))
         values |= {"parts": parts, "part": watch.done}
@@ -182,28 +206,26 @@ class Backfill:
         names = [f"{column} AS f{number}" for number, column in enumerate(columns)]
         grouped = [f"f{number}" for number in range(len(columns))]
         history = []
-        if series.measure in _NUMBERS:
-            shown, key = f"{counted} AS amount", grouped
-        elif series.measure in _RATIOS:
-            shown, key = f"({counted}, count()) AS amount", grouped
-        else:
+        if series.measure == "latency":
             where += " AND latency_s IS NOT NULL"
-            shown, key = f"(toInt64({counted}), count()) AS amount", [*grouped, f"toInt64({counted})"]
+            shown, key = f"(toInt64({_BIN}), count()) AS amount", [*grouped, f"toInt64({_BIN})"]
+        else:
+            shown, key = f"({', '.join(asked.amount)}) AS amount", grouped
         select = ", ".join([*names, f"{slot} AS slot", shown])
         for *found, number, amount in self._query(
-            f"SELECT {select} FROM calls WHERE {where} GROUP BY {', '.join([*key, 'slot'])}", values
+            f"SELECT {select} FROM {asked.table} WHERE {where} GROUP BY {', '.join([*key, 'slot'])}", values
         ):
             if series.measure == "latency":
                 amount = {amount[0]: amount[1]}
-            if amount:
+            if amount and amount != (0, 0):
                 history.append(History(_values(found), origin_s + number * length_s, amount))
-        top = self._spenders(series, counted, where, values, names, grouped, at_s) if series.measure in TOLD else []
+        top = self._spenders(series, asked, where, values, names, grouped, at_s) if series.measure in TOLD else []
         return Part(series, partition, watch, parts, at_s, history, top)
 
     def _spenders(
         self,
         series: Series,
-        counted: str,
+        asked: _Asked,
         where: str,
         values: dict[str, Any],
         names: list[str],
@@ -215,12 +237,12 @@ class Backfill:
         begun_us = (stretch if series.stretch_s is None else stretch * series.stretch_s) * 1_000_000
         left_open = [name for name in ("user", "team", "service") if name not in series.fields]
         choices = [part for name in left_open for part in (f"{name} != ''", f"concat('{name}=', {name})")]
-        model = "concat('model=', model)"
+        model = f"concat('model=', if(model = '', '{UNKNOWN_MODEL}', model))"
         who = f"multiIf({', '.join([*choices, model])})" if choices else model
         by = ", ".join([*grouped, "who"])
         limit = f"LIMIT {TOP} BY {', '.join(grouped)}" if grouped else f"LIMIT {TOP}"
         rows = self._query(
-            f"SELECT {', '.join([*names, f'{who} AS who', f'{counted} AS amount'])} FROM calls"
+            f"SELECT {', '.join([*names, f'{who} AS who', f'{asked.amount[0]} AS amount'])} FROM {asked.table}"
             f" WHERE {where} AND {_AT} >= {begun_us} GROUP BY {by} HAVING amount > 0 ORDER BY amount DESC, who {limit}",
             values,
         )

@@ -2,7 +2,8 @@
 
     record ─ envelope? ─ seen before? ─ each line: decode ─ clock sane? ─ normalise usage ─ price ─┬─ row of metered
        │          │            │                │              │               │                   ├─ usage of its scopes
-       │          │            └ duplicates     └──────────────┴───────────────┴─ dead letter      └─ row of requests
+       │          │            └ duplicates     └──────────────┴───────────────┴─ dead letter      ├─ row of requests
+       │          │                                                                                └─ row of findings
        │          └ dead letter
        └ (partition, offset) named in every output
 
@@ -24,7 +25,7 @@ import orjson
 from ..schemas.call import MAX_TOKENS, RejectedEvent, RequestEvent, ResponseEvent, check_response
 from ..schemas.envelope import Envelope
 from ..schemas.errors import InvalidEvent
-from ..schemas.hot import HotRejected, HotRequest, decode_event
+from ..schemas.hot import HotRejected, HotRequest, HotScored, decode_event
 from ..schemas.provider_usage import normalise_usage
 from .aggregate import UsageKey, UsageState
 from .pricing import PriceBook
@@ -93,10 +94,11 @@ class MeterState:
 
 @dataclass(slots=True)
 class MeterOutputs:
-    """What one step yields besides the state: records for three topics, as (headers, value)."""
+    """What one step yields besides the state: records for four topics, as (headers, value)."""
 
     metered: list[Out] = field(default_factory=list)
     requests: list[Out] = field(default_factory=list)
+    findings: list[Out] = field(default_factory=list)
     dead_letters: list[Out] = field(default_factory=list)
     events: int = 0
 
@@ -132,6 +134,7 @@ class _Envelope:
         self.latest_s = self.appended_s + max_future_s
         self.rows: list[bytes] = []
         self.requests: list[bytes] = []
+        self.findings: list[bytes] = []
         self.dead: list[bytes] = []
 
     def apply(self) -> None:
@@ -173,6 +176,7 @@ class _Envelope:
         seen.next_seq = envelope.seq + len(lines)
         _count(totals, "responses", len(self.rows))
         _count(totals, "requests", len(self.requests))
+        _count(totals, "scored", len(self.findings))
         self.outputs.events += len(lines) - known
         self._send()
 
@@ -218,6 +222,11 @@ class _Envelope:
         if isinstance(event, HotRequest):
             self.requests.append(_encode(event)[:-1] + f',"seq":{seq}{self.tail}'.encode())
             self.state.series.request(event, self.record.appended_ms, self._estimate(event))
+            return
+        if isinstance(event, HotScored):
+            self.findings.append(_encode(event)[:-1] + f',"seq":{seq}{self.tail}'.encode())
+            self.state.usage.add_scored(event, started_s)
+            self.state.series.scored(event, started_s, self.appended_s)
             return
         if event.usage is not None:
             event = _normalised(event)
@@ -295,6 +304,7 @@ class _Envelope:
         for rows, out in (
             (self.rows, self.outputs.metered),
             (self.requests, self.outputs.requests),
+            (self.findings, self.outputs.findings),
             (self.dead, self.outputs.dead_letters),
         ):
             if rows:

@@ -2,6 +2,7 @@
 
     policy ─► Series (what counts, for whom, in which window)     several policies may share one
     event ─► every series it matches ─► ring of its scope          absolute amounts, so a replay changes nothing
+             (of responses; of verdicts, for series of findings)
     request event ─► reserved, until its response comes or it is given up
 
 The rings that changed go to the usage topic whole. The topic is compacted by scope, so it is also where a scope that
@@ -24,6 +25,7 @@ import msgspec
 import orjson
 
 from ..schemas.policy import CalendarWindow, Policy
+from .findings import Wanted
 from .sketch import bin_of
 from .windows import Buckets, RatioRing, Ring, SketchRing, buckets_of
 
@@ -52,6 +54,7 @@ class Series:
     match: tuple[tuple[str, frozenset[str]], ...]
     fields: tuple[str, ...]
     measure: str
+    # In lower case: findings go by their names without it.
     finding_type: str | None
     stretch_s: int | None
     buckets: Buckets = field(compare=False)
@@ -62,11 +65,12 @@ class Series:
     def of(cls, policy: Policy) -> Series:
         measure = "latency" if policy.measure.startswith("latency_") else policy.measure
         match = tuple(sorted((name, frozenset(values)) for name, values in policy.match.items()))
+        finding_type = None if policy.finding_type is None else policy.finding_type.lower()
         spelled = [
             [[name, sorted(values)] for name, values in match],
             policy.scope,
             measure,
-            policy.finding_type,
+            finding_type,
             policy.window.model_dump(),
         ]
         return cls(
@@ -74,11 +78,16 @@ class Series:
             match=match,
             fields=policy.scope,
             measure=measure,
-            finding_type=policy.finding_type,
+            finding_type=finding_type,
             stretch_s=None if isinstance(policy.window, CalendarWindow) else policy.window.rolling,
             buckets=buckets_of(policy.window),
             values_of=_values_getter(policy.scope),
         )
+
+    @property
+    def of_verdicts(self) -> bool:
+        """Whether it counts what the guardrails say of calls, and not the calls themselves."""
+        return self.measure in OF_VERDICTS
 
     def new_ring(self) -> AnyRing:
         return _RINGS.get(self.measure, Ring)(self.buckets)
@@ -196,7 +205,12 @@ _scope_usage: Final = msgspec.msgpack.Decoder(tuple[bytes, int, dict[str, int], 
 _in_flight: Final = msgspec.json.Decoder(tuple[int, list[tuple[str, Values, int]]])
 CALL: Final = b"call|"
 # Measures of which the biggest spenders are told.
-TOLD: Final = frozenset({"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests", "errors", "unpriced"})
+TOLD: Final = frozenset(
+    {"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests", "errors", "unpriced", "findings"}
+)
+OF_VERDICTS: Final = frozenset({"findings", "finding_rate"})
+# A verdict need not say which model it was.
+UNKNOWN_MODEL: Final = "unknown"
 
 
 def usage_key(key: SeriesKey) -> bytes:
@@ -248,7 +262,7 @@ class Counter:
         self.changed: dict[Values, None] = {}
         self._load = load
         self._match = tuple((_getter(name), values) for name, values in series.match)
-        self._amount: Amount = _AMOUNTS.get(series.measure, _no_amount)
+        self._amount = _amount_of(series)
         self._values_of = series.values_of
         self._stretch_s = series.stretch_s
         # Who, below the scope, is told as a spender; None where nobody is.
@@ -259,8 +273,8 @@ class Counter:
         )
         self._now_s = float("nan")
 
-    def response(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
-        """Count a response. For each event and series: what can be is worked out once for each `now_s`."""
+    def count(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
+        """Count a response, or a verdict. For each event and series: what can be is worked out once for each `now_s`."""
         for getter, wanted in self._match:
             if getter(event) not in wanted:
                 return
@@ -291,7 +305,7 @@ class Counter:
                     name = f"{prefix}{value}"
                     break
             else:
-                name = f"model={_model_of(event)}"
+                name = f"model={_model_of(event) or UNKNOWN_MODEL}"
             if since == scope.top_since and name in scope.top:
                 scope.top[name] += amount
             else:
@@ -370,6 +384,8 @@ class SeriesState:
     in_flight: dict[str, InFlight] = field(default_factory=dict)
     now_s: float = 0.0
     counters: dict[str, Counter] = field(default_factory=dict)
+    _of_responses: list[Counter] = field(default_factory=list)
+    _of_verdicts: list[Counter] = field(default_factory=list)
     # Calls announced or settled since the last flush; True: nothing is stored of it yet.
     _changed_calls: dict[str, bool] = field(default_factory=dict)
     # Responses of calls that were not announced: the newer and the older half.
@@ -384,6 +400,8 @@ class SeriesState:
         """Count these series from now on, and forget the others."""
         self.series = series
         self.counters = {name: self.counters.get(name) or Counter(one, self.load) for name, one in series.items()}
+        self._of_responses = [counter for counter in self.counters.values() if not counter.series.of_verdicts]
+        self._of_verdicts = [counter for counter in self.counters.values() if counter.series.of_verdicts]
 
     def response(self, event: Any, at_s: float, cost_nano_usd: int | None, unpriced: bool, now_s: float) -> None:
         """Count one response and let go of what its request held. `now_s` is the log's time of it: what was too long ago
@@ -400,8 +418,18 @@ class SeriesState:
                 self._early, self._earlier = set(), self._early
         if at_s > now_s:
             at_s = now_s
-        for counter in self.counters.values():
-            counter.response(event, at_s, cost_nano_usd, unpriced, now_s)
+        for counter in self._of_responses:
+            counter.count(event, at_s, cost_nano_usd, unpriced, now_s)
+
+    def scored(self, event: Any, at_s: float, now_s: float) -> None:
+        """Count one verdict, in the time of the call that it is of."""
+        if not self._of_verdicts:
+            return
+        self.now_s = now_s
+        if at_s > now_s:
+            at_s = now_s
+        for counter in self._of_verdicts:
+            counter.count(event, at_s, None, False, now_s)
 
     def request(self, event: Any, now_ms: int, cost_nano_usd: int | None) -> None:
         """Hold what an announced call is expected to use, until its response or `ORPHAN_AFTER_MS`."""
@@ -470,16 +498,12 @@ class SeriesState:
                 self.in_flight[key[len(CALL) :].decode()] = InFlight(until_ms, held)
 
 
-# What a response adds to a ring of a measure: a number, (part, whole), or a sketch bin; None adds nothing.
+# What an event adds to a ring of a measure: a number, (part, whole), or a sketch bin; None adds nothing.
 Amount = Callable[[Any, int | None, bool], Any]
 
 
 def _total_tokens(event: Any) -> int:
     return (event.input_tokens or 0) + (event.output_tokens or 0)
-
-
-def _no_amount(_event: Any, _cost: int | None, _unpriced: bool) -> None:
-    return None
 
 
 _AMOUNTS: Final[dict[str, Amount]] = {
@@ -492,9 +516,16 @@ _AMOUNTS: Final[dict[str, Amount]] = {
     "error_rate": lambda event, cost, unpriced: (1 if event.error_type else 0, 1),
     "latency": lambda event, cost, unpriced: None if event.latency_s is None else bin_of(event.latency_s),
     "unpriced": lambda event, cost, unpriced: 1 if unpriced else None,
-    # findings themselves come from the guardrails
-    "finding_rate": lambda event, cost, unpriced: (0, 1),
 }
+
+
+def _amount_of(series: Series) -> Amount:
+    if not series.of_verdicts:
+        return _AMOUNTS[series.measure]
+    wanted = Wanted.of(series.finding_type)
+    if series.measure == "findings":
+        return lambda event, cost, unpriced: wanted.count(event) or None
+    return lambda event, cost, unpriced: (int(wanted.count(event) > 0), 1) if wanted.can_tell(event) else None
 
 
 def _estimate(measure: str, event: Any, cost_nano_usd: int | None) -> int | None:

@@ -6,13 +6,15 @@ import msgspec
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """From which offset of `calls` on the meter counts a series itself, and up to where of `metered` the rows of what was
-    before will be found in the store; and of the parts of that (0: not known yet how many), how many are counted."""
+    """From which offset of `calls` on the meter counts a series itself, and up to where of `metered`, and of `findings`, the
+    rows of what was before will be found in the store; and of the parts of that (0: not known yet how many), how many are
+    counted."""
 
     from_offset: int
     metered: int
     parts: int = 0
     done: int = 0
+    findings: int = 0
 
     @property
     def complete(self) -> bool:

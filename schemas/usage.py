@@ -17,7 +17,12 @@ BucketUnit = Literal["minute", "hour", "day"]
 BUCKET_S: Final[dict[BucketUnit, int]] = {"minute": 60, "hour": 3_600, "day": 86_400}
 
 # The places of the counters. Append only: stored usage knows them by number.
-COUNTERS: Final = ("requests", "errors", "cache_hits", "cost_nano_usd", "unpriced", "unknown_tokens", *TOKEN_FIELDS)
+# `scored`: calls whose texts were judged, at least in part. `findings`: what was found in them.
+COUNTERS: Final = (
+    *("requests", "errors", "cache_hits", "cost_nano_usd", "unpriced", "unknown_tokens"),
+    *TOKEN_FIELDS,
+    *("scored", "findings"),
+)
 ERROR_TYPES: Final[tuple[str, ...]] = get_args(ErrorType)
 
 # Errors by type, and the bins of the two sketches, stand at places of their own; bins may be as low as -2,000.

@@ -3,7 +3,7 @@
 One flush, numbered as the crash test aborts it:
 
     1  step        the pure step over what has waited; only memory changes
-    2  rows        metered, requests and dead letters are acknowledged
+    2  rows        metered, requests, findings and dead letters are acknowledged
     3  changelog   what changed, and the offset, in one batch, acknowledged
     4  usage       the policies' part of it, acknowledged
     5  passed      the records may be committed
@@ -31,7 +31,7 @@ import structlog
 
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, METER_CHANGELOG, METERED, REQUESTS, USAGE
+from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterOutputs, meter
 from ..pricing import PriceBook
@@ -276,6 +276,7 @@ class MeterPartition:
         for topic, out in (
             (METERED, outputs.metered),
             (REQUESTS, outputs.requests),
+            (FINDINGS, outputs.findings),
             (DEAD_LETTERS, outputs.dead_letters),
         ):
             if out:
@@ -318,9 +319,9 @@ class MeterPartition:
         if new:
             # All rows below our offset are in the topic once what is under way is.
             await self._let_go()
-            end = await self._wire.end(METERED, self.partition)
+            metered, findings = [await self._wire.end(topic, self.partition) for topic in (METERED, FINDINGS)]
             for name in new:
-                memory.note(name, Watch(self.state.next_offset, end))
+                memory.note(name, Watch(self.state.next_offset, metered, findings=findings))
         self._series = series
         self.state.series.watch(series)
 

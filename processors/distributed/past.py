@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from ...producers.kafka_client import client_options
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
-from ...schemas.topics import METERED
+from ...schemas.topics import FINDINGS, METERED, Topic
 from ...sinks.clickhouse import Store
 from ..backfill import Backfill
 from ..series import History, Series, Values
@@ -38,15 +38,15 @@ class Past:
         self._address = KafkaAddress.parse(settings.url)
         self._options = client_options(settings)
         self._partitions = partitions
-        self._stored: dict[int, int] = {}
+        self._stored: dict[tuple[str, int], int] = {}
         self._backfill = Backfill(self, store)
         self._task: asyncio.Task[None] | None = None
 
     def unseeded(self) -> list[tuple[Series, int, Watch]]:
         return [(series, one.partition, watch) for one in self._partitions() for series, watch in one.unseeded()]
 
-    def stored(self, partition: int) -> int:
-        return self._stored.get(partition, 0)
+    def stored(self, topic: Topic, partition: int) -> int:
+        return self._stored.get((topic.name, partition), 0)
 
     def seed(
         self,
@@ -81,8 +81,10 @@ class Past:
             return
         finally:
             await admin.close()
-        name = self._address.topic(METERED)
-        self._stored = {tp.partition: max(found.offset, 0) for tp, found in offsets.items() if tp.topic == name}
+        names = {self._address.topic(topic): topic.name for topic in (METERED, FINDINGS)}
+        self._stored = {
+            (names[tp.topic], tp.partition): max(found.offset, 0) for tp, found in offsets.items() if tp.topic in names
+        }
 
     async def _run(self) -> None:
         while True:

@@ -25,7 +25,7 @@ import orjson
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, METERED, REQUESTS, USAGE
+from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METERED, REQUESTS, USAGE, Topic
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..asked_prices import AskedPrices, UnitPrices
@@ -107,6 +107,7 @@ class MeterEngine:
                 for topic, out in (
                     (METERED, outputs.metered),
                     (REQUESTS, outputs.requests),
+                    (FINDINGS, outputs.findings),
                     (DEAD_LETTERS, outputs.dead_letters),
                 ):
                     self.log.append(topic.name, partition, ((None, headers, value) for headers, value in out))
@@ -208,9 +209,9 @@ class MeterEngine:
             if not watch.complete
         ]
 
-    def stored(self, partition: int) -> int:
-        """Below which offset all of `metered` is in the store."""
-        return self.log.committed(SINK.name, METERED.name, partition)
+    def stored(self, topic: Topic, partition: int) -> int:
+        """Below which offset all of a topic of rows is in the store."""
+        return self.log.committed(SINK.name, topic.name, partition)
 
     def seed(
         self,

@@ -1,10 +1,11 @@
 """Which series are watched in each partition, and how far the past of each has been counted; kept in the usage topic.
 
-    series|<id>  ──  Watch(from_offset, metered, parts, done)
+    series|<id>  ──  Watch(from_offset, metered, parts, done, findings)
 
 A series that is new is watched from the meter's next offset on. Everything below is in the store or on its way there, as
-far as `metered` of the metered topic, and is counted once by `backfill.py`, in parts. A series that is watched no more is
-forgotten with all its scopes: should it come back, it is new, and what it has missed is counted from the store.
+far as `metered` of the metered topic, or `findings` of the findings topic, and is counted once by `backfill.py`, in parts. A
+series that is watched no more is forgotten with all its scopes: should it come back, it is new, and what it has missed is
+counted from the store.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 
 from ...producers.sqlite_log import SqliteLog
-from ...schemas.topics import METERED, USAGE
+from ...schemas.topics import FINDINGS, METERED, USAGE
 from ..series import usage_prefix
 from ..watch import Watch
 
@@ -47,5 +48,6 @@ def settle(log: SqliteLog, partition: int, series: Iterable[str], next_offset: i
     new = sorted(series - known.keys())
     for name in new:
         log.forget(USAGE.name, partition, usage_prefix(name))
-    watch = Watch(next_offset, log.end_offset(METERED.name, partition))
+    ends = {topic: log.end_offset(topic.name, partition) for topic in (METERED, FINDINGS)}
+    watch = Watch(next_offset, ends[METERED], findings=ends[FINDINGS])
     log.append(USAGE.name, partition, [record(name, watch) for name in new])
