@@ -1,0 +1,393 @@
+"""One claim held against a source: how much of it is there, and what of it the source contradicts.
+
+claim × source ─► Reading: support of each term, best lines, `Doubt`s (what is wrong, and where), features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from .claims import NAMES, Claim, Term
+from .facts import Fact, known, same_amount
+from .lexicon import EMPTY_KEYS
+from .source import Source
+
+# Of a term that only the question has: it is no invention, but the source does not bear it out.
+IN_QUESTION: Final = 0.8
+IN_ANOTHER_FORM: Final = 0.9
+# Cosine of two words from which they count as near, and at which as the same.
+NEAR, SAME = 0.35, 0.75
+
+FEATURES: Final = (
+    "absent_part",  # of the claim's weight, what the source does not have
+    "absent_terms",
+    "absent_named",
+    "scattered",  # of what the source has, the part that its best lines do not
+    "new_pairs",
+    "number_absent",
+    "number_differs",
+    "number_elsewhere",
+    "negation",
+    "negation_named",
+    "side",
+    "opposite",
+    "sex",
+    "relative",
+    "far",  # 1 - cosine with the nearest line; 0 without an encoder
+)
+
+_SIDES: Final = (
+    ({"left"}, {"right"}),
+    ({"upper"}, {"lower"}),
+    ({"medial"}, {"lateral"}),
+    ({"anterior", "front"}, {"posterior", "back"}),
+    ({"proximal"}, {"distal"}),
+    ({"unilateral"}, {"bilateral"}),
+)
+_OPPOSITES: Final = (
+    ("=worsen", "=improve"),
+    ("=increase", "=decrease"),
+    ("=begin", "=stop"),
+    ("=deceased", "=alive"),
+    ("more", "less"),
+    ("more", "fewer"),
+    ("mild", "sever"),
+    ("mild", "moderat"),
+    ("moderat", "sever"),
+    ("acut", "chronic"),
+    ("normal", "abnormal"),
+    ("high", "low"),
+    ("larg", "small"),
+    ("before", "after"),
+    ("morning", "night"),
+    ("morning", "evening"),
+    ("single", "married"),
+    ("single", "divorc"),
+    ("married", "divorc"),
+    ("always", "never"),
+    ("continuou", "intermittent"),
+    ("=continuous", "=intermittent"),
+    ("hot", "cold"),
+    ("older", "younger"),
+    ("first", "last"),
+    ("benign", "malignant"),
+    ("dry", "productiv"),
+    ("sharp", "dull"),
+    ("early", "late"),
+)
+_SEXES: Final = {
+    1: frozenset("male man gentleman boy mr mister sir".split()),
+    2: frozenset("female woman lady girl mrs ms miss ma'am".split()),
+}
+_RELATIVES: Final = (
+    "=mother", "=father", "=grandmother", "=grandfather", "=brother", "=sister", "=aunt", "=uncle", "=cousin", "=son",
+    "=daughter", "=husband", "=wife", "=nephew", "=niece",
+)  # fmt: skip
+
+Similarity = Callable[[Sequence[str]], Mapping[str, float]]
+
+
+class Doubt(NamedTuple):
+    """What the source does not bear out (`absent_…`), or says otherwise, at `[start, end)` of the response."""
+
+    type: str
+    start: int
+    end: int
+    strength: float
+
+
+@dataclass(slots=True)
+class Reading:
+    """One claim held against the source."""
+
+    claim: Claim
+    copied: bool = False  # word for word
+    support: list[float] = field(default_factory=list)  # of each term
+    lines: list[int] = field(default_factory=list)  # the best first
+    doubts: list[Doubt] = field(default_factory=list)
+    features: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FEATURES, 0.0))
+
+
+def read_claim(
+    claim: Claim, source: Source, asked: frozenset[str], near: Mapping[str, float], cosines: np.ndarray | None
+) -> Reading:
+    """`asked`: keys of the question; `near`: key → how near the source's nearest word is, for keys that it does not have;
+    `cosines`: of the claim with each line, where there is an encoder."""
+    reading = Reading(claim)
+    found = [_find(term, source, asked, near) for term in claim.terms]
+    reading.support = [support for support, _ in found]
+    cover, hits = _cover(claim, source, found)
+    if cosines is not None and len(cosines):
+        reading.features["far"] = 1.0 - float(max(cosines.max(), 0.0))
+        hits = hits + 0.5 * cosines * max(float(hits.max(initial=0.0)), 0.2)
+    order = np.argsort(-hits, kind="stable")[:3] if len(hits) else np.zeros(0, np.int64)
+    reading.lines = [int(line) for line in order if hits[line] > 0]
+    _absences(reading, source, cover, found)
+    _numbers(reading, source, found)
+    _negations(reading, source, found)
+    _sides(reading, source)
+    _opposites(reading, source)
+    _sex(reading, source)
+    _relatives(reading, source, found)
+    reading.copied = source.has(claim.words)
+    return reading
+
+
+def _find(term: Term, source: Source, asked: frozenset[str], near: Mapping[str, float]) -> tuple[float, list[str]]:
+    """How well the source has a term, and the keys it has it by."""
+    if term.group and term.group in source.postings:
+        return 1.0, [term.group]
+    supports: list[float] = []
+    by: list[str] = []
+    for key in term.keys:
+        if key in EMPTY_KEYS and len(term.keys) > 1:
+            continue
+        if key in source.postings:
+            supports.append(1.0)
+            by.append(key)
+        elif (other := source.like(key)) is not None and (term.kind != "drug"):
+            supports.append(IN_ANOTHER_FORM)
+            by.append(other)
+        elif key in asked or term.group in asked:
+            supports.append(IN_QUESTION)
+        elif term.kind in ("drug", "name"):
+            supports.append(0.0)
+        else:
+            supports.append(min(0.9, max(0.0, (near.get(key, 0.0) - NEAR) / (SAME - NEAR))))
+    if not supports:
+        return 1.0, []
+    whole = sum(supports) / len(supports)
+    return (whole if len(term.keys) == 1 else 0.85 * whole), by
+
+
+def _cover(claim: Claim, source: Source, found: Sequence[tuple[float, list[str]]]) -> tuple[np.ndarray, np.ndarray]:
+    """For each line, the claim's weight within a line of it; and how well the line itself matches, rarer keys counting more."""
+    cover = np.zeros(len(source.lines))
+    hits = np.zeros(len(source.lines))
+    if not len(cover):
+        return cover, hits
+    for term, (support, by) in zip(claim.terms, found, strict=True):
+        if not by or not term.weight:
+            continue
+        mark = np.zeros(len(cover), bool)
+        for key in by:
+            posted = np.asarray(source.postings[key])
+            hits[posted] += support * term.weight * source.rarity(key)
+            mark[posted] = True
+        wide = mark.copy()
+        wide[1:] |= mark[:-1]
+        wide[:-1] |= mark[1:]
+        cover += support * term.weight * wide
+    return cover, hits
+
+
+def _absences(reading: Reading, source: Source, cover: np.ndarray, found: Sequence[tuple[float, list[str]]]) -> None:
+    terms, features = reading.claim.terms, reading.features
+    total = sum(term.weight for term in terms)
+    if total <= 0:
+        return
+    held = sum(term.weight * support for term, support in zip(terms, reading.support, strict=True))
+    features["absent_part"] = 1.0 - held / total
+    absent = [
+        (term, 1.0 - support)
+        for term, support in zip(terms, reading.support, strict=True)
+        if support < 0.5 and term.weight >= 0.4
+    ]
+    features["absent_terms"] = min(4.0, sum(gone * term.weight for term, gone in absent)) / 4
+    named = [term for term, _ in absent if term.kind in NAMES]
+    features["absent_named"] = min(2, len(named)) / 2
+    for term in named:
+        reading.doubts.append(Doubt("absent_named", term.start, term.end, 0.6))
+    inside = sum(term.weight * support for term, (support, by) in zip(terms, found, strict=True) if by)
+    if inside > 0 and len(cover):
+        features["scattered"] = 1.0 - float(cover.max()) / inside
+    pairs, new, before = 0, 0, ""
+    for word in reading.claim.words:
+        if word.key and word.key not in EMPTY_KEYS:
+            pairs += bool(before)
+            new += bool(before) and (before, word.key) not in source.pairs
+            before = word.key
+    features["new_pairs"] = new / pairs if pairs else 0.0
+
+
+def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
+    features = reading.features
+    beside = {line + step for line in reading.lines for step in (-1, 0, 1)}
+    for fact in reading.claim.facts:
+        equal = [(line, other) for line, other in source.facts if same_amount(fact, other)]
+        if equal:
+            if fact.kind != "frequency" and _elsewhere(reading, source, fact, [line for line, _ in equal], found):
+                features["number_elsewhere"] += 1
+            continue
+        digits = any(other.value == fact.value and known(other) for _, other in source.facts) and known(fact)
+        rivals = [
+            line
+            for line, other in source.facts
+            if other.kind == fact.kind and (fact.kind != "count" or (fact.unit and other.unit == fact.unit))
+        ]
+        small = fact.kind == "count" and fact.value <= 3
+        if digits and fact.kind not in ("date", "age"):
+            reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
+            features["number_differs"] += 1
+        elif rivals and (fact.kind != "count" or set(rivals) & beside):
+            reading.doubts.append(Doubt(_kind(fact), fact.start, fact.end, 0.85 if set(rivals) & beside else 0.7))
+            features["number_differs"] += 0.5 if small else 1
+        else:
+            reading.doubts.append(Doubt("absent_number", fact.start, fact.end, 0.3 if small else 0.6))
+            features["number_absent"] += 0.3 if small else 1
+    for name in ("number_differs", "number_absent", "number_elsewhere"):
+        features[name] = min(2.0, features[name]) / 2
+
+
+def _kind(fact: Fact) -> str:
+    names = {
+        "mass": "dose",
+        "units": "dose",
+        "tablet": "dose",
+        "frequency": "frequency",
+        "time": "duration",
+        "age": "age",
+        "date": "date",
+    }
+    return names.get(fact.kind, "number")
+
+
+def _elsewhere(
+    reading: Reading, source: Source, fact: Fact, lines: Sequence[int], found: Sequence[tuple[float, list[str]]]
+) -> bool:
+    """Whether the source has the number, but not near anything that the claim says beside it."""
+    beside = sorted(
+        (place for place, term in enumerate(reading.claim.terms) if term.weight >= 0.5 and found[place][1]),
+        key=lambda place: abs(reading.claim.terms[place].first - fact.first),
+    )[:3]
+    if not beside:
+        return False
+    near = {line + step for line in lines for step in (-1, 0, 1)}
+    return not any(near & set(source.postings[key]) for place in beside for key in found[place][1])
+
+
+def _negations(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
+    settled = against = 0.0
+    worst: Term | None = None
+    named = 0
+    for term, (support, by) in zip(reading.claim.terms, found, strict=True):
+        if not by or support < IN_QUESTION or term.weight < 0.5:
+            continue
+        signs = set().union(*(source.said[key] for key in by))
+        if signs == {0}:
+            settled += 0.5 * term.weight
+            continue
+        settled += term.weight
+        if term.polarity not in signs:
+            against += term.weight
+            if term.kind in ("condition", "drug", "procedure"):
+                named += 1
+            if worst is None or term.weight > worst.weight:
+                worst = term
+    if settled and worst is not None:
+        reading.features["negation"] = against / settled
+        reading.features["negation_named"] = min(2, named) / 2
+        if against / settled >= 0.5 or named:
+            reading.doubts.append(Doubt("negation", worst.start, worst.end, 0.5 + 0.4 * against / settled))
+
+
+def _sides(reading: Reading, source: Source) -> None:
+    read = reading.claim.words
+    for place, word in enumerate(read):
+        for one, other in _SIDES:
+            for mine, theirs in ((one, other), (other, one)):
+                if word.low not in mine or not _is_side(read, place):
+                    continue
+                after = next((each for each in read[place + 1 : place + 4] if each.key and each.key not in EMPTY_KEYS), None)
+                said = _sided(source, mine, after.key if after else "")
+                opposed = _sided(source, theirs, after.key if after else "")
+                if after is not None and not said and not opposed:
+                    said, opposed = _sided(source, mine, ""), _sided(source, theirs, "")
+                if opposed and not said:
+                    reading.features["side"] = 1.0
+                    reading.doubts.append(Doubt("laterality", word.start, word.end, 0.85))
+                elif not said and mine <= {"left", "right", "bilateral", "unilateral"}:
+                    reading.features["side"] = max(reading.features["side"], 0.5)
+                    reading.doubts.append(Doubt("absent_named", word.start, word.end, 0.5))
+
+
+def _is_side(read: Sequence, place: int) -> bool:  # type: ignore[type-arg]
+    after = read[place + 1].low if place + 1 < len(read) else "."
+    before = read[place - 1].low if place else ""
+    if read[place].low == "right":
+        return (after[0].isalpha() and after not in ("now", "away", "after", "before", "and", "here", "there", "so")) or before in (
+            "the", "on", "my", "his", "her",
+        )  # fmt: skip
+    if read[place].low == "back":
+        return False
+    if read[place].low == "left":
+        return before not in ("he", "she", "they", "i", "have", "has") and (after[0].isalpha() or before in ("the", "on", "my"))
+    return True
+
+
+def _sided(source: Source, sides: set[str], part: str) -> bool:
+    for side in sides:
+        for number in source.postings.get(side, ()):
+            line = source.lines[number]
+            for place, word in enumerate(line.words):
+                if word.low == side and _is_side(line.words, place):
+                    if not part:
+                        return True
+                    if part in {each.key for each in line.words[max(0, place - 4) : place + 5]}:
+                        return True
+    return False
+
+
+def _opposites(reading: Reading, source: Source) -> None:
+    mine: dict[str, Term | None] = {word.key: None for word in reading.claim.words if word.key}
+    mine.update({term.group: term for term in reading.claim.terms if term.group})
+    for one, other in _OPPOSITES:
+        for said, opposed in ((one, other), (other, one)):
+            if said in mine and opposed not in mine and said not in source.postings and opposed in source.postings:
+                word = next((w for w in reading.claim.words if w.key == said), None)
+                term = mine[said]
+                start, end = (term.start, term.end) if term else (word.start, word.end) if word else (reading.claim.start,) * 2
+                beside = {line + step for line in reading.lines for step in (-1, 0, 1)}
+                close = bool(beside & set(source.postings[opposed]))
+                reading.features["opposite"] = max(reading.features["opposite"], 1.0 if close else 0.5)
+                if close:
+                    reading.doubts.append(Doubt("comparison", start, end, 0.7))
+
+
+def _sex(reading: Reading, source: Source) -> None:
+    for word in reading.claim.words:
+        for mine, other in ((1, 2), (2, 1)):
+            if word.low in _SEXES[mine]:
+                said = any(each in source.postings for each in _SEXES[mine])
+                opposed = any(each in source.postings for each in _SEXES[other])
+                if opposed and not said:
+                    reading.features["sex"] = 1.0
+                    reading.doubts.append(Doubt("sex", word.start, word.end, 0.7))
+                elif not said:
+                    reading.features["sex"] = max(reading.features["sex"], 0.4)
+
+
+def _relatives(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
+    """A condition said of one relative that the source has beside others only."""
+    clause = 0
+    clauses: list[int] = []
+    for word in reading.claim.words:
+        clause += word.low in (",", ";", ".")
+        clauses.append(clause)
+    people: dict[int, list[str]] = {}
+    for term in reading.claim.terms:
+        if term.group in _RELATIVES:
+            people.setdefault(clauses[term.first], []).append(term.group)
+    for term, (_, by) in zip(reading.claim.terms, found, strict=True):
+        mine = people.get(clauses[term.first], [])
+        if not mine or not by or term.kind != "condition":
+            continue
+        near = {line + step for key in by for line in source.postings[key] for step in (-1, 0, 1)}
+        beside = {person for person in _RELATIVES if near & set(source.postings.get(person, ()))}
+        if beside and not beside & set(mine):
+            reading.features["relative"] = 1.0
+            reading.doubts.append(Doubt("relative", term.start, term.end, 0.6))

@@ -1,0 +1,107 @@
+"""A response as claims: each sentence with the words that matter in it, what it denies, and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from .facts import Fact, facts
+from .lexicon import EMPTY_KEYS, FRAME_KEYS, commonness, is_drug, lexicon
+from .polarity import polarity
+from .reading import MAX_SENTENCE_WORDS, Span, Word, sentences, words
+
+# How much a word matters: a drug, a condition or a name more than others, a common word less; "patient" and "reports" next to
+# nothing.
+NAMED: Final = 1.6
+PLAIN: Final = 1.0
+COMMON: Final = 0.3
+FRAME: Final = 0.15
+# Kinds of terms that name something.
+NAMES: Final = frozenset(("drug", "condition", "procedure", "part", "relative", "name"))
+# A response longer than this is judged by its first sentences; 500 sentences are some twenty pages.
+MAX_CLAIMS: Final = 500
+
+
+class Term(NamedTuple):
+    """A word or phrase of a claim that asserts something. `keys` are its words, `group` what they mean ("" if unknown)."""
+
+    keys: tuple[str, ...]
+    group: str
+    kind: str  # one of `NAMES`, or same, word, frame
+    weight: float
+    polarity: int
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class Claim(NamedTuple):
+    """One sentence of the response, at `[start, end)`."""
+
+    start: int
+    end: int
+    words: list[Word]
+    terms: list[Term]
+    facts: list[Fact]
+
+
+def claims(text: str) -> list[Claim]:
+    """The sentences of `text` that assert something, in order: not headings, greetings or questions."""
+    found: list[Claim] = []
+    for span in sentences(text)[:MAX_CLAIMS]:
+        read = words(text, span.start, span.end)
+        for part in range(0, len(read), MAX_SENTENCE_WORDS):
+            piece = read[part : part + MAX_SENTENCE_WORDS]
+            whole = len(read) <= MAX_SENTENCE_WORDS
+            found.append(_claim(text, span if whole else Span(piece[0].start, piece[-1].end), piece))
+    return [claim for claim in found if claim.terms or claim.facts]
+
+
+def _claim(text: str, span: Span, read: list[Word]) -> Claim:
+    if read[-1].low == "?":
+        return Claim(span.start, span.end, read, [], [])
+    numbers = [fact for fact in facts(text, read) if not _counts_items(read, fact)]
+    counted = {place for fact in numbers for place in range(fact.first, fact.last + 1)}
+    signs = polarity(read)
+    terms: list[Term] = []
+    covered: set[int] = set()
+    known = lexicon()
+    for first, last, group in known.groups(read):
+        if covered & set(range(first, last + 1)):
+            continue
+        covered.update(range(first, last + 1))
+        kind = known.kinds[group]
+        terms.append(_term(read, first, last, group, kind, signs))
+    for place, word in enumerate(read):
+        if place in covered or place in counted or not word.key or word.key in EMPTY_KEYS or word.key[0].isdigit():
+            continue
+        if len(word.key) == 1 and word.key.isascii():
+            continue
+        named = word.text[0].isupper() and place > 0 and read[place - 1].low not in (".", ":", "\n", "-", "•", "*")
+        kind = "drug" if is_drug(word.low) else "name" if named else "frame" if word.key in FRAME_KEYS else "word"
+        terms.append(_term(read, place, place, "", kind, signs))
+    terms.sort(key=lambda term: term.first)
+    return Claim(span.start, span.end, read, terms, numbers)
+
+
+def _term(read: Sequence[Word], first: int, last: int, group: str, kind: str, signs: Sequence[int]) -> Term:
+    keys = tuple(word.key for word in read[first : last + 1] if word.key)
+    if kind in NAMES:
+        weight = NAMED
+    elif all(key in EMPTY_KEYS for key in keys):
+        weight = 0.0
+    elif kind == "frame" or all(key in FRAME_KEYS for key in keys):
+        weight = FRAME
+    else:
+        weight = PLAIN - (PLAIN - COMMON) * min(commonness().get(key, 0.0) for key in keys)
+    return Term(keys, group, kind, weight, signs[first], read[first].start, read[last].end, first, last)
+
+
+def _counts_items(read: Sequence[Word], fact: Fact) -> bool:
+    """Whether a number only numbers the items of a list, or is the pronoun "one"."""
+    if fact.kind != "count":
+        return False
+    if fact.first == 0 and fact.last + 1 < len(read) and read[fact.last + 1].low in (".", ")", ":"):
+        return True
+    return read[fact.first].low == "one" and fact.first == fact.last

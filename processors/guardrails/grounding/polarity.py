@@ -1,0 +1,165 @@
+"""What a text affirms and what it denies, word by word; and what a question is answered.
+
+    "denies fever, chills, but has a cough"        fever −  chills −  cough +
+    "Any swelling?" "No."                          swelling −
+    "Do you smoke?" (no answer that says so)       smoke 0: spoken of, neither affirmed nor denied
+
+A reading in the manner of NegEx: a word that denies has a scope, and a mark or a "but" ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from .reading import Word
+
+# Words a denial reaches over. A list after "denies" or "no" may be long; "not" is about its clause.
+LIST_WORDS: Final = 24
+CLAUSE_WORDS: Final = 7
+BACK_WORDS: Final = 6
+
+_LISTS: Final = frozenset(
+    ("no", "denies", "denied", "deny", "denying", "without", "neither", "nor", "absence", "non", "lacks", "lack", "refuses")
+)
+_CLAUSE: Final = frozenset(
+    "not never cannot nothing nobody don't dont doesn't doesnt didn't didnt isn't isnt aren't arent wasn't wasnt weren't werent "
+    "haven't havent hasn't hasnt hadn't hadnt won't wont can't cant couldn't couldnt ain't unable "
+    "unlikely".split()
+)
+_AFTER: Final = frozenset(("none", "negative", "absent", "denied", "unlikely", "nil", "no", "never"))
+_ENDS: Final = frozenset(
+    (
+        ".",
+        "?",
+        ";",
+        "\n",
+        "but",
+        "however",
+        "except",
+        "although",
+        "though",
+        "yet",
+        "besides",
+        "apart",
+        "aside",
+        "because",
+        "other",
+        "just",
+        "only",
+        "otherwise",
+    )
+)
+# After these, "no" denies nothing: "no change", "no longer" is about what was before.
+_IDLE: Final = frozenset(("doubt", "matter", "problem", "wonder", "idea"))
+_HAS: Final = frozenset(
+    (
+        "has",
+        "have",
+        "had",
+        "is",
+        "was",
+        "are",
+        "were",
+        "reports",
+        "does",
+        "admits",
+        "endorses",
+        "complains",
+        "takes",
+        "continues",
+        "i",
+        "he",
+        "she",
+        "they",
+        "it",
+    )
+)
+
+_YES: Final = frozenset(
+    "yes yeah yep yup ya yah sure correct right absolutely definitely certainly uh-huh mhm mmhmm indeed affirmative exactly "
+    "unfortunately oh ok okay well um uh hmm hm ah so".split()
+)
+_FILLERS: Final = frozenset("oh ok okay well um uh hmm hm ah so unfortunately thankfully fortunately actually , - – .".split())
+_NO: Final = frozenset("no nope nah never none negative not don't haven't didn't doesn't isn't nothing neither".split())
+
+
+def polarity(words: Sequence[Word]) -> list[int]:
+    """For each word 1 (affirmed) or -1 (denied)."""
+    found = [1] * len(words)
+    at = 0
+    while at < len(words):
+        low = words[at].low
+        after = words[at + 1].low if at + 1 < len(words) else "."
+        if low in _LISTS and not (low == "no" and (after in (",", ".", ":", "\n") or after in _IDLE or after.isdigit())):
+            if low == "without" and at and found[at] < 0:  # "can't walk without a cane"
+                found[at + 1 :] = [1] * (len(words) - at - 1)
+            else:
+                _deny(found, words, at, LIST_WORDS)
+        elif low in _CLAUSE and not (low == "not" and after in ("only", "just")):
+            _deny(found, words, at, CLAUSE_WORDS)
+        elif low == "negative" and after in ("for", "history"):
+            _deny(found, words, at, LIST_WORDS)
+        elif low == "free" and after == "of":
+            _deny(found, words, at, LIST_WORDS)
+        elif low == "ruled" and after == "out":
+            _deny_back(found, words, at)
+        elif low in _AFTER and at and after in (".", ";", "\n", ","):
+            before = words[at - 1].low
+            if before == "otherwise":
+                pass
+            elif before in (":", "-", "–", "is", "are", "was", "were", "been") or low in ("negative", "absent", "denied"):
+                _deny_back(found, words, at)
+        at += 1
+    return found
+
+
+def _deny(found: list[int], words: Sequence[Word], trigger: int, reach: int) -> None:
+    comma = False
+    lists = words[trigger].low not in ("no", "non") or any(
+        word.low in ("or", "nor") for word in words[trigger : trigger + reach]
+    )
+    for place in range(trigger + 1, min(len(words), trigger + 1 + reach)):
+        low = words[place].low
+        if low in _ENDS or (comma and (low in _HAS or not lists)) or (low in ("and", "who", "which") and _turns(words, place)):
+            return
+        comma = low == ","
+        found[place] = -1
+
+
+def _turns(words: Sequence[Word], place: int) -> bool:
+    """Whether an affirmation begins at "and": "no fever and he has a cough"."""
+    after = [word.low for word in words[place + 1 : place + 3]]
+    return bool(after) and after[0] in _HAS and not (len(after) > 1 and after[1] in ("no", "not", "never", "denies"))
+
+
+def _deny_back(found: list[int], words: Sequence[Word], trigger: int) -> None:
+    for place in range(trigger - 1, max(-1, trigger - 1 - BACK_WORDS), -1):
+        if words[place].low in _ENDS:
+            return
+        found[place] = -1
+
+
+def answer(words: Sequence[Word]) -> int:
+    """What `words`, said after a question, answer: 1 yes, -1 no, 0 neither."""
+    said = [word.low for word in words[:8]]
+    while said and said[0] in _FILLERS:
+        said.pop(0)
+    if not said:
+        return 0
+    if said[0] in _NO and not (said[0] == "not" and said[1:2] == ["only"]):
+        return -1
+    if said[0] in ("i", "he", "she", "it", "we", "they", "there") and set(said[1:3]) & (
+        _NO | {"hasn't", "wasn't", "can't", "cannot"}
+    ):
+        return -1
+    if said[0] in _YES or said[:2] in (
+        ["i", "do"],
+        ["i", "have"],
+        ["i", "am"],
+        ["he", "does"],
+        ["she", "does"],
+        ["of", "course"],
+    ):
+        return 1
+    return 0

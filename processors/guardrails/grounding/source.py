@@ -1,0 +1,154 @@
+"""What a response may rest on: the retrieved context, or a prompt that holds its source, read once and indexed.
+
+chunks ─► lines (sentences, with speakers and answers understood) ─► postings: key → lines
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ....schemas.content import Where
+from .facts import Fact, facts
+from .lexicon import EMPTY_KEYS, lexicon
+from .polarity import answer, polarity
+from .reading import Word, sentences, words
+
+# Letters that two words must share from their start to be taken for forms of one: surg|ery and surg|ical are too short for it.
+SHARED_LETTERS: Final = 5
+SHARED_PART: Final = 0.6
+# Fewer words than this are no quotation.
+COPIED_WORDS: Final = 4
+
+
+class Line(NamedTuple):
+    """One sentence of the source."""
+
+    chunk: int
+    start: int
+    end: int
+    words: list[Word]
+    polarity: list[int]  # of each word: 1 affirmed, -1 denied, 0 asked and not answered
+
+
+@dataclass(slots=True)
+class Source:
+    """Lines and where each key occurs in them."""
+
+    where: Where
+    lines: list[Line] = field(default_factory=list)
+    # Key, or "=group" → numbers of the lines that have it, in order.
+    postings: dict[str, list[int]] = field(default_factory=dict)
+    # Key or group → the polarities it occurs with.
+    said: dict[str, set[int]] = field(default_factory=dict)
+    facts: list[tuple[int, Fact]] = field(default_factory=list)
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    stems: dict[str, list[str]] = field(default_factory=dict)
+    # Every word of every chunk, one space before and after each: what a copied sentence is looked up in.
+    plain: str = ""
+
+    @classmethod
+    def read(cls, where: Where, texts: Sequence[str]) -> Source:
+        source = cls(where)
+        # In an order of its own, so that the order of the chunks changes nothing but their numbers.
+        for chunk in sorted(range(len(texts)), key=lambda number: texts[number]):
+            source._read(chunk, texts[chunk])
+        source.plain = "\n".join(_plain(words(text)) for text in texts)
+        source._index(texts)
+        return source
+
+    def _read(self, chunk: int, text: str) -> None:
+        asked: list[Line] = []
+        for span in sentences(text):
+            read = words(text, span.start, span.end)
+            speaker = _speaker(read)
+            said = read[speaker:]
+            if not said:
+                continue
+            if asked and (speaker or not _asks(said)):
+                _settle(asked, answer(said))
+                asked = []
+            line = Line(chunk, span.start, span.end, said, polarity(said))
+            self.lines.append(line)
+            if _asks(said):
+                asked.append(line)
+        _settle(asked, 0)
+
+    def _index(self, texts: Sequence[str]) -> None:
+        known = lexicon()
+        for number, line in enumerate(self.lines):
+            before = ""
+            for word, sign in zip(line.words, line.polarity, strict=True):
+                if word.key:
+                    self._post(word.key, number, sign)
+                    if word.key not in EMPTY_KEYS:
+                        if before:
+                            self.pairs.add((before, word.key))
+                        before = word.key
+            for first, _last, group in known.groups(line.words):
+                self._post(group, number, line.polarity[first])
+            self.facts.extend((number, fact) for fact in facts(texts[line.chunk], line.words))
+        for key in self.postings:
+            if len(key) >= SHARED_LETTERS and key[0] != "=":
+                self.stems.setdefault(key[:SHARED_LETTERS], []).append(key)
+
+    def _post(self, key: str, number: int, sign: int) -> None:
+        posted = self.postings.setdefault(key, [])
+        if not posted or posted[-1] != number:
+            posted.append(number)
+        self.said.setdefault(key, set()).add(sign)
+
+    def like(self, key: str) -> str | None:
+        """The key of the source that is `key` in another form, if there is one."""
+        best, most = None, 0
+        for other in self.stems.get(key[:SHARED_LETTERS], ()):
+            shared = _shared(key, other)
+            if shared >= SHARED_PART * max(len(key), len(other)) and shared > most:
+                best, most = other, shared
+        return best
+
+    def has(self, read: Sequence[Word]) -> bool:
+        """Whether these words stand in the source one after another; a few words may do so by chance and do not count."""
+        return len(read) >= COPIED_WORDS and _plain(read) in self.plain
+
+    def rarity(self, key: str) -> float:
+        """Weight of a key by how few lines have it: 1 for a key in one line of a hundred, towards 0.2 for one in all."""
+        count = len(self.postings.get(key, ()))
+        total = len(self.lines)
+        return 0.2 + 0.8 * math.log((total + 1) / (count + 0.5)) / math.log(2 * total + 2) if total else 1.0
+
+
+def _plain(read: Sequence[Word]) -> str:
+    return " " + "".join(word.low + " " for word in read if word.key)
+
+
+def _speaker(read: Sequence[Word]) -> int:
+    """How many words at the start name who speaks: "Doctor:", "Guest_family:"."""
+    for place, word in enumerate(read[:5]):
+        if word.low == ":":
+            return place + 1
+        if not word.key or (place and not (word.text[0].isupper() or read[place - 1].end + 1 >= word.start)):
+            return 0
+    return 0
+
+
+def _asks(said: Sequence[Word]) -> bool:
+    return said[-1].low == "?"
+
+
+def _settle(asked: Sequence[Line], reply: int) -> None:
+    """A reply settles what was asked: "no" denies all of it, "yes" leaves it as it was said, else it stays open."""
+    for line in asked:
+        for place, sign in enumerate(line.polarity):
+            line.polarity[place] = -1 if reply < 0 else sign if reply > 0 else 0
+
+
+def _shared(one: str, other: str) -> int:
+    count = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        count += 1
+    return count
