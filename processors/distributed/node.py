@@ -58,6 +58,9 @@ class KafkaBackend:
             kafka_log = KafkaLog(settings)
             opened.callback(kafka_log.close)
             self.log: Log = RestingLog(kafka_log)
+            content_log = KafkaLog(settings)
+            opened.callback(content_log.close)
+            self.content_log: Log = RestingLog(content_log)
             self.feed = SignalFeed(settings)
             opened.callback(self.feed.close)
             self._today = Today(self.store)
@@ -74,7 +77,7 @@ class KafkaBackend:
         self._watch = threading.Thread(target=self._look_now_and_then, name="tidegate-watch")
 
     # What is accepted is in Kafka's log, which has room for days; how far behind the meter is, /metrics and alerts say.
-    behind = False
+    behind = content_behind = False
 
     @property
     def store_away(self) -> bool:

@@ -1,6 +1,7 @@
 """The node's doors over HTTP.
 
 POST /v1/events   events in (JSON, NDJSON, gzip) → 202 {"accepted", "rejected", "errors": [{"line", "error"}]}
+POST /v1/content  sealed texts in, the same way → 202 {"accepted"}, or 422 and nothing is kept
 POST /v1/query    {"sql", "format"} → the answer of the store; needs the node's own token
 GET  /v1/status   totals and lags; needs the node's own token
 GET  /metrics     Prometheus      GET /healthz  alive      GET /readyz  takes traffic      GET /  for people
@@ -10,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,14 +24,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ...dashboards.page import render
-from ...producers.ports import Position
-from ...schemas.envelope import Envelope
-from ...schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
+from ...schemas.envelope import SCHEMA, Envelope
+from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
 from ..meter import KEYED
 from . import ingest
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
+from .content_door import ContentDoor
+from .intake import Intake
 from .metrics import Metrics
 from .signals_door import SignalsDoor
 
@@ -57,9 +57,9 @@ class Doors:
         self._status = status
         self._metrics = Metrics(status)
         self._bodies = Bodies(settings.max_body_bytes)
-        self._producer, self._next_seq = _own_producer(), 0
-        self._append_lock = threading.Lock()
-        # Several judge, so that a small body does not wait for a huge one; they append one at a time, as a log wants it.
+        self._intake = Intake(backend.log)
+        self._content = ContentDoor(backend.content_log, settings.max_body_bytes, _identity)
+        # Several judge, so that a small body does not wait for a huge one; they append one at a time.
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
@@ -69,6 +69,7 @@ class Doors:
         return Starlette(
             routes=[
                 Route("/v1/events", self.events, methods=["POST"]),
+                Route("/v1/content", self.content, methods=["POST"]),
                 Route("/v1/query", self.query, methods=["POST"]),
                 Route("/v1/status", self.status),
                 Route("/v1/signals", self.signals),
@@ -85,6 +86,7 @@ class Doors:
 
     def close(self) -> None:
         self._ingest_pool.shutdown()
+        self._content.close()
         self._query_pool.shutdown(cancel_futures=True)
         self._signals.close()
 
@@ -132,7 +134,7 @@ class Doors:
         reason = f"the body is larger than {self._settings.max_body_bytes} bytes; send it in parts"
         refusal = ingest.refusal(error.sha256, error.size_bytes, reason, "http", None, datetime.now(UTC))
         try:
-            await self._in_ingest_thread(self._append, None, 0, 0, [refusal])
+            await self._in_ingest_thread(self._intake.append, None, 0, 0, [refusal])
         except LogUnavailable as away:
             return self._refused(503, f"the log cannot take events now: {away}", retry_after_s=1)
         return self._refused(413, reason)
@@ -146,30 +148,34 @@ class Doors:
             producer, seq, dropped = _identity(headers, len(lines))
             judged = ingest.judge(lines, "http", now)
         except ingest.BadBody as error:
-            self._append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now)])
+            self._intake.append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now)])
             raise
-        judged.position = self._append(producer, seq, dropped, judged.lines)
+        judged.position = self._intake.append(producer, seq, dropped, judged.lines)
         return judged
 
-    def _append(self, producer: str | None, seq: int, dropped: int, lines: list[bytes]) -> Position | None:
-        """Where the last of them went; gates ask, to know when their spend is counted in."""
-        if not lines:
-            return None
-        with self._append_lock:
-            try:
-                if producer is not None:
-                    return self._backend.log.append(ingest.envelopes(producer, seq, lines, dropped))[-1]
-                position = self._backend.log.append(ingest.envelopes(self._producer, self._next_seq, lines))[-1]
-                self._next_seq += len(lines)
-                return position
-            except LogUnavailable:
-                if producer is None:
-                    # Whether it is in the log nobody knows. Under these numbers the next events might be taken for
-                    # repetitions, after them for a gap; so this node goes on under another name.
-                    self._producer, self._next_seq = _own_producer(), 0
-                raise
-            except EnvelopeRefused as error:
-                raise ingest.BadBody(str(error), 413) from error
+    async def content(self, request: Request) -> Response:
+        """Sealed texts in."""
+        try:
+            if self._settings.token and not _bears(request, self._settings.token, self._own_token):
+                await self._content.discard(request)
+                return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+            if self._backend.content_behind:
+                await self._content.discard(request)
+                return self._refused(503, "the guardrails are behind with their work; try again", retry_after_s=5)
+            answer = await self._content.serve(request)
+        except ClientDisconnect:
+            return _problem(400, "the body ended before its length")
+        except TooLarge:
+            return self._refused(413, f"the body is larger than {self._settings.max_body_bytes} bytes; send it in parts")
+        except NoRoom:
+            return self._refused(503, "too many bodies at once; try again", retry_after_s=1)
+        except ingest.BadBody as error:
+            return self._refused(error.status, error.reason)
+        except LogUnavailable as error:
+            return self._refused(503, f"the log cannot take content now: {error}", retry_after_s=1)
+        if answer.status_code != 202:
+            self._metrics.refused(answer.status_code)
+        return answer
 
     # answers
 
@@ -240,23 +246,19 @@ class Doors:
         return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 
 
-def _own_producer() -> str:
-    return f"node-{secrets.token_hex(8)}"
-
-
-def _identity(headers: Mapping[str, str], count: int) -> tuple[str | None, int, int]:
+def _identity(headers: Mapping[str, str], count: int, schema: str = SCHEMA) -> tuple[str | None, int, int]:
     """Who numbers these events: the producer itself, the client's Idempotency-Key, or this node (None). Raises `BadBody`."""
     producer = headers.get("x-tidegate-producer")
     if producer is not None:
         numbered = {
-            "schema": headers.get("x-tidegate-schema", "calls/1"),
+            "schema": headers.get("x-tidegate-schema", schema),
             "producer": producer,
             "seq": headers.get("x-tidegate-seq", ""),
             "count": headers.get("x-tidegate-count", str(count)),
             "dropped": headers.get("x-tidegate-dropped", "0"),
         }
         try:
-            envelope = Envelope.from_record(numbered, b"")
+            envelope = Envelope.from_record(numbered, b"", frozenset({schema}))
         except InvalidEvent as error:
             raise ingest.BadBody(error.reason.replace("envelope header `", "header `X-Tidegate-")) from None
         if envelope.count != count:

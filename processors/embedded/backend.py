@@ -34,6 +34,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def content_log(self) -> Log:
+        """Where sealed texts go: another connection, which shares nothing that could be in the way of events."""
+        ...
+
+    @property
     def store(self) -> Store: ...
 
     @property
@@ -42,6 +47,11 @@ class Backend(Protocol):
     @property
     def behind(self) -> bool:
         """So much waits that more should not be taken."""
+        ...
+
+    @property
+    def content_behind(self) -> bool:
+        """So much content waits that no more of it should be taken."""
         ...
 
     @property

@@ -27,6 +27,7 @@ class FolderBackend:
         self._settings = settings
         self.pipeline = Pipeline(data_dir, settings)
         self.log = LocalLog(data_dir, fsync=settings.fsync)
+        self.content_log = LocalLog(data_dir, fsync=settings.fsync)
         self.feed = FolderFeed(data_dir)
 
     @property
@@ -36,6 +37,10 @@ class FolderBackend:
     @property
     def behind(self) -> bool:
         return self.pipeline.backlog_bytes > self._settings.max_backlog_bytes
+
+    @property
+    def content_behind(self) -> bool:
+        return self.pipeline.content_backlog_bytes > self._settings.max_backlog_bytes
 
     @property
     def unready(self) -> str | None:
@@ -56,6 +61,7 @@ class FolderBackend:
     def close(self) -> None:
         self.feed.close()
         self.log.close()
+        self.content_log.close()
         self.pipeline.close()
 
 

@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from ...producers.ports import Position
-from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, Envelope
+from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent
 from ...schemas.hot import decode_event
 
@@ -171,15 +171,15 @@ def refusal(sha256: str, size_bytes: int, reason: str, source: str, number: int 
     )
 
 
-def envelopes(producer: str, seq: int, lines: Sequence[bytes], dropped: int = 0) -> list[Envelope]:
+def envelopes(producer: str, seq: int, lines: Sequence[bytes], dropped: int = 0, schema: str = SCHEMA) -> list[Envelope]:
     """The lines as envelopes of bounded size, numbered from `seq`."""
     found: list[Envelope] = []
     start = size = 0
     for index, line in enumerate(lines):
         if index > start and (size + len(line) >= MAX_ENVELOPE_BYTES or index - start >= MAX_ENVELOPE_EVENTS):
-            found.append(Envelope.of(producer, seq + start, lines[start:index], dropped))
+            found.append(Envelope.of(producer, seq + start, lines[start:index], dropped, schema))
             start, size = index, 0
         size += len(line) + 1
     if len(lines) > start:
-        found.append(Envelope.of(producer, seq + start, lines[start:], dropped))
+        found.append(Envelope.of(producer, seq + start, lines[start:], dropped, schema))
     return found

@@ -19,11 +19,11 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, TOPICS
+from ...schemas.topics import CALLS, CONTENT, TOPICS
 from ...sinks.clickhouse import Store
 from ..backfill import Backfill
 from ..policy_file import PolicyWatch
-from ..topology import METER, SINK, readers
+from ..topology import GUARDRAILS, METER, SINK, readers
 from .engine import MeterEngine
 from .policies_engine import PoliciesEngine
 from .sink import Sink
@@ -66,7 +66,7 @@ class Pipeline:
         # For questions from other threads; the meter's and the sink's own connections may be amid a transaction.
         self._reader = SqliteLog(data_dir, fsync=settings.fsync)
         self._reading = threading.Lock()
-        self.backlog_bytes = 0
+        self.backlog_bytes = self.content_backlog_bytes = 0
         self.failure: BaseException | None = None
         self.store_away = False
         self._stopping = threading.Event()
@@ -142,6 +142,7 @@ class Pipeline:
                 if started - looked >= 1:
                     looked = started
                     self.backlog_bytes = self.meter.log.waiting_bytes(METER.name, CALLS.name)
+                    self.content_backlog_bytes = self.meter.log.waiting_bytes_guessed(GUARDRAILS.name, CONTENT.name)
                 if started - tidied >= _TIDY_EVERY_S:
                     tidied = started
                     self._tidy()
