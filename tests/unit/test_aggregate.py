@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import NOW_S, line, response
+from support import NOW_S, finding, line, response, scored
 from tidegate.processors.aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from tidegate.processors.sketch import bin_of
 from tidegate.schemas.call import TOKEN_FIELDS
+from tidegate.schemas.finding import Outcome
 from tidegate.schemas.hot import decode_event
 from tidegate.schemas.settings import DEFAULT_SCOPE_SETS
 from tidegate.schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, BucketUnit, Usage
@@ -33,11 +34,21 @@ AGES_S = st.one_of(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A response event, when it began, and what it cost."""
+    """A response event, when it began, and what it cost; or a verdict on a call that began then."""
 
     event: Any
     started_s: float
     cost_nano_usd: int | None
+
+    @property
+    def is_verdict(self) -> bool:
+        return hasattr(self.event, "outcome")
+
+    def add_to(self, state: UsageState) -> None:
+        if self.is_verdict:
+            state.add_scored(self.event, self.started_s)
+        else:
+            state.add(self.event, self.started_s, self.cost_nano_usd)
 
 
 @st.composite
@@ -51,6 +62,17 @@ def counted(draw: st.DrawFn) -> Counted:
         "prompt_version": draw(st.sampled_from(["2.1", None])),
         "provider_name": draw(st.sampled_from(["openai", None])),
         "response_model": draw(st.sampled_from(["gpt-4o-2024-08-06", None])),
+    }
+    started_s = NOW_S + DAY_S // 2 - draw(AGES_S) + draw(st.sampled_from([0.0, 0.25, 0.999]))
+    if draw(st.integers(0, 3)) == 0:
+        fields |= {
+            "request_model": draw(st.sampled_from(["gpt-4o", None])),
+            "outcome": draw(st.sampled_from(get_args(Outcome))),
+            "findings": [finding()] * draw(st.integers(0, 3)),
+            "more_findings": draw(st.sampled_from([0, 0, 7])),
+        }
+        return Counted(decode_event(line(scored(**fields))), started_s, None)
+    fields |= {
         "input_tokens": draw(st.sampled_from([None, 0, 1_000, 1_000_000_000])),
         "output_tokens": draw(st.sampled_from([None, 0, 7])),
         "latency_s": draw(st.sampled_from([None, 0.0, 0.8, 604_800.0])),
@@ -60,7 +82,6 @@ def counted(draw: st.DrawFn) -> Counted:
     }
     if draw(maybe):
         fields["input_audio_tokens"] = 3
-    started_s = NOW_S + DAY_S // 2 - draw(AGES_S) + draw(st.sampled_from([0.0, 0.25, 0.999]))
     cost = draw(st.sampled_from([None, 0, 1, 2_500_000, 2**53 + 1]))
     return Counted(decode_event(line(response(**fields))), started_s, cost)
 
@@ -70,6 +91,10 @@ def brute_force(calls: list[Counted]) -> dict[UsageKey, Any]:
     sums: dict[UsageKey, tuple[Counter[str], Counter[str], Counter[int], Counter[int]]] = {}
     for call in calls:
         event = call.event
+        found = len(event.findings) + event.more_findings if call.is_verdict else 0
+        judged = call.is_verdict and event.outcome in ("scored", "partial")
+        if call.is_verdict and not judged and not found:
+            continue
         for fields in SETS:
             values = tuple(
                 (event.response_model or event.request_model) if name == "model" else getattr(event, name) for name in fields
@@ -78,6 +103,10 @@ def brute_force(calls: list[Counted]) -> dict[UsageKey, Any]:
                 start = int(call.started_s // length_s) * length_s
                 key = UsageKey(fields, values, bucket, start)
                 counts, errors, latency, ttft = sums.setdefault(key, (Counter(), Counter(), Counter(), Counter()))
+                counts["scored"] += judged
+                counts["findings"] += found
+                if call.is_verdict:
+                    continue
                 counts["requests"] += 1
                 counts["errors"] += event.error_type is not None
                 counts["cache_hits"] += event.cache_hit is True
@@ -138,7 +167,7 @@ def run(calls: list[Counted], after: list[str]) -> Stored:
     stored = Stored()
     state = stored.open()
     for call, pause in zip(calls, after, strict=True):
-        state.add(call.event, call.started_s, call.cost_nano_usd)
+        call.add_to(state)
         if pause:
             state.roll_up()
         if pause in ("flush", "restart"):
@@ -175,7 +204,7 @@ def test_partitions_add_up_and_absolute_counters_may_come_twice(calls: list[Coun
         stored, mine = Stored(), [call for call, at in zip(calls, split, strict=True) if at == partition]
         state = stored.open()
         for offset, call in enumerate(mine):
-            state.add(call.event, call.started_s, call.cost_nano_usd)
+            call.add_to(state)
             state.roll_up()
             received += [(key.dump(), partition, offset, state.live[key].dump()) for key in state.changed]
             stored.flush(state)
@@ -290,6 +319,17 @@ def test_each_token_field_is_added_up_in_its_own_place() -> None:
 
     total = state.live[UsageKey((), (), "minute", NOW_S)].counts
     assert dict(zip(COUNTERS, total, strict=True)).items() >= {name: 2 * count for name, count in counts.items()}.items()
+
+
+def test_a_verdict_too_old_for_its_bucket_is_no_request_that_was_left_out() -> None:
+    state = UsageState(ScopeSets(((),)))
+    state.add(call_at(NOW_S).event, NOW_S, 5)
+    state.roll_up()
+
+    state.add_scored(decode_event(line(scored())), NOW_S - RETENTION_S["day"] - 2 * DAY_S)
+    state.roll_up()
+
+    assert state.too_old == 0
 
 
 def test_scope_sets_need_not_name_the_model() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import NOW_MS, NOW_S, LogRecord, envelope, line, rejected, request, response
+from support import NOW_MS, NOW_S, LogRecord, envelope, finding, line, rejected, request, response, scored
 from tidegate.processors.aggregate import ScopeSets, UsageKey, UsageState
 from tidegate.processors.meter import MeterOutputs, MeterState, meter
 from tidegate.processors.pricing import PriceBook
@@ -63,7 +63,7 @@ def dump(state: MeterState) -> Any:
 
 
 def is_accounted_for(totals: dict[str, int]) -> bool:
-    outcomes = ("responses", "requests", "rejected", "dead_letters", "duplicates")
+    outcomes = ("responses", "requests", "scored", "rejected", "dead_letters", "duplicates")
     return totals.get("events", 0) == sum(totals.get(name, 0) for name in outcomes)
 
 
@@ -98,6 +98,52 @@ def test_a_request_becomes_a_row_of_its_own_and_no_usage() -> None:
     (row,) = rows(outputs.requests)
     assert (row["call_id"], row["estimated_input_tokens"], row["seq"]) == ("call-1", 900, 0)
     assert outputs.metered == []
+    assert state.usage.live == {}
+
+
+def test_a_verdict_becomes_a_row_of_findings_that_names_its_source_and_costs_nothing() -> None:
+    found = [finding(), finding(type="PERSON", leak=True)]
+    state = new_state(partition=3)
+
+    outputs = run(state, [LogRecord.of(17, envelope("guardrails-3", 41, [scored(team="pharmacy", findings=found)]))])
+
+    (row,) = rows(outputs.findings)
+    assert (row["producer"], row["seq"], row["source_partition"], row["source_offset"]) == ("guardrails-3", 41, 3, 17)
+    assert {name: row[name] for name in scored(team="pharmacy", findings=found)} == scored(team="pharmacy", findings=found)
+    assert outputs.metered == outputs.requests == outputs.dead_letters == []
+    day = state.usage.live[UsageKey(("tenant", "team"), ("harbor-health", "pharmacy"), "day", NOW_S // 86_400 * 86_400)]
+    counts = dict(zip(COUNTERS, day.counts, strict=True))
+    assert {name: count for name, count in counts.items() if count} == {"scored": 1, "findings": 2}
+    assert state.totals == {"envelopes": 1, "events": 1, "scored": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"outcome": "scored"}, (1, 0)),
+        ({"outcome": "partial", "findings": [finding()], "more_findings": 4}, (1, 5)),
+        ({"outcome": "sampled_out"}, None),
+        ({"outcome": "quarantined"}, None),
+        ({"outcome": "hashed", "request_model": None}, None),
+        ({"outcome": "scored", "request_model": None}, (1, 0)),
+    ],
+)
+def test_a_call_that_nobody_judged_counts_nowhere_as_clean(fields: dict[str, Any], expected: tuple[int, int] | None) -> None:
+    state, outputs = one(scored(**fields))
+
+    assert len(rows(outputs.findings)) == state.totals["scored"] == 1
+    usage = state.usage.live.get(UsageKey((), (), "minute", NOW_S))
+    found = usage and tuple(usage.counts[COUNTERS.index(name)] for name in ("scored", "findings"))
+    assert found == expected
+
+
+@pytest.mark.parametrize("started_at", ["2026-11-03T08:00:01Z", "2014-12-31T23:59:59Z"])
+def test_a_verdict_on_a_call_with_a_mad_clock_is_a_dead_letter(started_at: str) -> None:
+    state, outputs = one(scored(started_at=started_at, findings=[finding()]))
+
+    (row,) = rows(outputs.dead_letters)
+    assert "check the producer's clock" in row["reason"]
+    assert outputs.findings == []
     assert state.usage.live == {}
 
 
@@ -345,6 +391,10 @@ LINES: list[bytes] = [
     line(response(request_model="no-such-model-9", started_at="2026-11-01T00:00:00Z")),
     line(response(started_at="2031-01-01T00:00:00Z")),
     line(request()),
+    line(scored(findings=[finding(), finding(leak=True)])),
+    line(scored(outcome="sampled_out", request_model=None)),
+    line(scored(started_at="2031-01-01T00:00:00Z")),
+    line(scored(findings=[finding(text="free text")])),
     line(rejected()),
     b"{",
     b"",
@@ -372,7 +422,8 @@ def streams(draw: st.DrawFn) -> list[LogRecord]:
 
 def joined(outputs: Sequence[MeterOutputs]) -> Any:
     return [
-        [out for output in outputs for out in getattr(output, topic)] for topic in ("metered", "requests", "dead_letters")
+        [out for output in outputs for out in getattr(output, topic)]
+        for topic in ("metered", "requests", "findings", "dead_letters")
     ] + [sum(output.events for output in outputs)]
 
 
@@ -384,10 +435,12 @@ def test_every_line_is_accounted_for(records: list[LogRecord]) -> None:
 
     assert is_accounted_for(state.totals)
     totals = {
-        name: state.totals.get(name, 0) for name in ("responses", "requests", "rejected", "dead_letters", "bad_envelopes")
+        name: state.totals.get(name, 0)
+        for name in ("responses", "requests", "scored", "rejected", "dead_letters", "bad_envelopes")
     }
     assert len(rows(outputs.metered)) == totals["responses"]
     assert len(rows(outputs.requests)) == totals["requests"]
+    assert len(rows(outputs.findings)) == totals["scored"]
     assert len(rows(outputs.dead_letters)) == totals["rejected"] + totals["dead_letters"] + totals["bad_envelopes"]
     counted = [usage.counts[0] for key, usage in state.usage.live.items() if key.fields == () and key.bucket == "day"]
     assert sum(counted) == totals["responses"]
