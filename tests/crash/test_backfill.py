@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from policing import policy, policy_set
+from support import finding, scored
 from tidegate.processors.backfill import Backfill
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.policies_engine import PoliciesEngine
@@ -19,6 +20,7 @@ from tidegate.processors.series import ScopeUsage, Series, parse_usage_key
 from tidegate.processors.sketch import bin_of
 from tidegate.processors.windows import RatioRing, Ring, SketchRing
 from tidegate.producers.sqlite_log import SqliteLog
+from tidegate.schemas.content import OfCall
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.policy import Policy, PolicySet
 from tidegate.schemas.settings import Settings
@@ -40,6 +42,16 @@ NEW = (
     policy("rate", measure="error_rate", limit="0.5", scope=("service",), window={"rolling": "6h"}),
     policy("slow", measure="latency_p95_s", limit=1, actions=[{"do": "alert"}], window={"rolling": "6h"}),
 )
+# Their past is in another table.
+OF_FINDINGS = (
+    policy("found", measure="findings", limit=9, scope=("tenant", "model"), window={"rolling": "6h"}),
+    policy("toxic", measure="findings", finding_type="Toxicity", limit=9, scope=(), match={"team": "triage"}),
+    policy("named", measure="findings", finding_type="person", limit=9, window={"calendar": "day"}),
+    policy("leaks", measure="findings", finding_type="phi_leak", limit=9, scope=("tenant", "user"), window={"rolling": "1d"}),
+    policy("any", measure="finding_rate", limit="0.5", window={"rolling": "6h"}),
+    policy("phi", measure="finding_rate", finding_type="phi", limit="0.5", scope=("service",), window={"rolling": "6h"}),
+)
+SOME = (*NEW[:3], OF_FINDINGS[3], OF_FINDINGS[5])
 
 
 class Abort(BaseException):
@@ -95,6 +107,22 @@ def call(number: int, at: datetime) -> dict[str, Any]:
     }
 
 
+def verdict(number: int, call: dict[str, Any]) -> dict[str, Any]:
+    """What the guardrails make of that call; of some they know nothing, or not all."""
+    fields = {name: value for name, value in call.items() if name in (*OfCall.model_fields, "event")}
+    found = [finding(type=["US_SSN", "PERSON"][each % 2], leak=each == 1) for each in range(number % 4)]
+    if number % 5 == 0:
+        found.append(finding(detector="toxicity", type="insult", where="prompt"))
+    more: dict[str, Any] = [
+        {"outcome": "scored", "more_findings": number % 3},
+        {"outcome": "sampled_out"},
+        {"outcome": "partial", "failed": {"phi": "timeout"}, "detectors": {"toxicity": "1"}},
+        {"outcome": "scored", "request_model": None, "response_model": None},
+        {"outcome": "scored", "detectors": {"phi": "1"}},
+    ][number % 5]
+    return scored(**fields | {"tenant": fields.get("tenant"), "findings": found} | more | {"event": "scored"})
+
+
 class Node:
     """A folder's log and store, and what runs on them; in lives."""
 
@@ -116,6 +144,11 @@ class Node:
                 with log.transaction():
                     log.append(CALLS.name, partition, [(None, sent.headers(), sent.value)])
                 self.made.append((partition, event, self.clock.now))
+                judged = Envelope.of(
+                    f"guardrails-{partition}", self.seqs[partition] - 1, [orjson.dumps(verdict(number, event))]
+                )
+                with log.transaction():
+                    log.append(CALLS.name, partition, [(None, judged.headers(), judged.value)])
 
     def live(
         self, policies: PolicySet, *, sink: bool = True, at: Callable[[str], None] = lambda _step: None, part_rows: int = 7
@@ -168,7 +201,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def node(tmp_path: Path, store: Store) -> Node:
-    for table in ("calls", "dead_letters"):
+    for table in ("calls", "scored_calls", "dead_letters"):
         store._writer.command(f"TRUNCATE TABLE {table}")
     return Node(tmp_path, store)
 
@@ -197,10 +230,10 @@ def test_a_new_policy_of_any_kind_counts_what_was_before_it(node: Node, tmp_path
     node.append(150, 40, NOON)
     assert node.live(policy_set())
 
-    assert node.live(policy_set(*NEW, version="2"))
+    assert node.live(policy_set(*NEW, *OF_FINDINGS, version="2"))
 
-    twin = watched_from_the_start(tmp_path / "twin", node, policy_set(*NEW))
-    for each in NEW:
+    twin = watched_from_the_start(tmp_path / "twin", node, policy_set(*NEW, *OF_FINDINGS))
+    for each in (*NEW, *OF_FINDINGS):
         told = node.usage(each)
         assert told == twin.usage(each), each.name
         assert told, each.name
@@ -235,7 +268,7 @@ def test_an_outage_in_the_middle_counts_nothing_twice_and_misses_nothing(
 ) -> None:
     node.append(0, 90, NOON - timedelta(minutes=50))
     node.live(policy_set())
-    policies = policy_set(*NEW[:3], version="2")
+    policies = policy_set(*SOME, version="2")
 
     died = not node.live(policies, at=Outage(step, times))
     node.append(90, 30, NOON)
@@ -245,14 +278,14 @@ def test_an_outage_in_the_middle_counts_nothing_twice_and_misses_nothing(
     twin = watched_from_the_start(tmp_path / "twin", node, policies)
     assert (died, finished) == (True, True), f"step {step!r} was not reached {times} times: the test tests nothing"
     assert again in (True, False)
-    for each in NEW[:3]:
+    for each in SOME:
         assert node.usage(each) == twin.usage(each), each.name
 
 
 def test_calls_that_come_before_the_past_is_counted_count_once(node: Node, tmp_path: Path) -> None:
     node.append(0, 60, NOON - timedelta(minutes=50))
     node.live(policy_set(), sink=False)
-    policies = policy_set(*NEW[:3], version="2")
+    policies = policy_set(*SOME, version="2")
 
     waits = node.live(policies, sink=False)  # the store does not have them yet
     node.append(60, 60, NOON - timedelta(minutes=10))
@@ -262,7 +295,7 @@ def test_calls_that_come_before_the_past_is_counted_count_once(node: Node, tmp_p
 
     twin = watched_from_the_start(tmp_path / "twin", node, policies)
     assert (waits, still_waits, done, again) == (False, False, True, True)
-    for each in NEW[:3]:
+    for each in SOME:
         assert node.usage(each) == twin.usage(each), each.name
 
 
