@@ -1,15 +1,18 @@
 """One LLM call, observed: what the two lines a service writes leave behind.
 
     with tide.call(model="claude-sonnet-4-5", tenant="harbor-health", prompt="triage@2.1") as call:
-        call.answer(client.messages.create(model=call.model, ...))
+        call.ask(messages, context=chunks)
+        call.answer(client.messages.create(model=call.model, messages=messages, ...))
 
-Leaving the block emits a `response` event. No text of prompt, answer or exception is kept, and nothing that goes wrong
-in here reaches the caller: it is counted (`stats().internal_errors`), told once, and the call goes on.
+Leaving the block emits a `response` event, which holds no text; and, where content is not off, the texts of prompt, answer and
+context, which leave sealed and by a way of their own. No text of an exception is kept, and nothing that goes wrong in here
+reaches the caller: it is counted (`stats().internal_errors`), told once, and the call goes on.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import re
 import secrets
@@ -21,11 +24,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 import orjson
 
 from ..schemas.call import TOKEN_FIELDS, ErrorType
+from ..schemas.content import ContentMode
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
 from ..schemas.provider_response import read_response
+from ..schemas.provider_text import chunk_text
 from ..schemas.provider_usage import canonical_provider
 from ..schemas.settings import Settings
+from .call_texts import CallTexts
 from .failures import classify
 from .guard import Guard
 from .ports import Settled
@@ -41,6 +47,8 @@ _ERROR_TYPES: Final = frozenset(get_args(ErrorType))
 # The schema's bounds; what is beyond is left out here, so that the rest of the call is not lost with it.
 _MOST_CHUNKS: Final = 256
 _MOST_NAMED: Final = 32
+# Of chunks handed in; nobody retrieves more, but an iterator may not end.
+_MOST_READ: Final = 4_096
 # An id has no spaces; what has some may be the chunk's own text.
 _CHUNK_ID: Final = re.compile(r"[A-Za-z0-9_.:/#@=+~-]{1,128}\Z")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -75,6 +83,7 @@ class CallScope:
         "_observer",
         "_outcome",
         "_reservation",
+        "_texts",
         "call_id",
         "model",
     )
@@ -93,6 +102,8 @@ class CallScope:
         self._began_at: float | None = None
         self._answered_at: float | None = None
         self._ended = False
+        # None where content is off: then no text is even looked at.
+        self._texts: CallTexts | None = None if observer.content_mode(fields.get("tenant")) == "off" else CallTexts()
 
     def __enter__(self) -> Self:
         if self._guard is not None:
@@ -147,9 +158,30 @@ class CallScope:
             self._fields.setdefault("stream", True)
 
     @_guarded
-    def answer(self, response: object) -> None:
-        """The provider's response, as object or dict; the call's latency ends here. Reads facts and counts, no text."""
+    def ask(self, prompt: object, *, context: Iterable[object] = ()) -> None:
+        """What is asked: a text, chat messages, or a request's keyword arguments as a mapping; and what was retrieved for it,
+        as texts or chunks with one. It leaves sealed with the answer. Called again, it adds."""
+        if self._texts is not None:
+            self._texts.asked(prompt)
+            self._texts.given(context)
+
+    @_guarded
+    def chunk(self, chunk: object) -> None:
+        """One event of a streamed answer, or a piece of its text; the first one is the first token."""
+        text = chunk_text(chunk) if self._texts is not None or "time_to_first_token_s" not in self._outcome else ""
+        if text:
+            self.first_token()
+            if self._texts is not None:
+                self._texts.streamed(text)
+
+    @_guarded
+    def answer(self, response: object = None, *, text: str | None = None) -> None:
+        """The provider's response, as object or dict; the call's latency ends here. What it says goes nowhere but into sealed
+        content. `text` is for a client whose responses are not read, or that has been streaming."""
         self._answered_at = self._observer.monotonic()
+        self._answered(text if text is not None else response)
+        if response is None and text is not None:
+            return
         try:
             facts = read_response(response, self._fields.get("provider_name"))
         except ValueError:
@@ -166,6 +198,11 @@ class CallScope:
         self._outcome.update(facts.tokens)
 
     @_guarded
+    def _answered(self, response: object) -> None:
+        if self._texts is not None:
+            self._texts.answered(response)
+
+    @_guarded
     def usage(self, /, **tokens: int | None) -> None:
         """Token counts by the schema's names, for a client that `answer` does not read; cached are part of `input_tokens`."""
         if unknown := tokens.keys() - TOKEN_FIELDS:
@@ -175,7 +212,10 @@ class CallScope:
     @_guarded
     def retrieved(self, chunks: Iterable[Any]) -> None:
         """What was retrieved for the prompt: ids, mappings or objects with id, score and source, or (chunk, score) pairs.
-        Only these three are read."""
+        Of these three metering hears; a chunk's text is context, and content like the prompt."""
+        chunks = list(itertools.islice(chunks, _MOST_READ))
+        if self._texts is not None:
+            self._texts.retrieved(chunks)
         kept = self._outcome.setdefault("retrieval", [])
         for chunk in chunks:
             if len(kept) >= _MOST_CHUNKS:
@@ -225,6 +265,9 @@ class CallScope:
         if reservation is not None and self._guard is not None:
             self._guard.leave(reservation, self.model, self._fields, outcome)
         self._observer.emit_checked("response", self._fields, outcome, reservation)
+        texts, self._texts = self._texts, None
+        if texts is not None and texts:
+            self._observer.emit_content({**self._fields, **outcome}, texts.found())
 
 
 class Observer:
@@ -246,6 +289,12 @@ class Observer:
         return None
 
     def emit(self, event: Mapping[str, Any], settled: Settled | None = None) -> bool:
+        raise NotImplementedError
+
+    def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any]) -> bool:
+        raise NotImplementedError
+
+    def content_mode(self, tenant: str | None) -> ContentMode:
         raise NotImplementedError
 
     def call(
