@@ -6,13 +6,16 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..ports import Batch, Finding, Verdict
 from . import contacts, dates, leak, numbers, places
 from .labels import TYPES
 from .merge import settle
 from .ner import NameFinder, Span
+
+if TYPE_CHECKING:
+    from ..backends.transformer_ner import BesideOwn
 
 # What redaction has written: no finding, so that a redacted text stays as it is.
 _KINDS: Final = "|".join(
@@ -37,7 +40,7 @@ class PhiDetector:
 
     name = "phi"
 
-    def __init__(self, finder: NameFinder) -> None:
+    def __init__(self, finder: NameFinder | BesideOwn) -> None:
         self._finder = finder
         self._sha256 = _rules_sha256()
         self.version = f"1-{self._sha256[:8]}-{finder.version}"
@@ -47,7 +50,12 @@ class PhiDetector:
         """`ner`: offline, or transformers:FOLDER for a token classifier of that folder (extra `models`)."""
         if ner == "offline":
             return cls(NameFinder.load())
-        raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
+        kind, _, folder = ner.partition(":")
+        if kind != "transformers" or not folder:
+            raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
+        from ..backends.transformer_ner import BesideOwn, TransformerNer
+
+        return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
 
     def assess(self, batch: Batch) -> list[Verdict]:
         places_of = [
@@ -83,6 +91,8 @@ class PhiDetector:
             "source": "tidegate.processors.guardrails.phi",
             "sha256": self._sha256,
             "licence": "MIT (presidio, spaCy and its model), Apache-2.0 (ours)",
+            # Names by a model of the user's own, where there is one.
+            **({} if isinstance(self._finder, NameFinder) else {"names": self._finder.describe()}),
         }
 
 
