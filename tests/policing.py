@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from support import NOW_S, line, request, response
+from support import NOW_S, line, request, response, scored
 from tidegate.processors.policies import PoliciesOutputs, PoliciesState, policies
 from tidegate.processors.series import CALL, ORPHAN_AFTER_MS, SeriesState, series_of
 from tidegate.schemas.hot import decode_event
@@ -38,7 +38,8 @@ def policy_set(*policies: Policy, version: str = "1") -> PolicySet:
 
 @dataclass(frozen=True)
 class Call:
-    """One line of the log: when it was appended, and what it says. `cost` is what the price book would make of it."""
+    """One line of the log: when it was appended, and what it says: a response, a request, or a verdict (`scored`). `cost` is
+    what the price book would make of it."""
 
     appended_s: float
     call_id: str
@@ -53,7 +54,7 @@ class Call:
 
     def event(self) -> Any:
         started_at = datetime.fromtimestamp(self.appended_s if self.started_s is None else self.started_s, UTC).isoformat()
-        make = response if self.kind == "response" else request
+        make = {"response": response, "request": request, "scored": scored}[self.kind]
         return decode_event(line(make(self.call_id, started_at=started_at, **self.fields)))
 
 
@@ -63,6 +64,8 @@ def feed(series: SeriesState, call: Call) -> None:
     if call.kind == "response":
         started_s = event.started_at.timestamp()
         series.response(event, started_s, call.cost, call.cost is None, call.appended_s)
+    elif call.kind == "scored":
+        series.scored(event, event.started_at.timestamp(), call.appended_s)
     else:
         series.request(event, int(call.appended_s * 1_000), call.cost)
 
@@ -226,7 +229,7 @@ def period(window: CalendarWindow, at_s: float) -> Any:
 
 def value_of(call: Call, name: str) -> str | None:
     if name == "model":
-        return call.fields.get("response_model") or call.fields.get("request_model", "gpt-4o")
+        return call.fields.get("response_model") or call.fields.get("request_model", "gpt-4o")  # None: a verdict need not say
     if name.startswith("label."):
         return (call.fields.get("labels") or {}).get(name[6:])
     if name == "tenant":
@@ -241,7 +244,9 @@ def scope_of(policy: Policy, call: Call) -> Values | None:
 
 
 def amount_of(policy: Policy, call: Call) -> int:
-    """What a response counts by an additive measure, or a request holds."""
+    """What a response counts by an additive measure, or a request holds; or a verdict, by its findings."""
+    if policy.measure == "findings":
+        return findings_of(policy, call)
     if policy.measure == "cost_usd":
         return call.cost or 0
     if policy.measure == "requests":
@@ -252,6 +257,21 @@ def amount_of(policy: Policy, call: Call) -> int:
     default = {"input_tokens": 1_000, "output_tokens": 100}
     tokens = [call.fields.get(name, default.get(name, 0)) or 0 for name in kind[call.kind]]
     return int({"input_tokens": tokens[0], "output_tokens": tokens[1], "total_tokens": sum(tokens)}[policy.measure])
+
+
+def findings_of(policy: Policy, call: Call) -> int:
+    """How many findings of a verdict the policy means."""
+    found, kind = call.fields.get("findings", []), policy.finding_type
+    if kind is None:
+        return len(found) + int(call.fields.get("more_findings", 0))
+    if kind == "phi_leak":
+        return sum(each.get("leak", False) for each in found)
+    return sum(kind in (each["type"], each["detector"]) for each in found)
+
+
+def counted_kind(policy: Policy) -> str:
+    """Which lines a policy counts."""
+    return "scored" if policy.measure in ("findings", "finding_rate") else "response"
 
 
 @dataclass(frozen=True)
@@ -269,13 +289,16 @@ class Truth:
 def truth(policy: Policy, calls: Iterable[Call], values: Values, now: float, stretch: Any = None) -> Truth:
     """By plain sums, for a policy without hysteresis, hold and minimum."""
     mine = [call for call in calls if scope_of(policy, call) == values and call.appended_s <= now]
-    counted = [call for call in mine if call.kind == "response" and counts(policy, call.at_s, now)]
+    counted = [call for call in mine if call.kind == counted_kind(policy) and counts(policy, call.at_s, now)]
     spend = sum(amount_of(policy, call) for call in counted)
     answered = {call.call_id: call.appended_s for call in mine if call.kind == "response"}
     reserved = sum(
         amount_of(policy, call)
         for call in mine
-        if call.kind == "request" and call.call_id not in answered and call.appended_s + ORPHAN_AFTER_MS / 1_000 > now
+        if call.kind == "request"
+        and policy.measure != "findings"
+        and call.call_id not in answered
+        and call.appended_s + ORPHAN_AFTER_MS / 1_000 > now
     )
     limit = policy.limit_of(values)
     units = None if limit is None else float(limit) * policy.unit
@@ -291,7 +314,7 @@ def truth(policy: Policy, calls: Iterable[Call], values: Values, now: float, str
         reserved,
         units,
         None if units is None else max(units - spend - reserved, 0),
-        spenders(policy, [call for call in mine if call.kind == "response" and amount_of(policy, call)], now),
+        spenders(policy, [call for call in mine if call.kind == counted_kind(policy) and amount_of(policy, call)], now),
     )
 
 
@@ -317,6 +340,6 @@ def spenders(policy: Policy, responses: list[Call], now: float) -> dict[str, flo
         if stretch(call.at_s) == stretch(newest.at_s):
             open_fields = [name for name in ("user", "team", "service") if name not in policy.scope]
             name = next((name for name in open_fields if value_of(call, name) is not None), "model")
-            spender = f"{name}={value_of(call, name)}"
+            spender = f"{name}={value_of(call, name) or 'unknown'}"
             sums[spender] = sums.get(spender, 0) + amount_of(policy, call)
     return sums

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from policing import Call, House, Truth, policy, policy_set, scope_of, truth
-from support import NOW_S
+from support import NOW_S, finding
 from tidegate.processors.policies import HEARTBEAT_S, IDLE_S, PoliciesState, policies
 from tidegate.schemas.signal import Signal
 
@@ -40,6 +40,7 @@ POLICIES = (
             {"do": "block"},
         ],
     ),
+    policy("leaks", measure="findings", finding_type="phi_leak", limit=3, actions=[{"do": "block"}]),
 )
 # Ten seconds before midnight in New York on the day before the clocks go back there.
 EVE = datetime(2026, 10, 31, 23, 59, 50, tzinfo=ZoneInfo("America/New_York")).timestamp()
@@ -62,6 +63,11 @@ def logs(size: int, chance: random.Random) -> list[list[Call]]:
                 "team": chance.choice([None, "triage", "billing"]),
                 "labels": chance.choice([None, {"ward": "north"}]),
             }
+            if chance.random() < 0.2:
+                found[partition].append(
+                    Call(now, call_id, "scored", now + chance.choice([0.0, -5.0, -4_000.0]), fields=verdict(fields, chance))
+                )
+                continue
             if chance.random() < 0.25:
                 held = {**fields, "estimated_input_tokens": 300, "estimated_output_tokens": 50}
                 found[partition].append(Call(now, call_id, "request", now, 20 + number, held))
@@ -76,6 +82,15 @@ def logs(size: int, chance: random.Random) -> list[list[Call]]:
         started = now + chance.choice([0.0, 0.0, -3.0, -90.0, -4_000.0, 30.0])
         found[partition].append(Call(now, call_id, "response", started, 10 + (1 << number % 9), counted))
     return found
+
+
+def verdict(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """The fields of a verdict on such a call."""
+    found = [finding(leak=chance.random() < 0.5) for _ in range(chance.randint(0, 3))]
+    return {name: value for name, value in fields.items() if name != "labels"} | {
+        "request_model": chance.choice(["gpt-4o", None]),
+        "findings": found,
+    }
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32).map(random.Random))
@@ -130,7 +145,10 @@ def test_however_the_news_comes_the_last_word_on_every_scope_is_what_a_plain_sum
 
 def assert_true(signal: Signal, expected: Truth) -> None:
     assert (signal.state, signal.spend, signal.reserved) == (expected.state, expected.spend, expected.reserved)
-    assert (signal.limit, signal.remaining) == (expected.limit, None if signal.measure == "errors" else expected.remaining)
+    assert (signal.limit, signal.remaining) == (
+        expected.limit,
+        None if signal.measure in ("errors", "findings") else expected.remaining,
+    )
     told = {f"{name}={value}": one.spend for one in signal.contributors for name, value in one.scope.items()}
     assert told == (expected.contributors if expected.spend else {})
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policing import Call, counts, feed, policy, scope_of
-from support import NOW_MS, NOW_S
+from policing import Call, counted_kind, counts, feed, findings_of, policy, scope_of
+from support import NOW_MS, NOW_S, finding
 from tidegate.processors.series import (
     CALL,
     IDLE_S,
@@ -39,6 +39,10 @@ MEASURES = (
     policy("rate", measure="error_rate", limit="0.5", match={"label.ward": ["north"]}),
     policy("latency", measure="latency_p95_s", limit=1, actions=[{"do": "alert"}], window={"rolling": "5m"}),
     policy("findings", measure="findings", limit=1),
+    policy("leaks", measure="findings", finding_type="phi_leak", limit=1, scope=("team", "model"), window={"rolling": "1m"}),
+    policy("people", measure="findings", finding_type="PERSON", limit=1, scope=(), match={"user": ["ana"]}),
+    policy("share", measure="finding_rate", limit="0.5", window={"calendar": "hour"}),
+    policy("phi", measure="finding_rate", finding_type="phi", limit="0.5", scope=("user",)),
 )
 
 
@@ -96,13 +100,46 @@ def some_calls(size: int, chance: random.Random) -> list[Call]:
             "output_tokens": chance.choice([None, 7]),
         }
         started = now + chance.choice([0.0, -1.0, -50.0, -3_700.0, 20.0, 50_000.0])
+        if chance.random() < 0.4:
+            of_call = {name: fields[name] for name in ("tenant", "user", "team", "response_model")}
+            found.append(Call(now, f"call-{number}", "scored", started, fields=of_call | verdict(chance)))
+            continue
         found.append(Call(now, f"call-{number}", started_s=started, cost=chance.choice([None, 0, 5, 10**9]), fields=fields))
     return found
+
+
+def verdict(chance: random.Random) -> dict[str, Any]:
+    return {
+        "request_model": chance.choice([None, "gpt-4o"]),
+        "outcome": chance.choice(["scored", "scored", "partial", "sampled_out", "quarantined"]),
+        "detectors": chance.choice([None, {"phi": "1"}, {"toxicity": "1"}]),
+        "failed": chance.choice([None, None, {"phi": "timeout"}]),
+        "findings": [
+            finding(type=chance.choice(["PERSON", "US_SSN"]), leak=chance.random() < 0.4)
+            for _ in range(chance.choice([0, 0, 1, 3]))
+        ]
+        + [finding(detector="toxicity", type="insult")] * chance.randint(0, 1),
+        "more_findings": chance.choice([0, 0, 9]),
+    }
+
+
+def can_tell(policy: Policy, call: Call) -> bool:
+    if call.fields["outcome"] not in ("scored", "partial"):
+        return False
+    if policy.finding_type is None:
+        return True
+    return "phi" not in (call.fields["failed"] or {}) and "phi" in (call.fields["detectors"] or {"phi": "1"})
 
 
 def expected(policy: Policy, calls: list[Call], values: Any, now: float) -> Any:
     """By plain sums: an amount, (part, whole), or how many calls there are of each sketch bin."""
     mine = [call for call in calls if scope_of(policy, call) == values and counts(policy, call.at_s, now)]
+    mine = [call for call in mine if call.kind == counted_kind(policy)]
+    if policy.measure == "findings":
+        return sum(findings_of(policy, call) for call in mine)
+    if policy.measure == "finding_rate":
+        told = [call for call in mine if can_tell(policy, call)]
+        return sum(findings_of(policy, call) > 0 for call in told), len(told)
     errors = sum(call.fields.get("error_type") is not None for call in mine)
     tokens = {name: sum(call.fields.get(f"{name}_tokens") or 0 for call in mine) for name in ("input", "output")}
     return {
@@ -115,7 +152,6 @@ def expected(policy: Policy, calls: list[Call], values: Any, now: float) -> Any:
         "unpriced": sum(call.cost is None for call in mine),
         "error_rate": (errors, len(mine)),
         "latency_p95_s": Counter(bin_of(call.fields["latency_s"]) for call in mine if call.fields["latency_s"] is not None),
-        "findings": 0,
     }[policy.measure]
 
 
@@ -324,10 +360,10 @@ def test_of_a_series_that_is_watched_no_more_nothing_is_held_or_written() -> Non
 # What was before
 
 
-@pytest.mark.parametrize("each", [each for each in MEASURES if each.measure != "findings"], ids=lambda each: each.name)
+@pytest.mark.parametrize("each", MEASURES, ids=lambda each: each.name)
 def test_a_history_counts_as_if_it_had_been_watched(each: Policy) -> None:
     now, scope = NOW_S + 30.0, tuple("x" for _ in each.scope)
-    before: dict[str, Any] = {"error_rate": (2, 5), "latency_p95_s": {bin_of(0.1): 3, bin_of(2.5): 1}}
+    before: dict[str, Any] = {"error_rate": (2, 5), "finding_rate": (2, 5), "latency_p95_s": {bin_of(0.1): 3, bin_of(2.5): 1}}
     amount = before.get(each.measure, 5)
     meter = Meter(each)
     counter = meter.state.counters[Series.of(each).id]
@@ -336,7 +372,9 @@ def test_a_history_counts_as_if_it_had_been_watched(each: Policy) -> None:
     counter.seed([History(scope, now - 1, amount)], [(scope, "user=ben", 2)], now)
 
     usage = counter.scope(scope)
-    twice = {"error_rate": (4, 10), "latency_p95_s": {bin_of(0.1): 6, bin_of(2.5): 2}}.get(each.measure, 10)
+    twice = {"error_rate": (4, 10), "finding_rate": (4, 10), "latency_p95_s": {bin_of(0.1): 6, bin_of(2.5): 2}}.get(
+        each.measure, 10
+    )
     assert counted(usage.ring, now) == twice
     assert usage.top == {"user=ana": 5, "user=ben": 2}
     assert len(meter.flush()) == 1
