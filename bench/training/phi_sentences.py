@@ -128,7 +128,7 @@ def _luhn_digit(body: str) -> str:
 
 def _card(rng: random.Random) -> str:
     prefix, length = rng.choice(
-        (("4", 16), ("51", 16), ("55", 16), ("37", 15), ("34", 15), ("6011", 16), ("2221", 16), ("3528", 16), ("30", 14))
+        (("4", 16), ("51", 16), ("55", 16), ("37", 15), ("34", 15), ("6011", 16), ("2221", 16), ("3528", 16), ("305", 14))
     )
     body = prefix + "".join(rng.choices(string.digits, k=length - len(prefix) - 1))
     number = body + _luhn_digit(body)

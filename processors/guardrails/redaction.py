@@ -70,7 +70,8 @@ def _united(findings: Sequence[Finding], length: int) -> list[tuple[int, int, st
 
 
 def _without(text: str, spans: Sequence[tuple[int, int, str]], replace: Callable[[str, str], str]) -> str:
-    parts, place = [], 0
+    parts: list[str] = []
+    place = 0
     for start, end, kind in spans:
         parts += (text[place:start], replace(kind, text[start:end]))
         place = end

@@ -39,16 +39,16 @@ _IPV6: Final = re.compile(
 _MAC: Final = re.compile(
     r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
 )
-_EXTENSION: Final = r"(?:\s?,?\s?(?:x|ext|extn|extension)\.?\s?:?\s?\d{1,6})?"
+_EXTENSION: Final = r"(?:\ ?,?\ ?(?:x|ext|extn|extension)\.?\ ?:?\ ?\d{1,6})?"
 _PHONE: Final = re.compile(
-    rf"""(?<![\w.,/$€£*-])(?<!\d\ )(?:
-        (?P<plus>\+\ ?\d(?:[\s().\-–/]{{0,3}}\d){{6,15}})
-      | (?P<nanp>(?:(?:00)?1[-.\s/]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\s/]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?|\d{{3}}\ )\d{{3}}[-.\s–]{{1,3}}\d{{4}})
+    rf"""(?<![\w./$€£*-])(?<!\d[\ ,])(?:
+        (?P<plus>\+\ ?\d(?:[\ ().\-–/]{{0,3}}\d){{6,15}})
+      | (?P<nanp>(?:(?:00)?1[-.\ /]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\ /]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?|\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
       | (?P<plain>(?:1[-\ ]?)?[2-9]\d{{2}}[2-9]\d{{6}})
-      | (?P<mixed>(?:1[-.\s])?\(?[2-9]\d{{2}}\)?[-.\s]{{0,2}}[2-9]\d{{2}}[-.\s]?\d{{4}})
-      | (?P<trunk>(?:00\d{{1,3}}[-.\s/]?)?\(?0\d{{1,5}}\)?(?:[-.\s/]{{0,3}}\d{{2,8}}){{1,5}})
-      | (?P<pairs>\d{{2}}(?P<s>[-.\s])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
-      | (?P<groups>(?:\(\d{{2,5}}\)[-.\s]{{0,2}}\d{{2,4}}|\d{{2,5}}[-.\s]\d{{3,4}})[-.\s]\d{{3,4}}(?:[-.\s]\d{{2,4}})?)
+      | (?P<mixed>(?:1[-.\ ])?\(?[2-9]\d{{2}}\)?[-.\ ]{{0,2}}[2-9]\d{{2}}[-.\ ]?\d{{4}})
+      | (?P<trunk>(?:00\d{{1,3}}[-.\ /]?)?\(?0\d{{1,5}}\)?(?:[-.\ /]{{0,3}}\d{{2,8}}){{1,5}})
+      | (?P<pairs>\d{{2}}(?P<s>[-.\ ])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
+      | (?P<groups>(?:\(\d{{2,5}}\)[-.\ ]{{0,2}}\d{{2,4}}|\d{{2,5}}[-.\ ]\d{{3,4}})[-.\ ]\d{{3,4}}(?:[-.\ ]\d{{2,4}})?)
       | (?P<vanity>1-8\d\d-(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{{3,4}}-?[A-Z0-9]{{3,4}})
       | (?P<local>[2-9]\d{{2}}-\d{{4}})
     ){_EXTENSION}(?![\w%]|[-–]\d|\.\d)""",
@@ -88,7 +88,8 @@ def find(text: str) -> Iterator[Span]:
         for match in _URL.finditer(text):
             yield from _url(match, text)
         for match in _IPV4.finditer(text):
-            if all(int(part) <= 255 for part in re.split(r"[/:]", match.group())[0].split(".")):
+            octets = [int(part) for part in re.split(r"[/:]", match.group())[0].split(".")]
+            if max(octets) <= 255 and octets[0] not in (0, 127, 255):  # a mask or the machine itself names nobody
                 yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
         if "\\\\" in text:
             for match in _SHARED_FOLDER.finditer(text):

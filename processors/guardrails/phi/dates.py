@@ -79,7 +79,7 @@ _CUED: Final = re.compile(
 )
 # Eight digits are a day only where something says so.
 _COMPACT: Final = re.compile(
-    r"\b(?:dob|d\.o\.b\.?|birth\s?date|birthday|date(?:\s+of\s+(?:birth|service|death|admission|discharge|visit))?|born|admitted|discharged|dos)\b[\s:#=(]*(?:is|was|on)?[\s:(]*"
+    r"\b(?:dob|d\.o\.b\.?|birth\s?date|birthday|date(?:\s+of\s+(?:birth|service|death|admission|discharge|visit))?|born|admitted|discharged|dos)(?!\w)[\s.:#=(]*(?:is|was|on)?[\s:(]*"
     r"(?P<value>(?:(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))|(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:19|20)\d{2})|\d{6})(?!\d)",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ _NAMES: Final[dict[str, str]] = {
         |atc\ code|hgnc|umls|rs(?=\d)|pmid|pmcid|doi|isbn|issn|nct(?=\d)|clinical\ ?trials\.gov|fda|nda|anda|ein\ form|form|cfr|usc
         |(?:diagnosis|procedure|billing|revenue|modifier|condition|error|status|http|drug|dx|taxonomy|place\ of\ service)\ codes?
         |chapter|section|figure|fig|table|page|version|step|grade|stage|article|title""",
-    "FAX_NUMBER": r"""fax(?:es|ed)?(?:\ (?:number|no|line|it|to|us))?|facsimile|telefax|fx""",
+    "FAX_NUMBER": r"""fax(?:es|ed)?(?:\ (?:number|no|line|it|to|us))?|facsimile|telefax|fx|f(?=:)""",
     "US_NPI": r"""npi|national\ provider\ identifier|provider\ (?:npi|identifier)""",
     "MEDICAL_LICENSE": r"""dea(?:\ (?:registration|certificate|license))?
         |(?:medical|physician'?s?|nurs(?:e|ing)(?:'?s)?|rn|np|md|do|pharmac(?:y|ist)(?:'?s)?|dental|dentist'?s?|state|board|professional
@@ -21,7 +21,7 @@ _NAMES: Final[dict[str, str]] = {
     "LICENSE_PLATE": r"""(?:licen[sc]e|number|registration|vehicle|car)\ (?:plates?|tags?)|plates?|vehicle\ registration|lpn|tag\ number""",
     "VEHICLE_ID": r"""vin|vehicle\ (?:identification|id|identifier|serial)|chassis""",
     "US_PASSPORT": r"""passport(?:\ book|\ card)?""",
-    "US_SSN": r"""ssn|ss\#|soc(?:ial)?(?:\.|)\ ?sec(?:urity)?|socials?|ss\ (?:no|number)""",
+    "US_SSN": r"""ssn|ss\#|soc(?:ial)?(?:\.|)\ ?sec(?:urity)?|socials?|soc|ss\ (?:no|number)""",
     "US_ITIN": r"""itin|individual\ taxpayer(?:\ identification)?""",
     "US_PROVIDER_TAX_ID": r"""(?:provider|practice|federal|employer|billing)?\ ?(?:tax\ ?(?:id|identification|payer\ id)|ein|tin)""",
     "US_MBI": r"""mbi|medicare(?:\ beneficiary)?(?:\ identifier)?|hicn?|health\ insurance\ claim""",
@@ -29,7 +29,7 @@ _NAMES: Final[dict[str, str]] = {
     "US_CLAIM_NUMBER": r"""(?:insurance\ |medical\ )?claims?|clm|eob""",
     "US_PRESCRIPTION_NUMBER": r"""rx|prescription|script|refill""",
     "US_REFERRAL_NUMBER": r"""referral""",
-    "US_HEALTH_INSURANCE_MEMBER_ID": r"""(?:member|subscriber|policy|insurance|insured|beneficiary|payer|plan|group|medicaid|medi-?cal|enrollee|dependent
+    "US_HEALTH_INSURANCE_MEMBER_ID": r"""(?:member|subscriber|policy|insurance|insured|beneficiary|payer|plan|group|medicaid|medi-cal|enrollee|dependent
         |health\ plan|health\ insurance|coverage|certificate\ holder|policy\ ?holder|cardholder|hmo|ppo|tricare|aetna|cigna|humana|kaiser
         |anthem|bcbs|blue\ (?:cross|shield)(?:\ blue\ shield)?|united\ ?healthcare|uhc|grp|bin|pcn|hpid?)(?:'?s)?
         (?:\ (?:member|subscriber|policy|group|card|plan|beneficiary|identification|identifier))?""",
@@ -38,7 +38,7 @@ _NAMES: Final[dict[str, str]] = {
     "CREDIT_CARD": r"""(?:credit|debit|payment|bank|visa|mastercard|master\ card|amex|american\ express|discover|flex|hsa)\ ?card|card|visa|mastercard|amex|cc""",
     "US_BANK_NUMBER": r"""(?:bank|checking|savings|deposit|brokerage)\ (?:account|acct)|account\ at\ the\ bank|direct\ deposit""",
     "ACCESSION_NUMBER": r"""accession|acc(?=\s*(?:\#|no|number|:))|specimen|sample|lab\ order|order|requisition|path(?:ology)?\ (?:case|report)|case|slide
-        |(?:imaging|radiology)\ (?:study|exam|order)|study|exam|surgical\ path""",
+        |(?:imaging|radiology)\ (?:study|exam|order)|exam|surgical\ path""",
     "BIOMETRIC_ID": r"""(?:fingers?|thumb|palm|voice|hand|foot|face|iris|retina)\ ?[-\s]?(?:print|scan|template|geometry|vein)s?
         |(?:retinal?|iris|facial|biometric|voice)(?:\ (?:scan|template|recognition|signature|hash|identifier|profile|image|sample))*|dna\ (?:profile|sample)
         |genetic\ (?:profile|id)|fingerprints?|voiceprints?|faceprints?""",
@@ -55,9 +55,9 @@ _NAMES: Final[dict[str, str]] = {
         |med(?:ical)?\.?\ rec(?:ord)?s?|empi|chart|nhs|hospital\ number|urn?(?=\s*(?:\#|no|number|:))""",
     "CERTIFICATE_NUMBER": r"""(?:birth|death|marriage|baptism(?:al)?|vaccination|immunization|citizenship|naturali[sz]ation)\ certificate|certificate|certification|licen[sc]e|lic|registration
         |permit|green\ card|alien\ registration|a-number|uscis|visa\ number""",
-    "UNIQUE_ID": r"""(?:study\ |research\ |trial\ )?(?:subject|participant|enrollment|donor|recipient|screening|randomi[sz]ation)|employee|emp|badge|staff|student|user|login|inmate
+    "UNIQUE_ID": r"""(?:study|trial|research)|(?:study\ |research\ |trial\ )?(?:subject|participant|enrollment|donor|recipient|screening|randomi[sz]ation)|employee|emp|badge|staff|student|user|login|inmate
         |military|service|dod|edipi|veteran|va\ file|voter|ident(?:ity|ification)?|national|tax|id|identifier|reference|ref|tracking|ticket|incident|record|docket|file|pin|serial|registry""",
-    "PHONE_NUMBER": r"""(?:tele)?phones?|tel|cell(?:ular|phone)?|mobile|mob|landline|pager|beeper|call(?:\ (?:me|us|him|her|them|back))?|text|whatsapp|contact|reach|ring|ph|hotline|helpline|office|home|work""",
+    "PHONE_NUMBER": r"""(?:tele)?phones?|tel|cell(?:ular|phone)?|mobile|mob|landline|pager|beeper|call(?:\ (?:me|us|him|her|them|back))?|text|whatsapp|contact|reach|ring|ph|hotline|helpline|office|home|work|[ptmch](?=:)""",
 }
 
 TYPES: Final = tuple(_NAMES)
@@ -68,10 +68,10 @@ LABEL: Final = re.compile(
 
 # What may stand between the label and its number: "number", "is", a colon, "#", "on file as".
 _LINK: Final = (
-    r"""[\s:;\#=.,\-–—()\[\]"'*_/|`>]*"""
-    r"(?:(?:is|was|are|were|of|no|nos|number|numbers|num|nbr|nr|id|ids|identifier|identification|code|card|as|reads|ends|ending|in|with|on|file|"
+    r"""[\s:;\#=.,?\-–—()\[\]"'*_/|`>]*"""
+    r"(?:(?:is|was|are|were|of|no|nos|number's|numbers|number|num|nbr|nr|id|ids|identifier|identification|code|card|as|reads|ends|ending|in|with|on|file|"
     r"last|four|digits?|changed|updated|to|listed|recorded|registered|assigned|under|the|this|my|your|his|her|their|our|patient|patient's|for|"
-    r"value|string|key|tag|full|new|old|current|and|or|here|it's|its|s|bearing|at|reading|date|record|called|labeled|labelled|stamped|"
-    r"shows?|found|using|book|plate|plates|account|policy|holder|name|reference|ref|serial)\b[\s:;\#=.,\-–—()\[\]\"'*_/|`>]*){0,7}"
+    r"value|string|key|tag|full|new|old|current|and|or|here|it's|its|it|think|believe|i|well|sure|yes|yeah|okay|so|um|uh|s|bearing|at|reading|date|record|called|labeled|labelled|stamped|"
+    r"shows?|found|using|template|enrolled|scan|image|hash|records?|results|copy|copies|them|it|send|sent|directly|attention|documents?|notes?|reports?|book|plate|plates|account|policy|holder|name|reference|ref|serial)\b[\s:;\#=.,?\-–—()\[\]\"'*_/|`>]*){0,7}"
 )
 LINK: Final = re.compile(_LINK + r"\Z", re.IGNORECASE)

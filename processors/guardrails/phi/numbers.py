@@ -28,6 +28,11 @@ _LAST_FOUR: Final = re.compile(
     re.IGNORECASE,
 )
 _CARD: Final = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
+# Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Maestro by prefix and length.
+_CARD_OF: Final = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35\d{14}"
+    r"|62\d{14,17}|(?:50|5[6-9]|6[0-9])\d{10,17}|1800\d{11}|2131\d{11}"
+)
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,34}")
 _MBI: Final = re.compile(
     r"(?<![A-Za-z0-9-])[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y]{2}\d{2}(?![A-Za-z0-9-])",
@@ -37,12 +42,15 @@ _UDI: Final = re.compile(
     r"\(01\)\s?\d{14}(?:\s?\((?:10|11|17|21|30|240)\)\s?[A-Za-z0-9/.-]+)*|\+[A-Z]\d{3}[A-Z0-9]{1,18}\d/?[A-Z0-9$+/]*(?=\s|$|[,.;)])"
 )
 _PICTURE: Final = re.compile(
-    r"(?<![\w/\\@.-])[\w()-][\w .()-]{0,60}?\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|raw|cr2|nef)\b(?!\.\w)",
+    r"(?<![\w/\\@.-])(?P<name>[\w()-]{1,80}(?:\.[\w()-]{1,40}){0,3})\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|cr2|nef)\b(?!\.\w)",
     re.IGNORECASE,
+)
+_PICTURED: Final = re.compile(
+    r"face|photo|patient|portrait|headshot|selfie|picture|mugshot|img|dsc|scan|wound|dicom", re.IGNORECASE
 )
 _CRYPTO: Final = re.compile(r"(?<!\w)(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[0-9a-fA-F]{40})(?!\w)")
 _UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
-_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9*]+(?:[-_./:#*·][A-Za-z0-9*]+)*)(?![A-Za-z0-9])")
+_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9*]+(?:[-_./*·][A-Za-z0-9*]+)*)(?![A-Za-z0-9])")
 _HAS_DIGIT: Final = re.compile(r"\d")
 # Parts of one number written apart: "943 476 5919", "ABC 1234".
 _LEADING: Final = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,4}[ -]\Z")
@@ -58,7 +66,12 @@ _DOSE: Final = re.compile(
     r"kcal|hours?|days?|weeks?|months?|years?|patients|people|participants|times|dollars|usd|per|mmhg|k/ul|/ul|ng|pg|msec|hz)(?![A-Za-z])|/(?:mm|ul|µl|ml|l|dl|cu)",
     re.IGNORECASE,
 )
+# What dates know better, but for old record numbers ("12-34-56").
+_LIKE_A_DAY: Final = re.compile(r"\d{1,2}([-/.])\d{1,2}\1(?:\d{2}|\d{4})|\d{4}-\d{2}-\d{2}")
+_ZIP: Final = re.compile(r"\d{5}(?:-\d{4})?")
+_COMPACT_DAY: Final = re.compile(r"(?:19[2-9]|20[0-4])\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 _YEARLIKE: Final = re.compile(r"(?:19|20)\d{2}\Z")
+_STREET: Final = re.compile(r"(?:\s|,\s)?(?:[NSEW]\.?\s)?[A-Z][\w.'-]*[a-z](?![\w:])")
 _SURE_LINK: Final = re.compile(r"[#:]|number|no\.|\bid\b|\bis\b", re.IGNORECASE)
 
 # Numbers that carry their name: "MRN-448812", "ACC2024118". What is not here waits for a label.
@@ -155,6 +168,10 @@ def find(text: str) -> Iterator[Span]:
                 r"card", text[max(0, match.start() - 30) : match.start()]
             )
             yield Span(*match.span("value"), "CREDIT_CARD" if card else "US_SSN", 0.7)
+    if "." in text:
+        for match in _PICTURE.finditer(text):
+            if (start := _picture_start(match, text)) is not None:
+                yield Span(start, match.end(), "PHOTO_ID", 0.86)
     for match in contacts.SPOKEN.finditer(text):
         label = _label_before(text, match.start())
         if label is None or label.type not in ("CODE", "UNIQUE_ID"):
@@ -166,7 +183,7 @@ def _shapes(text: str) -> Iterator[_Shape]:
         yield _Shape(match.start(), match.end(), *_ssn_or_itin(match.group()))
     for match in _CARD.finditer(text):
         digits = digits_of(match.group())
-        sure = 13 <= len(digits) <= 19 and digits[0] in "23456" and check_digits.luhn(digits)
+        sure = _CARD_OF.fullmatch(digits) is not None and check_digits.luhn(digits)
         shaped = len(digits) == 16 and not match.group().isdigit()
         yield _Shape(match.start(), match.end(), "CREDIT_CARD" if sure or shaped else None, 0.95 if sure else 0.5, sure)
     for match in _IBAN.finditer(text):
@@ -177,10 +194,6 @@ def _shapes(text: str) -> Iterator[_Shape]:
     for match in _UDI.finditer(text):
         device = re.match(r"\(01\)\s?(\d{14})", match.group())
         yield _Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.8, True)
-    for match in _PICTURE.finditer(text):
-        name = match.group()
-        start = match.end() - len(name.split(" ")[-1]) if " " in name else match.start()
-        yield _Shape(start, match.end(), "PHOTO_ID", 0.85, True)
     for match in _CRYPTO.finditer(text):
         if _HAS_DIGIT.search(match.group()) and any(letter.isupper() for letter in match.group()) | match.group().startswith(
             ("bc1", "0x")
@@ -217,7 +230,7 @@ def _iban(match: re.Match[str]) -> _Shape | None:
             written, end = match.group()[: place + 1], match.start() + place + 1
             following = match.string[end : end + 1]
             sure = check_digits.iban(written)
-            if not sure and (following.isalnum() or sum(map(str.isdigit, written)) < 10 or not written[:2].isupper()):
+            if not sure and (following.isalnum() or sum(map(str.isdigit, written)) < 10 or written != written.upper()):
                 return None
             return _Shape(match.start(), end, "IBAN_CODE", 0.99 if sure else 0.6, sure)
     return None
@@ -237,6 +250,8 @@ def _token(match: re.Match[str]) -> _Shape:
         return _Shape(start, end, "MEDICAL_LICENSE", 0.9)
     if written.isdigit() and len(written) == 10 and check_digits.npi(written):
         return _Shape(start, end, "US_NPI", 0.6)
+    if _COMPACT_DAY.fullmatch(written):
+        return _Shape(start, end, "DATE_TIME", 0.45)
     prefixed = _PREFIXED.match(written)
     if prefixed is not None and (kind := _PREFIXES.get(prefixed[1].upper())) and digits >= 3:
         return _Shape(start, end, kind, 0.75)
@@ -253,6 +268,13 @@ class _Label(NamedTuple):
     end: int
 
 
+def _picture_start(match: re.Match[str], text: str) -> int | None:
+    """Pictures of somebody: a numbered or speaking name, or one that the words before call a photograph. Not "logo.png"."""
+    if _HAS_DIGIT.search(match["name"]) or _PICTURED.search(text, max(0, match.start() - 40), match.end("name")):
+        return match.start()
+    return None
+
+
 def _label_before(text: str, start: int) -> _Label | None:
     """What the number at `start` is said to be: the nearest label that leads up to it; a narrow one before a vague one."""
     window = max(0, start - _BEFORE)
@@ -261,12 +283,18 @@ def _label_before(text: str, start: int) -> _Label | None:
     for label in reversed(labels):
         if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
             return label if vague is None else vague
-        if LINK.match(text, label.end, start) is None:
+        if LINK.match(text, label.end, start) is None or _ends_the_line_above(text, label, start):
             continue
         if label.type not in _WEAK:
             return label
         vague = vague or label
     return vague
+
+
+def _ends_the_line_above(text: str, label: _Label, start: int) -> bool:
+    """ "555-0142 fax" on the line above speaks of that line's number."""
+    link = text[label.end : start]
+    return "\n" in link and ":" not in link and text[max(0, label.start - 3) : label.start].rstrip(" -(")[-1:].isdigit()
 
 
 def _label_after(text: str, end: int) -> _Label | None:
@@ -300,7 +328,8 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
             start, end = _whole(text, start, end, label)
             written = text[start:end]
         if (kind := _labelled(label, shape, written, text, end)) is not None:
-            yield Span(start, end, kind, 0.85)
+            if kind == "MEDICAL_RECORD_NUMBER" or _LIKE_A_DAY.fullmatch(written) is None:
+                yield Span(start, end, kind, 0.86)
             return
     if shape.type is not None and shape.score >= 0.4 and not _DOSE.match(text, end):
         yield Span(shape.start, shape.end, shape.type, shape.score)
@@ -326,7 +355,7 @@ def _labelled(label: _Label, shape: _Shape, written: str, text: str, end: int) -
     if (
         shape.type is not None
         and label.type in _WEAK
-        and not (shape.type in ("UNIQUE_ID", "UUID", "US_NPI") and shape.score <= 0.6)
+        and not (shape.type in ("UNIQUE_ID", "UUID", "US_NPI", "DATE_TIME") and shape.score <= 0.6)
     ):
         return (
             "PHONE_NUMBER"
@@ -337,8 +366,14 @@ def _labelled(label: _Label, shape: _Shape, written: str, text: str, end: int) -
         return None
     if label.type == "FAX_NUMBER" and digits > 15:
         return None
-    link = text[label.end : end]
-    if _YEARLIKE.fullmatch(written) and not _SURE_LINK.search(link):
+    sure = _SURE_LINK.search(text, label.start, end - len(written)) is not None
+    if written.isdigit() and len(written) < 6 and _STREET.match(text, end) and (label.type in _WEAK or not sure):
+        return None  # the number of a house
+    if label.type == "UNIQUE_ID" and not sure and len(written) < 6:
+        return None
+    if _ZIP.fullmatch(written) and text[label.start : end - len(written)].rstrip() == "ID":
+        return None  # "ID 83702" is Boise's
+    if _YEARLIKE.fullmatch(written) and not sure:
         return None
     if written.isdigit() and len(written) < 6 and _DOSE.match(text, end):
         return None

@@ -22,6 +22,9 @@ _LABELLED: Final = re.compile(
     re.IGNORECASE,
 )
 _WITH_STATE: Final = re.compile(rf"(?<![A-Za-z])(?:{STATES})[\s,]{{1,3}}(?P<value>\d{{5}}(?:-\d{{4}})?)(?![\w-]|[,.]\d)")
+_LIVES_IN: Final = re.compile(
+    r"\b(?:liv(?:e|es|ed|ing)|resid(?:e|es|ing)|moved|from)\s+(?:in|to|near|around)?\s*(?P<value>\d{5})(?![\w-]|[,.]\d)"
+)
 _NINE: Final = re.compile(r"(?<![\w.-])\d{5}-\d{4}(?![\w-]|\.\d)")
 _UK: Final = re.compile(
     r"(?<![\w-])(?:GIR 0AA|[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKSTUW]|[A-HK-Y]\d[ABEHMNPRV-Y]) \d[ABD-HJLNP-UW-Z]{2})(?![\w-])"
@@ -35,6 +38,8 @@ def find(text: str) -> Iterator[Span]:
         yield Span(*match.span("value"), "LOCATION", 0.85)
     for match in _WITH_STATE.finditer(text):
         yield Span(*match.span("value"), "LOCATION", 0.85)
+    for match in _LIVES_IN.finditer(text):
+        yield Span(*match.span("value"), "LOCATION", 0.6)
     for match in _NINE.finditer(text):
         yield Span(match.start(), match.end(), "LOCATION", 0.6)
     for pattern in (_UK, _CANADA):
