@@ -35,6 +35,14 @@ _REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|(?:{_KINDS})_[0-9a-f]{{8}}")
 _THRESHOLD: Final = 0.35
 
 
+class Finder(Protocol):
+    """What finds names: our own, or a transformer beside it."""
+
+    version: str
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]: ...
+
+
 class PhiDetector:
     """The 18 identifiers of Safe Harbor in prompts, responses and context. One finding a place; no two overlap."""
 
@@ -52,7 +60,12 @@ class PhiDetector:
             return cls(NameFinder.load())
         kind, _, folder = ner.partition(":")
         if kind != "transformers" or not folder:
-            raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
+            backend, _, folder = ner.partition(":")
+        if backend == "transformers" and folder:
+            from ..backends.transformer_ner import BesideOwn, TransformerNer  # torch is loaded only where it is asked for
+
+            return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
+        raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
         from ..backends.transformer_ner import BesideOwn, TransformerNer
 
         return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
