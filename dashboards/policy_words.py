@@ -30,7 +30,7 @@ _COUNTED: Final = {
     "latency_p95_s": "95th percentile of latency",
     "latency_p99_s": "99th percentile of latency",
     "findings": "findings",
-    "finding_rate": "share of calls with findings",
+    "finding_rate": "share of judged calls with findings",
     "unpriced": "calls without a known price",
 }
 

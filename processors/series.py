@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from ..schemas.policy import CalendarWindow, Policy
+from ..schemas.policy import OF_VERDICTS, CalendarWindow, Policy
 from .findings import Wanted
 from .sketch import bin_of
 from .windows import Buckets, RatioRing, Ring, SketchRing, buckets_of
@@ -208,7 +208,6 @@ CALL: Final = b"call|"
 TOLD: Final = frozenset(
     {"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests", "errors", "unpriced", "findings"}
 )
-OF_VERDICTS: Final = frozenset({"findings", "finding_rate"})
 # A verdict need not say which model it was.
 UNKNOWN_MODEL: Final = "unknown"
 

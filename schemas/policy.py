@@ -147,6 +147,8 @@ Measure = Literal[
 # Measures that add up, of which a gate can hold a lease. The others are judged, not spent.
 ADDITIVE: Final = frozenset({"cost_usd", "input_tokens", "output_tokens", "total_tokens", "requests"})
 RATES: Final = frozenset({"error_rate", "finding_rate"})
+# What the guardrails say of calls, and not the calls themselves.
+OF_VERDICTS: Final = frozenset({"findings", "finding_rate"})
 QUANTILES: Final = frozenset({"latency_p50_s", "latency_p95_s", "latency_p99_s"})
 # Beyond this a limit is a slip of the hand; in nano-dollars it still fits 63 bits.
 _LARGEST_LIMIT: Final = 1_000_000_000_000
@@ -196,7 +198,9 @@ class Policy(_Model):
     match: dict[str, tuple[Identifier, ...]] = {}
     scope: tuple[str, ...] = ()
     measure: Measure
-    finding_type: Annotated[Slug | None, Field(description="findings, finding_rate: count this type only")] = None
+    finding_type: Annotated[
+        Slug | None, Field(description="findings, finding_rate: only this type, what this detector found, or phi_leak")
+    ] = None
     window: Window
     limit: Annotated[Decimal | None, Field(ge=0)] = None
     limits: tuple[ScopeLimit, ...] = ()
@@ -330,7 +334,11 @@ class Policy(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.finding_type is not None and self.measure not in ("findings", "finding_rate"):
+        if self.measure in OF_VERDICTS:
+            for name in (*self.scope, *self.match):
+                if name.startswith("label."):
+                    raise ValueError(f"{self.measure} cannot go by {name}: a verdict does not know the labels of its call")
+        elif self.finding_type is not None:
             raise ValueError("`finding_type` belongs to the measures findings and finding_rate")
         for action in self.actions:
             if action.model is not None and action.model in self.match.get("model", ()):

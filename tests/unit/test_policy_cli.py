@@ -180,6 +180,10 @@ def test_check_of_a_wrong_file_ends_with_2_and_every_problem(tmp_path: Path) -> 
             {"measure": "findings", "finding_type": "phi", "limit": 1, "warn_at": [], "match": {"team": ["a", "b"]}},
             "All calls together (only team a or b): phi findings in any 1h up to 1; from 1 a refusal.",
         ),
+        (
+            {"measure": "finding_rate", "finding_type": "toxicity", "limit": "0.05", "warn_at": [], "action": "alert"},
+            "All calls together: share of judged calls with toxicity findings in any 1h up to 5 %; from 5 % an alert.",
+        ),
     ],
 )  # fmt: skip
 def test_a_policy_is_said_in_one_sentence(fields: dict[str, Any], sentence: str) -> None:

@@ -293,6 +293,15 @@ def test_what_is_wrong_is_said_with_its_place_and_what_to_do(text: str, sentence
             "downgrade to gpt-4o leads back into the models that `match` watches; use another",
         ),
         (daily(measure="latency_p95_s"), "block on latency_p95_s needs `probe_every`"),
+        (daily(finding_type="phi"), "`finding_type` belongs to the measures findings and finding_rate"),
+        (
+            daily(measure="findings", limit="1", scope="[tenant, label.ward]"),
+            "findings cannot go by label.ward: a verdict does not know the labels of its call",
+        ),
+        (
+            daily(measure="finding_rate", limit="0.5", match="{label.ward: north}"),
+            "finding_rate cannot go by label.ward: a verdict does not know the labels of its call",
+        ),
         (daily(measure="error_rate"), "a limit of error_rate is a share from 0 to 1, such as 0.25"),
         (
             daily(measure="error_rate", limit="0.5", action="{do: block, at: 3}"),
