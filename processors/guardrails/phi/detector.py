@@ -14,9 +14,6 @@ from .labels import TYPES
 from .merge import settle
 from .ner import NameFinder, Span
 
-if TYPE_CHECKING:
-    from ..backends.transformer_ner import BesideOwn
-
 # What redaction has written: no finding, so that a redacted text stays as it is.
 _KINDS: Final = "|".join(
     (
@@ -48,7 +45,7 @@ class PhiDetector:
 
     name = "phi"
 
-    def __init__(self, finder: NameFinder | BesideOwn) -> None:
+    def __init__(self, finder: Finder) -> None:
         self._finder = finder
         self._sha256 = _rules_sha256()
         self.version = f"1-{self._sha256[:8]}-{finder.version}"
@@ -60,13 +57,8 @@ class PhiDetector:
             return cls(NameFinder.load())
         kind, _, folder = ner.partition(":")
         if kind != "transformers" or not folder:
-            backend, _, folder = ner.partition(":")
-        if backend == "transformers" and folder:
-            from ..backends.transformer_ner import BesideOwn, TransformerNer  # torch is loaded only where it is asked for
-
-            return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
-        raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
-        from ..backends.transformer_ner import BesideOwn, TransformerNer
+            raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
+        from ..backends.transformer_ner import BesideOwn, TransformerNer  # torch only where it is asked for
 
         return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
 
