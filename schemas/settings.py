@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from .call import SCOPE_FIELDS
-from .content import ContentMode
+from .content import CALL_FIELDS, ContentMode
 from .errors import UsageError
 
 # The scopes that Usage is kept for; each is a set of fields of a call. Policies add theirs.
@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     guard_batch: Annotated[int, Field(ge=1, le=512, description="most calls judged together")] = 32
     guard_timeout_s: Annotated[float, Field(gt=0, le=600, description="for one batch; then its process is replaced")] = 60.0
     guard_sample: Annotated[float, Field(ge=0, le=1, description="share of ordinary calls that is scored")] = 1.0
+    guard_always: Annotated[
+        dict[str, tuple[str, ...]], Field(description='calls that are always scored: {"tenant": ["harbor-health"]}')
+    ] = {}
+    guard_new_h: Annotated[
+        float, Field(ge=0, le=8_760, description="hours for which a new model or prompt version is always scored")
+    ] = 24.0
     guard_cpu_share: Annotated[
         float, Field(gt=0, le=64, description="processor seconds a second that scoring may take, in all its processes")
     ] = 1.0
@@ -151,6 +157,14 @@ class Settings(BaseSettings):
         if len(set(sets)) != len(sets):
             raise ValueError("a scope set is there twice")
         return sets
+
+    @field_validator("guard_always")
+    @classmethod
+    def _known_call_fields(cls, rules: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name in rules:
+            if name not in CALL_FIELDS:
+                raise ValueError(f"unknown field {name!r}; choose from {', '.join(CALL_FIELDS)}")
+        return rules
 
     @field_validator("guard_detectors")
     @classmethod

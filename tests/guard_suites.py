@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -85,6 +87,15 @@ def refusing(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
 def broken(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def hardened(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
+    """Says in its version how the process is kept."""
+    get_dumpable = 3
+    names = Names()
+    dumpable = ctypes.CDLL(None).prctl(get_dumpable, 0, 0, 0, 0)
+    names.version = f"core-{resource.getrlimit(resource.RLIMIT_CORE)[0]}-dumpable-{dumpable}"
+    return Suite([names])
 
 
 def standing_in(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:

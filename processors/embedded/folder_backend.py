@@ -95,14 +95,16 @@ class FolderFeed:
 
 def status_of(pipeline: Pipeline) -> dict[str, Any]:
     """A pipeline's account, lags and newest day."""
-    meter_lag, sink_lag = pipeline.lags()
+    meter_lag, guardrails_lag, sink_lag = pipeline.lags()
     return {
         "totals": pipeline.meter.totals(),
         "meter_lag_records": meter_lag,
+        "guardrails_lag_records": guardrails_lag,
         "sink_lag_records": sink_lag,
         "backlog_bytes": pipeline.backlog_bytes,
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
+        "guardrails": pipeline.guardrails.status(),
         "price_book": pipeline.meter.book.version,
         "policies": standing(pipeline),
         "today": today(pipeline),

@@ -9,10 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from ..guardrails.telling import metrics as guardrails_metrics
+
 _OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
 _GAUGES: Final = (
     ("tidegate_meter_lag_records", "meter_lag_records", "Log records the meter has not applied"),
     ("tidegate_policies_lag_records", "policies_lag_records", "Log records the policies have not heard"),
+    ("tidegate_guardrails_lag_records", "guardrails_lag_records", "Content records without a verdict"),
     ("tidegate_sink_lag_records", "sink_lag_records", "Log records not yet in the store"),
     ("tidegate_backlog_bytes", "backlog_bytes", "Bytes of log the meter has not applied"),
     ("tidegate_store_away", "store_away", "1 while the store cannot be reached"),
@@ -55,6 +58,8 @@ class Metrics:
             # What a backend does not know it does not tell.
             if (value := status.get(key)) is not None:
                 yield GaugeMetricFamily(name, text, value=value)
+        if guardrails := status.get("guardrails"):
+            yield from guardrails_metrics(guardrails)
 
     def render(self) -> bytes:
         return generate_latest(self._registry)

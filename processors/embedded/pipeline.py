@@ -1,6 +1,7 @@
 """Log → meter → sink → store on one data folder: the embedded pipeline without its doors.
 
-`Pipeline` is driven either by its own two threads (`start`, the node) or by the caller (`drain`, a command line).
+`Pipeline` is driven either by its own threads (`start`, the node) or by the caller (`drain`, a command line). Only the node
+judges content; for a command line it waits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..backfill import Backfill
 from ..policy_file import PolicyWatch
 from ..topology import GUARDRAILS, METER, SINK, readers
 from .engine import MeterEngine
+from .guardrails_thread import GuardrailsThread
 from .policies_engine import PoliciesEngine
 from .sink import Sink
 
@@ -59,6 +61,7 @@ class Pipeline:
         )
         self.sink = Sink(data_dir, settings, self.store, at=at)
         self.backfill = Backfill(self.meter, self.store, at=at)
+        self.guardrails = GuardrailsThread(data_dir, settings, at=at)
         # The policies that wait for their past to be counted, and until when they do; at the start, all.
         self._coming: PolicySet | None = self.watch.current
         self._coming_until: float | None = None
@@ -86,14 +89,17 @@ class Pipeline:
             progress(0, self.sink.lag())
 
     def start(self) -> None:
-        """Run meter and sink in threads of their own until `stop`."""
+        """Run meter, sink and guardrails in threads of their own until `stop`."""
         for name, run in (("meter", self._run_meter), ("sink", self._run_sink)):
             thread = threading.Thread(target=self._guarded, args=(run,), name=f"tidegate-{name}")
             self._threads.append(thread)
             thread.start()
+        self.guardrails.start()
 
     def stop(self) -> None:
-        """Let both threads finish what they are at, bring what the meter has done into the store, and end them."""
+        """Let the threads finish what they are at, bring what the meter has done into the store, and end them."""
+        # First: the meter still counts what they have judged.
+        self.guardrails.stop()
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -107,17 +113,18 @@ class Pipeline:
         self._reader.close()
         self.store.close()
 
-    def lags(self) -> tuple[int, int]:
-        """Records that the meter, and that the sink, has not passed. From any thread."""
+    def lags(self) -> tuple[int, int, int]:
+        """Records that the meter, the guardrails and the sink have not passed. From any thread."""
         with self._reading:
             return (
                 self._reader.lag(METER.name, [CALLS.name]),
+                self._reader.lag(GUARDRAILS.name, [CONTENT.name]),
                 self._reader.lag(SINK.name, [topic.name for topic in SINK.reads]),
             )
 
     @property
     def healthy(self) -> bool:
-        """Both threads run and none has met anything unknown."""
+        """Meter and sink run and have met nothing unknown. Guardrails that fail are begun again, and hold nobody up."""
         return self.failure is None and all(thread.is_alive() for thread in self._threads)
 
     def _guarded(self, run: Callable[[], None]) -> None:
@@ -223,7 +230,9 @@ class Pipeline:
         for topic in TOPICS.values():
             for partition in range(log.partitions):
                 passed = [log.committed(step.name, topic.name, partition) for step in readers(topic)]
-                below = min(passed, default=log.end_offset(topic.name, partition))
+                end = log.end_offset(topic.name, partition)
+                # Texts, though sealed, do not lie about until somebody may judge them: their time is all they have.
+                below = end if topic is CONTENT else min(passed, default=end)
                 if topic.retention_s is not None:
                     log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)
                 if topic.compacted:

@@ -154,15 +154,10 @@ class Pool:
         for job in jobs:
             self._queues.setdefault((priority, len(job.sealed).bit_length()), deque()).append(job)
 
-    def withdraw(self, numbers: set[int]) -> list[Job]:
-        """Take back those of these jobs that no process has yet."""
-        taken: list[Job] = []
-        for queue in self._queues.values():
-            taken += [job for job in queue if job.number in numbers]
-            kept = [job for job in queue if job.number not in numbers]
-            queue.clear()
-            queue.extend(kept)
-        return taken
+    def clear(self) -> None:
+        """Forget what no process has yet."""
+        self._queues.clear()
+        self._suspects.clear()
 
     def collect(self, wait_s: float) -> list[Judged]:
         """What has been judged since; waits up to `wait_s` for the first. Starts, replaces and feeds processes meanwhile."""

@@ -21,7 +21,7 @@ from ...schemas.content import ContentEvent
 # Names are anybody's. A tenant's prompt that has more versions than this in a day is not new each time, and a memory of
 # twenty thousand names is some megabytes.
 _MOST_NEW_VERSIONS: Final = 50
-_MOST_NAMES: Final = 20_000
+MOST_NAMES: Final = 20_000
 # Of a worker that knows nothing yet: what it meets in its first ten minutes is what is usual here.
 LEARNING_MS: Final = 600_000
 
@@ -93,7 +93,7 @@ class Sampling:
         if at is None:
             at = now_ms if now_ms >= self.learning_until_ms else now_ms - self.new_for_ms
             self.seen[name] = self.fresh[name] = at
-            while len(self.seen) > _MOST_NAMES:
+            while len(self.seen) > MOST_NAMES:
                 self.seen.popitem(last=False)
         else:
             self.seen.move_to_end(name)
@@ -105,7 +105,7 @@ class Sampling:
         if now_ms - began >= self.new_for_ms:
             began, count = now_ms, 0
         self._counts[prompt] = began, count + more
-        while len(self._counts) > _MOST_NAMES:
+        while len(self._counts) > MOST_NAMES:
             self._counts.popitem(last=False)
         return count + more
 

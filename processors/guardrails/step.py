@@ -81,6 +81,8 @@ class _Record:
     envelope: Envelope | None = None
     lines: list[_Line] = field(default_factory=list)
     problem: str | None = None
+    # What its producer should send next, once this is passed.
+    next_seq: int = 0
 
     @property
     def finished(self) -> bool:
@@ -155,8 +157,13 @@ class Partition:
         return len(self._under_way)
 
     @property
-    def jobs(self) -> int:
-        return len(self._lines)
+    def lines(self) -> int:
+        """Lines of these records."""
+        return sum(len(record.lines) for record in self._under_way)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(record.value) for record in self._under_way)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -192,7 +199,7 @@ class Partition:
                 self._line(one, seq, record.appended_ms, opening, fingerprint_key, behind)
                 for seq, one in enumerate(raw[known:], envelope.seq + known)
             ]
-            self._producers[envelope.producer] = max(next_seq, envelope.seq + len(raw))
+            found.next_seq = self._producers[envelope.producer] = max(next_seq, envelope.seq + len(raw))
             self._producers.move_to_end(envelope.producer)
             while len(self._producers) > _MOST_PRODUCERS:
                 self._producers.popitem(last=False)
@@ -252,8 +259,7 @@ class Partition:
             self._put_out(record, outputs, now)
             outputs.next_offset = record.offset + 1
             if record.envelope is not None:
-                producer = record.envelope.producer
-                outputs.producers[producer] = self._producers.get(producer, 0)
+                outputs.producers[record.envelope.producer] = record.next_seq
             size += len(record.value)
         return outputs
 

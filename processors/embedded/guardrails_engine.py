@@ -1,0 +1,227 @@
+"""Runs the guardrails on the embedded log, in a thread of their own beside the meter's and the sink's.
+
+    content ─► read ─► Runtime (pool of processes) ─► calls, transcripts, quarantine, dead letters, alerts and the offset,
+                                                      in one transaction
+
+One commit, numbered as the crash test aborts it: 1 judged, 2 appended (inside the transaction), 3 committed. A crash before
+the commit leaves the old offset: the same records are judged again, and the meter knows their verdicts by number.
+
+Transactions are short, and wait for no disk: what is lost in a power cut is judged again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import orjson
+import structlog
+
+from ...producers.key_source import KeySource
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.errors import UsageError
+from ...schemas.settings import Settings
+from ...schemas.signal import SIGNAL_PREFIX
+from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
+from ..alert_rows import alert_record
+from ..guardrails.pool import LOADER
+from ..guardrails.runtime import Runtime, Tally
+from ..guardrails.sampling import MOST_NAMES, Sampling
+from ..guardrails.step import Outputs
+from ..topology import GUARDRAILS
+
+log = structlog.get_logger("tidegate.guardrails")
+
+# The meter waits for our transactions; a read of this much is some milliseconds to write out again.
+_READ_BYTES: Final = 1 << 20
+# How often it is looked which policies on findings are not at ease.
+_WATCH_EVERY_S: Final = 2.0
+# A producer that has been silent for longer sends nothing twice any more.
+_PRODUCER_MS: Final = 3 * 86_400_000
+_TIDY_EVERY_S: Final = 600.0
+
+_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS guard_producers (
+        partition INTEGER, producer TEXT, next_seq INTEGER NOT NULL, seen_ms INTEGER NOT NULL,
+        PRIMARY KEY (partition, producer)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS guard_seen (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+
+class _Watched(msgspec.Struct):
+    """What is looked at of a signal."""
+
+    measure: str
+    state: str
+    scope: dict[str, str | None]
+
+
+_signal: Final = msgspec.json.Decoder(_Watched)
+
+
+class GuardrailsEngine:
+    """The guardrails over every partition of one data folder's content. Made, used and closed in one thread."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Settings,
+        keys: KeySource,
+        *,
+        at: Callable[[str], None] = lambda _step: None,
+        loader: str = LOADER,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._at = at
+        self._clock = clock
+        self._keys = keys
+        self._signals_next = 0
+        self._watching: dict[bytes, dict[str, str | None]] = {}
+        self._looked_at = self._tidied_at = float("-inf")
+        # Why nothing is read: a key ring that cannot be.
+        self.trouble: str | None = None
+        self.log = SqliteLog(data_dir, fsync="normal")
+        self._runtime: Runtime | None = None
+        try:
+            with self.log.transaction():
+                for statement in _SCHEMA:
+                    self.log.db.execute(statement)
+            self._runtime = self._begin(settings, loader)
+        except BaseException:
+            self.log.close()
+            raise
+
+    def _begin(self, settings: Settings, loader: str) -> Runtime:
+        sampling = Sampling()
+        sampling.restore(
+            (tuple(orjson.loads(name)), at_ms)
+            for name, at_ms in self.log.db.execute("SELECT name, at_ms FROM guard_seen ORDER BY at_ms")
+        )
+        runtime = Runtime(settings, self._keys, sampling=sampling, loader=loader)
+        for partition in range(self.log.partitions):
+            producers = self.log.db.execute(
+                "SELECT producer, next_seq FROM guard_producers WHERE partition = ? ORDER BY seen_ms", (partition,)
+            )
+            next_offset = self.log.committed(GUARDRAILS.name, CONTENT.name, partition)
+            runtime.assign(partition, next_offset, dict(producers.fetchall()))
+        return runtime
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise UsageError("the guardrails are closed")
+        return self._runtime
+
+    def run_once(self, wait_s: float = 0.05) -> int:
+        """Read what there is room for, let the processes work, put out what is finished. Returns how many records that was."""
+        runtime = self.runtime
+        now = self._clock()
+        self._look(now)
+        self._read(now)
+        if not runtime.busy:
+            return 0
+        runtime.work(wait_s)
+        passed = 0
+        for number, outputs in runtime.finished(self._clock()):
+            before = self.log.committed(GUARDRAILS.name, CONTENT.name, number)
+            self._put_out(number, outputs)
+            passed += outputs.next_offset - before
+        return passed
+
+    def _read(self, now: float) -> None:
+        runtime = self.runtime
+        for number, partition in runtime.partitions.items():
+            if not runtime.has_room:
+                return
+            for record in self.log.read(CONTENT.name, number, partition.next_offset, max_bytes=_READ_BYTES):
+                try:
+                    runtime.take(number, record, now)
+                except UsageError as error:
+                    # Not passed: content waits for its keys.
+                    if self.trouble != str(error):
+                        log.warning("guardrails_wait", reason=str(error))
+                    self.trouble = str(error)
+                    return
+                self.trouble = None
+
+    def _put_out(self, partition: int, outputs: Outputs) -> None:
+        self._at("1 judged")
+        now_ms = int(self._clock() * 1_000)
+        sampling = self.runtime.sampling
+        with self.log.transaction():
+            for topic, records in (
+                (CALLS, outputs.scored),
+                (TRANSCRIPTS, outputs.transcripts),
+                (QUARANTINE, outputs.quarantine),
+                (DEAD_LETTERS, outputs.dead_letters),
+            ):
+                self.log.append(topic.name, partition, ((None, headers, value) for headers, value in records))
+            if outputs.alerts:
+                self.log.append(ALERTS.name, 0, [alert_record(outputs.alerts)])
+            self.log.db.executemany(
+                "INSERT INTO guard_producers VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET next_seq = excluded.next_seq,"
+                " seen_ms = excluded.seen_ms",
+                [(partition, producer, next_seq, now_ms) for producer, next_seq in outputs.producers.items()],
+            )
+            self.log.db.executemany(
+                "INSERT OR IGNORE INTO guard_seen VALUES (?, ?)",
+                [(orjson.dumps(name).decode(), at_ms) for name, at_ms in sampling.fresh.items()],
+            )
+            self.log.commit_offset(GUARDRAILS.name, CONTENT.name, partition, outputs.next_offset)
+            self._at("2 appended")
+        sampling.fresh.clear()
+        self.runtime.put_out(outputs)
+        self._at("3 committed")
+
+    def _look(self, now: float) -> None:
+        """Follow the signals of policies on findings, and forget what nobody asks for any more; now and then."""
+        if now - self._looked_at >= _WATCH_EVERY_S:
+            self._looked_at = now
+            while records := self.log.read(SIGNALS.name, 0, self._signals_next):
+                for record in records:
+                    self._hear(record.key or b"", record.value)
+                self._signals_next = records[-1].offset + 1
+            self.runtime.sampling.watched = list(self._watching.values())
+        if now - self._tidied_at >= _TIDY_EVERY_S:
+            self._tidied_at = now
+            now_ms = int(now * 1_000)
+            new_ms = int(self.runtime.settings.guard_new_h * 3_600_000)
+            with self.log.transaction():
+                self.log.db.execute("DELETE FROM guard_producers WHERE seen_ms < ?", (now_ms - _PRODUCER_MS,))
+                # Longer than they are new, or what is in daily use would be new again.
+                self.log.db.execute("DELETE FROM guard_seen WHERE at_ms < ?", (now_ms - max(30 * new_ms, _PRODUCER_MS * 10),))
+                self.log.db.execute(
+                    "DELETE FROM guard_seen WHERE name NOT IN (SELECT name FROM guard_seen ORDER BY at_ms DESC LIMIT ?)",
+                    (MOST_NAMES,),
+                )
+
+    def _hear(self, key: bytes, value: bytes) -> None:
+        if not key.startswith(SIGNAL_PREFIX):
+            return
+        self._watching.pop(key, None)
+        if b'"measure":"finding' in value:
+            signal = _signal.decode(value)
+            if signal.state != "ok":
+                self._watching[key] = signal.scope
+
+    def look(self) -> Tally:
+        """What was done, and what waits."""
+        unread: list[int] = []
+        for number, partition in self.runtime.partitions.items():
+            if not partition.records and self.log.end_offset(CONTENT.name, number) > partition.next_offset:
+                unread += [one.appended_ms for one in self.log.read(CONTENT.name, number, partition.next_offset, max_bytes=1)]
+        return self.runtime.look(self._clock(), min(unread, default=None))
+
+    def waits(self) -> bool:
+        """Whether there is content that nobody has judged."""
+        return self.log.lag(GUARDRAILS.name, [CONTENT.name]) > 0
+
+    def close(self) -> None:
+        """End the processes; what they had is judged again by the next."""
+        if self._runtime is not None:
+            self._runtime.close()
+        self._runtime = None
+        self.log.close()
