@@ -209,3 +209,8 @@ class Settings(BaseSettings):
             raise UsageError(
                 f"settings: {named or 'tidegate.toml'} cannot be read ({error.strerror}); mend or unset it"
             ) from None
+
+
+def environment_of_others() -> dict[str, str]:
+    """The environment without what is ours: for a process that is told its settings, and no secret."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("TIDEGATE_")}

@@ -15,7 +15,6 @@ Used from one thread: processes end with the thread that started them (a rule of
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from ...schemas.settings import Settings
+from ...schemas.settings import Settings, environment_of_others
 from .jobs import LENGTH, Hello, Job, Judged, Ready, Refused, Said, Work, decode_said, frame
 
 log = structlog.get_logger("tidegate.guardrails")
@@ -202,7 +201,6 @@ class Pool:
 
     def _start(self, slot: _Slot, now: float) -> None:
         ours, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         try:
             slot.process = subprocess.Popen(  # noqa: S603  # ourselves
                 [sys.executable, "-m", "tidegate.processors.guardrails.worker", str(theirs.fileno())],
@@ -210,7 +208,7 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**environment, **_ONE_THREAD},
+                env={**environment_of_others(), **_ONE_THREAD},
                 # Ctrl-C is for us; we end it in order.
                 start_new_session=True,
             )
