@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.evaluate_cli import evaluate
 from tidegate.guard_cli import score
+from tidegate.models_cli import models_app
 from tidegate.policy_cli import policy_app, signals_app
 from tidegate.running import Stopping, log_to_stderr
 from tidegate.schemas.errors import TidegateError, UsageError
@@ -41,6 +43,7 @@ app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
 app.add_typer(topics_app, name="topics")
+app.add_typer(models_app, name="models")
 out = Console()
 err = Console(stderr=True)
 
@@ -169,6 +172,7 @@ def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
 
 app.command()(worker)
 app.command()(score)
+app.command()(evaluate)
 
 
 @app.command()

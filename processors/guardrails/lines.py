@@ -76,6 +76,15 @@ def read_line(line: bytes) -> Line:
         raise InvalidEvent(problems_of(error)) from None
 
 
+def id_of(line: bytes) -> str | int | None:
+    """The id of a line that is otherwise wrong, where it has one."""
+    try:
+        found = read_json(line).get("id")
+    except InvalidEvent:
+        return None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+
 def problems_of(error: ValidationError) -> str:
     """The fields that are wrong, and how; never their values."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)

@@ -19,7 +19,7 @@ import orjson
 
 from ...schemas.errors import InvalidEvent
 from ...schemas.settings import Settings
-from .lines import Line, read_line, result
+from .lines import Line, id_of, read_line, result
 from .loading import load_suite
 from .redaction import Redacted, redact
 from .suite import Assessment, Suite
@@ -68,9 +68,9 @@ class Scorer:
             try:
                 read.append((number, read_line(line)))
             except InvalidEvent as error:
-                scored.append(Scored(number, unread(number, error.reason), error.reason))
-        for (number, line), assessment in zip(read, self._assess(read), strict=True):
-            output = orjson.dumps(result(line, assessment, self._redacted(number, line, assessment)))
+                scored.append(Scored(number, unread(number, error.reason, id_of(line)), error.reason))
+        for (number, own), assessment in zip(read, self._assess(read), strict=True):
+            output = orjson.dumps(result(own, assessment, self._redacted(number, own, assessment)))
             scored.append(Scored(number, output, None, assessment.failed))
         return ScoredBatch(sorted(scored, key=lambda each: each.number), self.troubles)
 
@@ -85,9 +85,9 @@ class Scorer:
         return redact(line.sample(number), phi, self._plan.settings.redaction, key=self._plan.redaction_key)
 
 
-def unread(number: int, problem: str) -> bytes:
+def unread(number: int, problem: str, own_id: str | int | None = None) -> bytes:
     """What stands in the place of a line that could not be scored, so that none is dropped in silence."""
-    return orjson.dumps({"line": number, "error": problem})
+    return orjson.dumps({"id": own_id, "line": number, "error": problem})
 
 
 def batches(lines: Iterable[Numbered], size: int) -> Iterator[list[Numbered]]:
@@ -147,7 +147,7 @@ def _one_by_one(batch: Sequence[Numbered], plan: Plan) -> ScoredBatch:
                 troubles = answer.troubles
             except BrokenProcessPool:
                 problem = "the scoring process died of this line"
-                scored.append(Scored(number, unread(number, problem), problem))
+                scored.append(Scored(number, unread(number, problem, id_of(line)), problem))
                 pool.shutdown(wait=False)
                 pool = _pool(1)
     finally:

@@ -66,13 +66,25 @@ def find(asked: str, names: Sequence[str] = ()) -> ModelFolder:
 
     Raises `ModelUnavailable`, saying what to do.
     """
+    path, source = _located(asked, names)
+    return check(path, asked, source)
+
+
+def find_parts(asked: str) -> Path:
+    """The folder that holds a configuration and tokenizer, whatever its weights. Raises `ModelUnavailable`."""
+    return _located(asked)[0]
+
+
+def _located(asked: str, names: Sequence[str] = ()) -> tuple[Path, str]:
     folder = Path(asked).expanduser()
     if folder.is_dir():
-        return check(folder, asked, str(folder))
+        return folder, str(folder)
+    if asked.startswith(("/", ".", "~")):
+        raise ModelUnavailable(f"{asked} is no folder")
     for name in names or (asked,):
         cached = _cached(name)
         if cached is not None:
-            return check(cached, asked, f"hub cache: {name}")
+            return cached, f"hub cache: {name}"
     raise ModelUnavailable(
         f"{asked} is no folder here, and the hub's cache on this machine has no {' or '.join(names or (asked,))};"
         " nothing is downloaded: copy the model to a folder and name that"
