@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -240,7 +242,7 @@ def dry_run(
     """
     from tidegate.dashboards.policy_tables import dry_run as story
     from tidegate.dashboards.policy_tables import dry_run_json
-    from tidegate.processors.dry_run import DryRun
+    from tidegate.processors.dry_run import DryRun, StoredVerdict
     from tidegate.processors.embedded.client import OwnFolder, opened
     from tidegate.processors.policy_file import read_policies
 
@@ -255,10 +257,15 @@ def dry_run(
     with opened(settings.data_dir, settings) as folder, err.status("reading calls …") as status:
         if isinstance(folder, OwnFolder):
             folder.settle(lambda meter, sink: status.update(f"catching up, {meter + sink} records to go"))
-        for count, call in enumerate(_stored_calls(folder, run.reads_from, end)):
-            run.feed(call)
+        made = _stored_calls(folder, run.reads_from, end)
+        heard = _stored_verdicts(folder, run.reads_from, end) if run.wants_verdicts else iter(())
+        for count, found in enumerate(heapq.merge(made, heard, key=attrgetter("heard_s"))):
+            if isinstance(found, StoredVerdict):
+                run.hear(found)
+            else:
+                run.feed(found)
             if count % 10_000 == 0:
-                status.update(f"{count:,} calls, now at {datetime.fromtimestamp(call.at_s, UTC):%Y-%m-%d %H:%M}")
+                status.update(f"{count:,} calls, now at {datetime.fromtimestamp(found.heard_s, UTC):%Y-%m-%d %H:%M}")
     run.finish(end)
     if form is Form.JSON:
         sys.stdout.buffer.write(orjson.dumps(dry_run_json(run, policies, end), option=orjson.OPT_APPEND_NEWLINE))
@@ -281,30 +288,57 @@ def _moment(option: str, text: str, now: float) -> float:
     return found.replace(tzinfo=zone).timestamp()
 
 
+_WORDS: Final = tuple(name for name in POLICY_FIELDS if name != "model")
+
+
 def _stored_calls(folder: Any, since: float, until: float) -> Iterator[Any]:
     """The store's calls that started in [since, until), in the order of time, a page at a time."""
     from tidegate.processors.dry_run import StoredCall
 
-    decode = msgspec.json.Decoder(StoredCall, strict=False).decode
-    words = (*(name for name in POLICY_FIELDS if name != "model"), "request_model", "response_model", "error_type")
-    columns = ", ".join(f"nullIf({name}, '') AS {name}" if name != "request_model" else name for name in words)
-    place = "(toUnixTimestamp64Micro(started_at), source_partition, source_offset, seq)"
+    columns = [*map(_word, (*_WORDS, "response_model", "error_type")), "request_model", "labels"]
+    columns += ["input_tokens", "output_tokens", "latency_s", "cost_nano_usd", "price_status"]
+    return _rows(folder, StoredCall, "calls", "started_at", columns, since, until)
+
+
+def _stored_verdicts(folder: Any, since: float, until: float) -> Iterator[Any]:
+    """What was said by `until` of calls that started in [since, until), in the order in which it was said."""
+    from tidegate.processors.dry_run import StoredVerdict
+
+    # By the clock of who scored; a verdict is never told before its call began.
+    heard = "greatest(scored_at, started_at)"
+    columns = [*map(_word, (*_WORDS, "request_model", "response_model")), "outcome", "findings", "more_findings", "detectors"]
+    columns += ["failed", f"toUnixTimestamp64Micro({heard}) AS heard_us"]
+    return _rows(folder, StoredVerdict, "scored_calls", heard, columns, since, until)
+
+
+def _word(name: str) -> str:
+    return f"nullIf({name}, '') AS {name}"
+
+
+def _rows(
+    folder: Any, kind: type[Any], table: str, order: str, columns: Sequence[str], since: float, until: float
+) -> Iterator[Any]:
+    """Rows of calls that started in [since, until), as far as they come before `until` in this order, a page at a time."""
+    decode = msgspec.json.Decoder(kind, strict=False).decode
+    place = f"(toUnixTimestamp64Micro({order}), source_partition, source_offset, seq)"
     first_us, end_us = int(since * 1_000_000), int(until * 1_000_000)
     after: tuple[int, ...] = (first_us - 1, 0, 0, 0)
+    shown = ", ".join(columns)
     while True:
+        from_us = max(after[0], first_us)
         page = folder.query(
-            f"SELECT call_id, toUnixTimestamp64Micro(started_at) AS at_us, source_partition, source_offset, seq, {columns},"
-            " labels, input_tokens, output_tokens, latency_s, cost_nano_usd, price_status FROM calls"
-            f" WHERE started_at >= fromUnixTimestamp64Micro({max(after[0], first_us)})"
-            f" AND started_at < fromUnixTimestamp64Micro({end_us}) AND {place} > {after}"
-            f" ORDER BY started_at, source_partition, source_offset, seq LIMIT {_PAGE_ROWS}",
+            f"SELECT call_id, toUnixTimestamp64Micro(started_at) AS at_us, source_partition, source_offset, seq, {shown}"
+            # The first is what the tables are ordered by.
+            f" FROM {table} WHERE started_at >= fromUnixTimestamp64Micro({from_us if order == 'started_at' else first_us})"
+            f" AND {order} >= fromUnixTimestamp64Micro({from_us}) AND {order} < fromUnixTimestamp64Micro({end_us})"
+            f" AND {place} > {after} ORDER BY {order}, source_partition, source_offset, seq LIMIT {_PAGE_ROWS}",
             "JSONEachRow",
         )
-        calls = [decode(line) for line in page.splitlines()]
-        yield from calls
-        if len(calls) < _PAGE_ROWS:
+        found = [decode(line) for line in page.splitlines()]
+        yield from found
+        if len(found) < _PAGE_ROWS:
             return
-        after = calls[-1].place
+        after = found[-1].place
 
 
 # signals follow

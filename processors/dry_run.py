@@ -1,6 +1,8 @@
 """What policies would have done with calls that were made: the engine's own steps, driven by the calls' own time.
 
     stored calls, oldest first ─► refused? ─► series ─► policies step ─► changes of mind
+                                     │          ▲
+                                     │          └ verdicts on those that were made, when they were told
                                      └ saved: its cost, and the call itself
 
 Until `since` calls only fill the windows, as they were made. From then on a call that comes while a policy blocks its
@@ -62,9 +64,63 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
         return self.at_us / 1_000_000
 
     @property
+    def heard_s(self) -> float:
+        """When the dry run takes notice."""
+        return self.at_s
+
+    @property
     def place(self) -> tuple[int, int, int, int]:
         """Where it stands in the order of time; no two rows stand in the same place."""
         return self.at_us, self.source_partition, self.source_offset, self.seq
+
+
+class StoredFinding(msgspec.Struct, frozen=True):
+    """As much of a finding as a policy looks at."""
+
+    detector: str
+    type: str
+    leak: bool = False
+
+
+class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `scored_calls` as far as policies look at it. `at_us` is when its call began, `heard_us` when it was told."""
+
+    call_id: str
+    at_us: int
+    heard_us: int
+    source_partition: int = 0
+    source_offset: int = 0
+    seq: int = 0
+    tenant: str | None = None
+    team: str | None = None
+    user: str | None = None
+    service: str | None = None
+    environment: str | None = None
+    region: str | None = None
+    task_type: str | None = None
+    provider_name: str | None = None
+    request_model: str | None = None
+    response_model: str | None = None
+    prompt_name: str | None = None
+    prompt_version: str | None = None
+    outcome: str
+    findings: list[StoredFinding] = []
+    more_findings: int = 0
+    detectors: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    @property
+    def at_s(self) -> float:
+        return self.at_us / 1_000_000
+
+    @property
+    def heard_s(self) -> float:
+        return self.heard_us / 1_000_000
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Where it stands in the order in which verdicts are heard."""
+        return self.heard_us, self.source_partition, self.source_offset, self.seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +162,8 @@ class Outcome:
 
 
 class DryRun:
-    """Feed it calls in the order of `place`, then `finish`. `since` is seconds since 1970."""
+    """Feed it calls in the order of `place`, and between them verdicts by `heard_s`; then `finish`. `since` is seconds since
+    1970."""
 
     def __init__(self, policy_set: PolicySet, since: float) -> None:
         self.since = since
@@ -129,6 +186,13 @@ class DryRun:
         self._states: dict[ScopeKey, State] = {}
         self._not_fine: set[ScopeKey] = set()
         self._probed: dict[ScopeKey, float] = {}
+        # Calls that would not have been made; nobody would have judged them.
+        self._unmade: set[str] = set()
+
+    @property
+    def wants_verdicts(self) -> bool:
+        """Whether any policy looks at verdicts."""
+        return any(series.of_verdicts for series in self._series.series.values())
 
     @property
     def reads_from(self) -> float:
@@ -149,13 +213,26 @@ class DryRun:
         if at >= self.since:
             self.all.add(call)
             if self._refused(call, concerned, at):
+                self._unmade.add(call.call_id)
                 return
         self._series.response(call, at, call.cost_nano_usd, call.price_status == "unpriced", at)
+        self._counted(at, call.call_id)
+
+    def hear(self, verdict: StoredVerdict) -> None:
+        """Count what was found in a call, when that was told."""
+        at = verdict.heard_s
+        self._let_pass(at)
+        if verdict.call_id not in self._unmade:
+            self._series.scored(verdict, verdict.at_s, at)
+            self._counted(at, verdict.call_id)
+
+    def _counted(self, at: float, call_id: str) -> None:
+        """Judge the scopes that have changed."""
         for key, usage in self._series.changed():
             self._usage[key] = usage
             self._policies.take(0, *key, usage, at)
         self._series.flushed()
-        self._judge(at, call.call_id)
+        self._judge(at, call_id)
 
     def finish(self, until: float) -> None:
         """Let the time pass that is left."""

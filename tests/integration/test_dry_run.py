@@ -8,14 +8,19 @@ import random
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+import orjson
 import pytest
 from node_process import NodeProcess, tidegate
-from support import NOW_S, envelope, response
-from tidegate.processors.dry_run import DryRun, StoredCall
+from support import NOW_S, envelope, finding, response, scored
+from tidegate import policy_cli
+from tidegate.processors.dry_run import DryRun, StoredCall, StoredFinding, StoredVerdict
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.policies_engine import PoliciesEngine
 from tidegate.processors.policy_file import parse_policies, read_policies
@@ -23,6 +28,7 @@ from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import ALERTS, CALLS
+from tidegate.sinks.clickhouse import Store
 
 ROOT = Path(__file__).parents[2]
 HARBOR = ROOT / "docs" / "examples" / "harbor-budget.yaml"
@@ -183,10 +189,29 @@ def calls(*at: float, **fields: Any) -> list[StoredCall]:
     ]
 
 
-def run_of(policy_set: PolicySet, made: Sequence[StoredCall], since: float = NOW_S, until: float = NOW_S + 86_400) -> DryRun:
+def verdicts(*at: float, **fields: Any) -> list[StoredVerdict]:
+    """On the calls that `calls` makes at these times, each told three seconds later."""
+    told = {"outcome": "scored", "request_model": "gpt-4o"} | fields
+    return [
+        StoredVerdict(
+            call_id=f"c{number}", at_us=int((NOW_S + at_s) * 1e6), heard_us=int((NOW_S + at_s + 3) * 1e6), seq=number, **told
+        )
+        for number, at_s in enumerate(at)
+    ]
+
+
+LEAK = StoredFinding("phi", "US_SSN", True)
+
+
+def run_of(
+    policy_set: PolicySet, made: Sequence[StoredCall | StoredVerdict], since: float = NOW_S, until: float = NOW_S + 86_400
+) -> DryRun:
     run = DryRun(policy_set, since)
-    for call in made:
-        run.feed(call)
+    for found in sorted(made, key=lambda found: found.heard_s):
+        if isinstance(found, StoredVerdict):
+            run.hear(found)
+        else:
+            run.feed(found)
     run.finish(until)
     return run
 
@@ -267,8 +292,61 @@ def test_calls_while_throttled_or_downgraded_are_told_and_go() -> None:
     assert run.all.calls == 8
 
 
+def test_a_leak_refuses_what_comes_after_it_was_told_and_refused_calls_have_none() -> None:
+    at = (0, 1, 2, 5, 6, 7)
+    made = [*calls(*at), *verdicts(*at, findings=[LEAK])]
+
+    run = run_of(parsed({"measure": "findings", "finding_type": "phi_leak", "limit": 2, "window": {"calendar": "day"}}), made)
+
+    # The second leak is told at 4; the call of 2 is under way by then.
+    assert states(run)[:1] == [(4, "p0", "block")]
+    assert run.refused.calls == 3
+    assert run.wants_verdicts
+
+
+def test_a_share_of_findings_is_of_judged_calls_alone() -> None:
+    share = {"measure": "finding_rate", "limit": 0.5, "minimum_requests": 4, "window": {"calendar": "day"}, "action": "alert"}
+    unknown = verdicts(*range(8), outcome="sampled_out")
+
+    few = run_of(parsed(share), [*unknown, *verdicts(1, 2, 3, findings=[LEAK])])
+    enough = run_of(parsed(share), [*unknown, *verdicts(1, 2, 3, findings=[LEAK]), *verdicts(9)])
+
+    assert states(few) == []
+    assert states(enough)[0] == (12, "p0", "warn")
+
+
+def test_verdicts_come_from_the_store_in_the_order_in_which_they_were_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_cli, "_PAGE_ROWS", 3)
+    start = datetime.fromtimestamp(NOW_S, UTC)
+    rows = [
+        scored(
+            f"c{number}", started_at=(start + timedelta(seconds=number)).isoformat(), seq=number, producer="guardrails-0",
+            scored_at=(start + timedelta(seconds=60 - 5 * number if number % 2 else number - 9)).isoformat(),
+            ingested_at=start.isoformat(), source_partition=0, source_offset=number, request_model=None,
+            findings=[finding(leak=True)] * (number % 3), failed={"toxicity": "timeout"}, prompt_name="triage",
+        )
+        for number in range(10)
+    ]  # fmt: skip
+
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate()
+        store.insert("scored_calls", b"\n".join(map(orjson.dumps, rows)), "t:0:0-9")
+        asked = SimpleNamespace(query=store.query_bytes)
+        found = list(policy_cli._stored_verdicts(asked, NOW_S + 1, NOW_S + 50))
+
+    # The first began before, the ninth call's verdict was told at 15, the first's at 55: too late.
+    assert [(one.call_id, one.heard_s - NOW_S) for one in found] == [
+        *(("c2", 2), ("c4", 4), ("c6", 6), ("c8", 8), ("c9", 15), ("c7", 25), ("c5", 35), ("c3", 45)),
+    ]
+    assert found[0].findings == [StoredFinding("phi", "US_SSN", True)] * 2
+    assert (found[0].failed, found[0].detectors) == ({"toxicity": "timeout"}, {"phi": "1", "toxicity": "1"})
+    assert (found[0].request_model, found[0].prompt_name, found[0].tenant) == (None, "triage", "harbor-health")
+
+
 def by_the_node(
-    folder: Path, policy_set: PolicySet, made: Sequence[StoredCall], until: float
+    folder: Path, policy_set: PolicySet, made: Sequence[StoredCall | StoredVerdict], until: float
 ) -> list[tuple[str, Any, str, float]]:
     """The changes as the node's own engines come by them, on a log, when each call comes in the moment it starts."""
     now = float(NOW_S)
@@ -294,13 +372,19 @@ def by_the_node(
             judge()
         now = end
 
-    for call in made:
-        pass_time(call.at_s)
-        event = response(
-            call.call_id, started_at=datetime.fromtimestamp(call.at_s, UTC).isoformat(), tenant=call.tenant,
-            latency_s=call.latency_s, error_type=call.error_type,
-        )  # fmt: skip
-        sent = envelope("test", call.seq, [event])
+    for call in sorted(made, key=lambda found: found.heard_s):
+        pass_time(call.heard_s)
+        started_at = datetime.fromtimestamp(call.at_s, UTC).isoformat()
+        if isinstance(call, StoredVerdict):
+            event = scored(
+                call.call_id, started_at=started_at, tenant=call.tenant, outcome=call.outcome,
+                findings=[finding(type=one.type, leak=one.leak) for one in call.findings],
+            )  # fmt: skip
+        else:
+            event = response(
+                call.call_id, started_at=started_at, tenant=call.tenant, latency_s=call.latency_s, error_type=call.error_type
+            )
+        sent = envelope("guardrails-0" if isinstance(call, StoredVerdict) else "test", call.seq, [event])
         with log.transaction():
             log.append(CALLS.name, 0, [(None, sent.headers(), sent.value)])
         meter.run_once()
@@ -318,9 +402,12 @@ def test_what_refuses_nothing_is_told_as_the_node_tells_it(seed: int, tmp_path: 
         {"measure": "cost_usd", "limit": "0.05", "window": {"calendar": "hour"}, "action": {"do": "throttle", "per_minute": 6}},
         {"scope": ["tenant"], "measure": "error_rate", "limit": 0.5, "minimum_requests": 3, "action": "alert", "hold": "2m"},
         {"measure": "latency_p95_s", "limit": 4, "minimum_requests": 3, "window": {"rolling": "2m"}, "action": "alert"},
+        {"scope": ["tenant"], "measure": "findings", "finding_type": "phi_leak", "limit": 2, "action": "alert"},
+        {"measure": "finding_rate", "limit": 0.5, "minimum_requests": 3, "window": {"rolling": "5m"}, "action": "alert"},
     )
     draw = random.Random(seed)
-    made, at = [], float(NOW_S)
+    made: list[StoredCall | StoredVerdict] = []
+    at = float(NOW_S)
     for number in range(80):
         at += draw.choice((1, 5, 20, 60, 700))
         made += [
@@ -330,13 +417,25 @@ def test_what_refuses_nothing_is_told_as_the_node_tells_it(seed: int, tmp_path: 
                 cost_nano_usd=3_500_000,
             )
         ]  # fmt: skip
+        judged = StoredVerdict(
+            call_id=f"c{number}", at_us=int(at * 1_000_000), heard_us=int((at + draw.choice((0.5, 3, 90))) * 1_000_000),
+            tenant=made[-1].tenant, request_model="gpt-4o", outcome=draw.choice(("scored", "partial", "sampled_out")),
+            findings=[StoredFinding("phi", "PERSON", draw.random() < 0.3)] * draw.choice((0, 0, 1)),
+        )  # fmt: skip
+        made.append(judged)
+    # Numbers grow as the guardrails tell: in the order of the log.
+    numbers = count()
+    made = [
+        msgspec.structs.replace(one, seq=next(numbers)) if isinstance(one, StoredVerdict) else one
+        for one in sorted(made, key=lambda found: found.heard_s)
+    ]
     until = at + 7_200
 
     run = run_of(policy_set, made, until=until)
 
     told = [(change.policy, change.scope, change.signal.state, change.signal.at) for change in run.changes]
     assert told == by_the_node(tmp_path / "data", policy_set, made, until)
-    assert {policy for policy, _, _, _ in told} == {"p0", "p1", "p2", "p3"}
+    assert {policy for policy, _, _, _ in told} == {"p0", "p1", "p2", "p3", "p4", "p5"}
 
 
 def test_the_example_is_what_the_loop_of_this_test_takes_it_for() -> None:
