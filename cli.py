@@ -7,7 +7,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -167,7 +168,7 @@ def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
     from tidegate.producers.simulate import simulate
 
     with connect(settings.url if _on_kafka(settings) else str(settings.data_dir), service="simulated-clinic") as emitter:
-        simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set)
+        simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set, content=True)
 
 
 app.command()(worker)
@@ -187,10 +188,12 @@ def replay(
     final: Annotated[
         bool, typer.Option("--final", help="Files are complete: a torn last line is a dead letter, not awaited")
     ] = False,
+    content: Annotated[bool, typer.Option(help="Send the lines' texts to the guardrails, as TIDEGATE_CONTENT says")] = True,
 ) -> None:
     """Publish logs of past calls through the real Emitter. A file replayed again changes nothing.
 
-    Each line may be OpenAI-style, Anthropic-style or native JSON. Lines that cannot be read become dead letters.
+    Each line may be OpenAI-style, Anthropic-style or native JSON. Lines that cannot be read become dead letters. Prompts,
+    answers and retrieved texts leave sealed, or not at all.
     """
     pace = _speed(speed)
     settings = Settings.read(data_dir=data)
@@ -199,13 +202,14 @@ def replay(
     if to is not None:
         from tidegate.producers.connect import connect
 
-        report = _publish(files, lambda identity: connect(to, producer_id=identity), pace, producer, final)
+        report = _publish(files, lambda identity: connect(to, producer_id=identity), pace, producer, final, content)
         _tell(report, None)
         return
 
     from tidegate.processors.embedded.client import KafkaNodeFolder, OwnFolder, opened
     from tidegate.producers.connect import connect
     from tidegate.producers.emitter import Emitter
+    from tidegate.producers.key_source import key_source
     from tidegate.producers.local_log import LocalLog
 
     with opened(settings.data_dir, settings) as folder:
@@ -216,9 +220,15 @@ def replay(
         def emitter(identity: str) -> Emitter:
             if isinstance(folder, KafkaNodeFolder):
                 return connect(folder.node.url, producer_id=identity, token=folder.node.token)
-            return Emitter(LocalLog(settings.data_dir, fsync=settings.fsync), settings=settings, producer_id=identity)
+            return Emitter(
+                LocalLog(settings.data_dir, fsync=settings.fsync),
+                settings=settings,
+                producer_id=identity,
+                reopen=lambda: LocalLog(settings.data_dir, fsync=settings.fsync),
+                keys=lambda: key_source(settings, settings.data_dir),
+            )
 
-        report = _publish(files, emitter, pace, producer, final)
+        report = _publish(files, emitter, pace, producer, final, content)
         with _progress("into the store") as bar:
             task = bar.add_task("into the store", total=None)
             if isinstance(folder, OwnFolder):
@@ -242,7 +252,9 @@ def _speed(text: str) -> Any:
     return factor
 
 
-def _publish(files: list[str], open_emitter: Any, speed: Any, producer: str | None, final: bool) -> Any:
+def _publish(
+    files: list[str], open_emitter: Callable[[str], Emitter], speed: Any, producer: str | None, final: bool, content: bool
+) -> Any:
     from tidegate.producers.replay import ReplayReport, replay, replay_files
 
     sizes = [Path(file).stat().st_size for file in files if file != "-" and Path(file).is_file()]
@@ -253,16 +265,39 @@ def _publish(files: list[str], open_emitter: Any, speed: Any, producer: str | No
         def progress(report: ReplayReport) -> None:
             bar.update(task, completed=report.bytes, description=f"publishing, {report.lines:,} lines")
 
+        emitters: list[Emitter] = []
+
+        def kept(identity: str) -> Emitter:
+            emitters.append(open_emitter(identity))
+            return emitters[-1]
+
         if producer is None:
-            return replay_files(files, open_emitter, speed=speed, progress=progress, final=final)
-        emitter = open_emitter(producer)
-        try:
-            report = replay(files, emitter, speed=speed, progress=progress, final=final)
-            if not emitter.flush(60):
-                report.problems.append("the log has not taken everything in 60 s; replay again, nothing is counted twice")
-        finally:
-            emitter.close()
+            report = replay_files(files, kept, speed=speed, progress=progress, final=final, content=content)
+        else:
+            emitter = kept(producer)
+            try:
+                report = replay(files, emitter, speed=speed, progress=progress, final=final, content=content)
+                if not emitter.flush(60):
+                    report.problems.append("the log has not taken everything in 60 s; replay again, nothing is counted twice")
+            finally:
+                emitter.close()
+        _add_content(report, emitters)
         return report
+
+
+def _add_content(report: Any, emitters: list[Emitter]) -> None:
+    """What became of the lines' texts; those of calls that were known before are sent again, and judged once."""
+    stats = [emitter.stats().content for emitter in emitters]
+    report.texts = sum(told.appended for told in stats)
+    dropped = sum((told.dropped for told in stats), Counter[str]())
+    if dropped["no_key"]:
+        report.problems.append(
+            f"the texts of {dropped.pop('no_key'):,} calls were not sent: no key to seal them with; set TIDEGATE_KEY_FILE,"
+            " or give --no-content"
+        )
+    if dropped.total():
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+        report.problems.append(f"the texts of {dropped.total():,} calls were not sent ({reasons})")
 
 
 @contextmanager
@@ -280,6 +315,8 @@ def _tell(report: Any, became: dict[str, int] | None) -> None:
     out.print(
         f"{report.lines:,} lines read, {report.published:,} published, {report.rejected_lines:,} refused", highlight=False
     )
+    if report.texts:
+        out.print(f"{report.texts:,} calls' texts sent to the guardrails", highlight=False)
     for reason, count in sorted(report.rejected.items(), key=lambda item: -item[1])[:10]:
         out.print(f"  {count:,} × {reason}", highlight=False, markup=False)
     if became is not None:
@@ -304,6 +341,7 @@ def simulate(
     rate: Annotated[float, typer.Option(help="Calls a second")] = 20.0,
     duration: Annotated[float | None, typer.Option(help="Seconds; without it, until Ctrl-C")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same traffic")] = None,
+    content: Annotated[bool, typer.Option(help="Calls also say something, for the guardrails")] = True,
 ) -> None:
     """Make simulated clinic traffic: tenants, models, prompts, errors and outages, through the real Emitter."""
     from tidegate.producers.connect import connect
@@ -318,7 +356,7 @@ def simulate(
         connect(to or str(settings.data_dir), service="simulated-clinic") as emitter,
         err.status(f"simulating {rate:g} calls a second; Ctrl-C stops"),
     ):
-        run(emitter, rate_per_s=rate, duration_s=duration, seed=seed, stop=stopping.is_set)
+        run(emitter, rate_per_s=rate, duration_s=duration, seed=seed, stop=stopping.is_set, content=content)
     stats = emitter.stats()
     out.print(
         f"{stats.emitted:,} events emitted, {stats.appended:,} in the log, {stats.dropped.total():,} dropped", highlight=False

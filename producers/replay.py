@@ -2,6 +2,7 @@
 
     file ── open (plain, gzip, stdin) ── lines (bounded) ── read_line ──┬── event ─────── emitter.emit
                                                                         └── InvalidEvent ─ emitter.reject
+                                                       └── read_texts ── emitter.emit_content, when asked for
 
 Because line N always has the same number under the same producer identity, a replay that is repeated, resumed after a
 crash or run again on a file that has grown counts nothing twice. That holds for one producer a file: `replay_files`
@@ -27,6 +28,7 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, cast
 from ..schemas.call import parse_timestamp
 from ..schemas.errors import InvalidEvent, UsageError
 from .log_lines import MAX_LINE_BYTES, oversize_reason, read_line
+from .log_texts import read_texts
 
 STDIN: Final = "-"
 # Often enough for a progress bar that moves, rarely enough not to be felt.
@@ -40,6 +42,7 @@ class Outlet(Protocol):
     """What a replay needs of an Emitter."""
 
     def emit(self, event: Mapping[str, Any], /) -> bool: ...
+    def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any], /) -> bool: ...
     def reject(self, line: bytes, reason: str, source: str, line_no: int | None) -> object: ...
     def wait_for_room(self) -> object: ...
 
@@ -51,7 +54,8 @@ class ClosableOutlet(Outlet, Protocol):
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What became of the lines: `lines` = `published` + rejected + `dropped`. `problems` are for a person to read."""
+    """What became of the lines: `lines` = `published` + rejected + `dropped`. `problems` are for a person to read.
+    `texts` is of how many calls content is in the log; whoever closes the emitters counts it."""
 
     files: int = 0
     lines: int = 0
@@ -61,6 +65,7 @@ class ReplayReport:
     blank: int = 0
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    texts: int = 0
 
     @property
     def rejected_lines(self) -> int:
@@ -173,6 +178,7 @@ class _Replay:
     stop: Callable[[], bool]
     final: bool
     chunk_key: bytes | None
+    content: bool
     report: ReplayReport = field(default_factory=ReplayReport)
     # Where recorded time and the clock met: at the first event.
     _recorded_start: datetime | None = None
@@ -233,6 +239,8 @@ class _Replay:
                 self.report.published += 1
             else:
                 self.report.dropped += 1
+            if self.content and (texts := read_texts(line.content)) is not None:
+                emitter.emit_content(event, texts)
             return True
         if line.oversize_sha256 is None:
             emitter.reject(line.content, reason, source, line.number)
@@ -288,6 +296,7 @@ def replay(
     stop: Callable[[], bool] = _never,
     final: bool = False,
     chunk_key: bytes | None = None,
+    content: bool = False,
 ) -> ReplayReport:
     """Publish the lines of `paths` in order through one emitter; several files share its sequence, in the order given.
 
@@ -297,9 +306,12 @@ def replay(
     A last line without a newline that does not read is taken for half written: it is left out and named in `problems`,
     so that its number is free for the whole line later. `final` says that the files are complete, and rejects it.
 
+    With `content`, the texts of each line leave by the emitter's way for content, numbered in the order of their lines: with
+    the same settings a file replayed again is content sent again, and is judged once.
+
     Neither flushes nor closes the emitter. Raises `UsageError` when a path cannot be opened or the speed is not positive.
     """
-    run = _Replay(speed, clock, sleep, now, progress, stop, final, chunk_key)
+    run = _Replay(speed, clock, sleep, now, progress, stop, final, chunk_key, content)
     for path in paths:
         with open_log(path) as stream:
             run.run(read_lines(stream), source_name(path), emitter)
@@ -319,13 +331,14 @@ def replay_files(
     stop: Callable[[], bool] = _never,
     final: bool = False,
     chunk_key: bytes | None = None,
+    content: bool = False,
 ) -> ReplayReport:
     """Publish each file as its own producer: `open_emitter(identity)` is flushed and closed when its file ends.
 
     Otherwise as `replay`. A minute to flush is far above any healthy log's latency; when it passes, a problem says so.
     Raises `UsageError`, before anything is published, when a path cannot be opened or two begin with the same line.
     """
-    run = _Replay(speed, clock, sleep, now, progress, stop, final, chunk_key)
+    run = _Replay(speed, clock, sleep, now, progress, stop, final, chunk_key, content)
     paths = list(paths)
     known: dict[str, str | Path] = {}
     for path in paths:
@@ -377,6 +390,9 @@ class _Nowhere:
         raise AssertionError("a log without lines publishes nothing")
 
     def reject(self, line: bytes, reason: str, source: str, line_no: int | None) -> None:
+        raise AssertionError("a log without lines publishes nothing")
+
+    def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any], /) -> bool:
         raise AssertionError("a log without lines publishes nothing")
 
     def wait_for_room(self) -> None: ...

@@ -1,4 +1,5 @@
-"""Simulated clinic traffic, for demos and load: plausible metering events without a model, a key or a word of text.
+"""Simulated clinic traffic, for demos and load: plausible metering events without a model, a key or a word of text; and, when
+asked for, texts for the guardrails beside them.
 
     seed, now ── generate ──► events in the order in which calls end
                     └── simulate ── at their time, or as fast as they are taken ──► emitter
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
+
+from .simulate_texts import texts_of
 
 # The draws that every event needs come from tables of this size: a table look-up costs a tenth of a draw.
 _TABLE: Final = 4_096
@@ -437,6 +440,7 @@ class Outlet(Protocol):
     """What a simulation needs of an Emitter."""
 
     def emit(self, event: Mapping[str, Any], /) -> bool: ...
+    def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any], /) -> bool: ...
     def wait_for_room(self) -> object: ...
 
 
@@ -464,11 +468,13 @@ def simulate(
     sleep: Callable[[float], object] = time.sleep,
     stop: Callable[[], bool] = _never,
     diurnal: bool = False,
+    content: bool = False,
 ) -> SimulationReport:
     """Emit simulated traffic from `now` on (default: the time it is) until `stop` says so or `duration_s` is over.
 
     Each event goes out when its call ends. A paced simulation drops what the emitter has no room for, as a service
-    would; with `rate_per_s=None` it runs as fast as the emitter takes events, and waits for room instead.
+    would; with `rate_per_s=None` it runs as fast as the emitter takes events, and waits for room instead. With `content`
+    calls also say something (`simulate_texts`), which leaves by the emitter's way for content.
     Raises `ValueError` when the rate is not positive.
     """
     if rate_per_s is not None and not rate_per_s > 0:
@@ -491,4 +497,6 @@ def simulate(
             emitted += 1
         else:
             dropped += 1
+        if content and (texts := texts_of(event)) is not None:
+            emitter.emit_content(event, texts)
     return SimulationReport(emitted, dropped, clock() - started)
