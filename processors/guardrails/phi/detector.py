@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ..ports import Batch, Finding, Verdict
-from . import contacts, dates, leak, numbers, places
+from . import clinical, contacts, dates, leak, numbers, places
 from .labels import TYPES
 from .merge import settle
 from .ner import NameFinder, Span
@@ -86,18 +86,19 @@ class PhiDetector:
         redacted = [match.span() for match in _REDACTED.finditer(text)] if "<" in text or "_" in text else []
         return [
             span
-            for span in settle(text, structured, names)
+            for span in settle(text, structured, [name for name in names if not clinical.is_medicine(text, name)])
             if span.score >= _THRESHOLD and not any(start < span.end and span.start < end for start, end in redacted)
         ]
 
     def describe(self) -> Mapping[str, Any]:
+        describe = getattr(self._finder, "describe", None)
         return {
             "backend": "presidio recognizers, own rules, slim spaCy",
             "source": "tidegate.processors.guardrails.phi",
             "sha256": self._sha256,
             "licence": "MIT (presidio, spaCy and its model), Apache-2.0 (ours)",
             # Names by a model of the user's own, where there is one.
-            **({} if isinstance(self._finder, NameFinder) else {"names": self._finder.describe()}),
+            **({"names": self._finder.describe()} if hasattr(self._finder, "describe") else {}),
         }
 
 
