@@ -204,7 +204,7 @@ def _shapes(text: str) -> Iterator[_Shape]:
     for span in contacts.find_phones(text):
         yield _Shape(span.start, span.end, span.type, span.score)
     for match in _TOKEN.finditer(text):
-        if _HAS_DIGIT.search(match.group()):
+        if _HAS_DIGIT.search(match.group()) and not _PUBLIC.match(match.group()):
             yield _token(match)
 
 
@@ -242,8 +242,6 @@ def _token(match: re.Match[str]) -> _Shape:
     digits = sum(map(str.isdigit, written))
     if len(written) == 17 and written.isalnum() and not written.isdigit() and check_digits.vin(written):
         return _Shape(start, end, "VEHICLE_ID", 0.97, True)
-    if _PUBLIC.match(written):
-        return _Shape(start, end, None, 0.0)
     if re.fullmatch(r"[A-HJ-NPR-Z0-9]{17}", written) and digits >= 5 and not written.isdigit():
         return _Shape(start, end, "VEHICLE_ID", 0.6)
     if re.fullmatch(r"[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}", written) and check_digits.dea(written):

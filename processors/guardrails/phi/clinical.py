@@ -1,0 +1,75 @@
+"""What looks like a name and is medicine: drugs, tests, sections of a note, and the doctors whose names diseases bear.
+
+Only findings of names, places, organisations and groups come here: a number has a form, and its label decides (`labels`).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from .ner import Span
+
+_WORDS: Final = frozenset(
+    word
+    for line in (Path(__file__).parent / "clinical.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
+_WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+# The bearer of a sign or syndrome is long dead; the same surname without one is somebody.
+_EPONYMS: Final = frozenset(
+    """addison alzheimer apgar asperger babinski baker barlow barrett bartholin basedow becker behcet bell bishop bouchard bowen braxton
+    brown-sequard brudzinski buerger burkitt caroli chadwick charcot cheyne chvostek colles conn coombs corrigan courvoisier
+    creutzfeldt crohn crohn's cullen cushing de quervain down dressler duchenne dupuytren ebstein ehlers eisenmenger epstein ewing
+    fallot fanconi fitz foley fontan friedreich gaucher gilbert gilles glasgow goodpasture gram graves grey guillain hashimoto
+    heberden heimlich henoch hirschsprung hodgkin hodgkin's homans horner huntington jacksonian jakob kaposi kartagener kawasaki
+    kegel kernig klinefelter koplik korsakoff kussmaul lachman langerhans legg lewy lhermitte lou gehrig lyme mallory marfan
+    mcburney mcmurray meckel meniere mohs munchausen murphy non-hodgkin osgood osler paget parkinson parkinson's perthes peutz
+    peyronie phalen pott prader prinzmetal raynaud reiter reye rinne romberg rorschach rovsing salter sjogren sjögren smith-magenis
+    still stokes sydenham tay sachs tinel tourette trendelenburg trousseau turner valsalva virchow waldenstrom weber wegener weiss
+    wells wernicke whipple willebrand williams wilms wilson wolff zenker zollinger""".split()  # noqa: SIM905
+)
+_IS_MEDICINE: Final = re.compile(
+    r"['’]?s?\s*(?:['’-]\s?\w+['’]?s?\s+)?(?:and\s+\w+\s+)?(?:disease|syndrome|lymphoma|sarcoma|palsy|sign|signs|test|maneuver|scores?|scale|criteria|criterion|"
+    r"phenomenon|fracture|contracture|esophagus|thyroiditis|cyst|nodes?|nodules?|ulcer|anemia|anomaly|aneurysm|disorder|dementia|"
+    r"bodies|body|catheter|tumou?r|chorea|ataxia|dystrophy|purpura|arthritis|reflex|respirations?|breathing|tetralogy|stain|"
+    r"exercises?|procedure|surgery|operation|classification|type|index|point|tenderness|law|hernia|tube|bag|drain|coma|"
+    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass)\b",
+    re.IGNORECASE,
+)
+# Race and descent are none of the eighteen; a nationality elsewhere may be telling.
+_DESCRIBES: Final = re.compile(
+    r"(?:[\s-]+(?:african|american|asian|hispanic|white|black|non-hispanic))*[\s-]*(?:male|female|man|men|woman|women|gentleman|lady|boy|girl|patient|"
+    r"descent|ancestry|origin|race|ethnicity|heritage|infant|child)\b",
+    re.IGNORECASE,
+)
+_STATE: Final = re.compile(r",\s\Z")
+_TITLED: Final = re.compile(r"(?:\b(?:mr|mrs|ms|miss|dr|doctor|prof|nurse)\.?\s+)\Z", re.IGNORECASE)
+
+
+def _known(word: str) -> bool:
+    """A short word is one only in capitals: ED is a department, Ed is somebody."""
+    folded = word.casefold()
+    return word.isdigit() or len(word) == 1 or (folded in _WORDS and (len(word) > 3 or not word.istitle()))
+
+
+def is_medicine(text: str, span: Span) -> bool:
+    """Whether the name found at `span` is a word of medicine, and nobody's."""
+    written = text[span.start : span.end]
+    words = _WORD.findall(written.casefold())
+    if span.type == "NRP":
+        return _DESCRIBES.match(text, span.end) is not None
+    if not words or _TITLED.search(text, max(0, span.start - 10), span.start):
+        return False
+    if span.type == "LOCATION" and _STATE.search(text, max(0, span.start - 3), span.start) is not None and len(written) == 2:
+        return False  # "Eugene, OR" is no operating room
+    if all(_known(word) for word in _WORD.findall(written)):
+        return any(len(word) > 1 for word in words)
+    if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):
+        if _IS_MEDICINE.match(text, span.end) is not None:
+            return True
+        tail = _WORD.findall(written)[-1]
+        return len(words) <= 2 and _IS_MEDICINE.fullmatch(" " + tail) is not None
+    return False
