@@ -22,6 +22,7 @@ from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.evaluate_cli import evaluate
 from tidegate.guard_cli import score
+from tidegate.keys_cli import keys_app
 from tidegate.models_cli import models_app
 from tidegate.policy_cli import policy_app, signals_app
 from tidegate.running import Stopping, log_to_stderr
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
 app.add_typer(topics_app, name="topics")
