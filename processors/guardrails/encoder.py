@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .ports import Vectors
+from .ports import Batch, Encoder, Vectors
 
 WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
 TOKENIZER: Final = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -56,10 +57,13 @@ class OfflineEncoder:
 
     @classmethod
     def load(cls, folder: Path | None = None) -> OfflineEncoder:
-        """From the installed wheel, or from `folder` laid out like it. Raises `EncoderUnavailable`."""
+        """From the installed wheel, once a process, or from `folder` laid out like it. Raises `EncoderUnavailable`."""
+        return _installed_encoder() if folder is None else cls._from(folder)
+
+    @classmethod
+    def _from(cls, folder: Path) -> OfflineEncoder:
         from safetensors.numpy import load
 
-        folder = folder or installed()
         read = {name: _checked(folder / name, digest) for name, digest in SHA256.items()}
         table = load(read[WEIGHTS])["embedding.weight"].astype(np.float32)
         return cls(table, Tokenizer.from_buffer(read[TOKENIZER]))
@@ -95,6 +99,16 @@ class OfflineEncoder:
     def _tokens(self, pieces: Sequence[str]) -> list[NDArray[np.int64]]:
         encoded = self._tokenizer.encode_batch_fast(list(pieces), add_special_tokens=False)
         return [np.asarray(each.ids, np.int64) for each in encoded]
+
+
+@cache
+def _installed_encoder() -> OfflineEncoder:
+    return OfflineEncoder._from(installed())
+
+
+def embedded(batch: Batch, encoder: Encoder, texts: Sequence[str]) -> Vectors:
+    """The vectors of `encoder`: out of the batch, which keeps them for the other detectors, where it has the same encoder."""
+    return batch.embed(texts) if batch.encoder_name == encoder.name else encoder.encode(texts)
 
 
 def _pieces(text: str) -> list[str]:

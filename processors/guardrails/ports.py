@@ -99,6 +99,11 @@ class Batch:
         self._encoder = encoder
         self._known: dict[str, NDArray[np.float32]] = {}
 
+    @property
+    def encoder_name(self) -> str | None:
+        """Whose vectors `embed` gives. Trained weights mean nothing over another encoder's."""
+        return None if self._encoder is None else self._encoder.name
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(len(texts), dimensions), rows of length 1. Raises `LookupError` where no encoder was given."""
         if self._encoder is None:

@@ -1,0 +1,158 @@
+"""Toxicity of prompts and responses: a calibrated probability, and where the worst of it stands.
+
+    text ─► windows ─► linear head ─► the most toxic window speaks for the text ─► above the threshold: its worst sentence
+
+The head only knows toxic from not. The type of a finding is told by rule, from the words of its sentence: THREAT,
+IDENTITY_ATTACK, INSULT, OBSCENE, or TOXICITY where no rule speaks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+
+from ..encoder import OfflineEncoder, embedded
+from ..folding import fold, unmask
+from ..ports import Batch, Encoder, Finding, Verdict
+from ..windows import WINDOW_CHARS, Span, sentences, windows
+from .features import hashed
+from .linear import LinearHead, Logits, probabilities
+from .marks import MARKS, Marks, marks
+
+WEIGHTS: Final = Path(__file__).with_name("toxicity.npz")
+# A window sees less than the text around it tells, so it has to be surer.
+WINDOW_MARGIN: Final = 2.0
+# A comment is judged whole, as the comments were that the head has learnt from; only longer texts are cut.
+WHOLE_CHARS: Final = 1_200
+# A page of abuse is one finding a window; more than this says nothing new.
+MAX_FINDINGS: Final = 8
+# Names and addresses are not words: nobody is toxic for what somebody is called.
+_SPARE: Final = re.compile(r"https?://\S+|www\.\S+|[\w.+-]+@[\w-]+\.\w+|(?<!\w)@\w+")
+
+
+class Judged(NamedTuple):
+    """One text: its probability, and the sentences that are above the threshold."""
+
+    score: float
+    findings: list[tuple[str, Span, float]]
+
+
+class ToxicityDetector:
+    """Implements `Detector`. Scores `prompt.toxicity` and `response.toxicity`."""
+
+    name = "toxicity"
+
+    def __init__(self, head: LinearHead, encoder: Encoder, threshold: float | None = None) -> None:
+        self._head = head
+        self._encoder = encoder
+        self.threshold = float(head.card["threshold"]) if threshold is None else threshold
+        self.version = head.version
+
+    @classmethod
+    def load(cls, encoder: Encoder | None = None, threshold: float | None = None, weights: Path = WEIGHTS) -> Self:
+        """With the weights that ship. An encoder they were not trained on is put aside for the one they were."""
+        if encoder is None or encoder.name != OfflineEncoder.name:
+            encoder = OfflineEncoder.load()
+        return cls(LinearHead.load(weights, MARKS, encoder.name), encoder, threshold)
+
+    def describe(self) -> Mapping[str, Any]:
+        """For `tidegate models`."""
+        return {
+            "backend": "offline",
+            "source": f"{WEIGHTS.name}, over {self._encoder.name}",
+            "sha256": self._head.card["sha256"],
+            "licence": self._head.card["licence"],
+            "threshold": self.threshold,
+        }
+
+    def assess(self, batch: Batch) -> list[Verdict]:
+        """One verdict a sample. A text of white space scores 0: there is nothing in it."""
+        asked = [(place, text) for sample in batch.samples for place, _, text in sample.texts() if place != "context"]
+        judged = self._judge(batch, list(dict.fromkeys(text for _, text in asked)))
+        found = []
+        for sample in batch.samples:
+            verdict = Verdict()
+            for where, _, text in sample.texts():
+                if where == "context":
+                    continue
+                verdict.scores[where, "toxicity"] = judged[text].score
+                verdict.findings.extend(
+                    Finding(self.name, kind, where, start, end, score) for kind, (start, end), score in judged[text].findings
+                )
+            found.append(verdict)
+        return found
+
+    def _judge(self, batch: Batch, texts: Sequence[str]) -> dict[str, Judged]:
+        cut = [windows(text, WINDOW_CHARS if len(text) > WHOLE_CHARS else WHOLE_CHARS) for text in texts]
+        owners = [place for place, spans in enumerate(cut) for _ in spans]
+        parts = [text[start:end] for text, spans in zip(texts, cut, strict=True) for start, end in spans]
+        logits = self.logits(batch, parts)
+        whole = self.logits(batch, [text for text, spans in zip(texts, cut, strict=True) if len(spans) > 1])
+        of_windows: list[list[float]] = [[] for _ in texts]
+        for owner, logit in zip(owners, logits, strict=True):
+            of_windows[owner].append(float(logit))
+        of_whole = iter(whole)
+        return {
+            text: self._verdict(batch, text, spans, ours, float(next(of_whole)) if len(spans) > 1 else None)
+            for text, spans, ours in zip(texts, cut, of_windows, strict=True)
+        }
+
+    def _verdict(self, batch: Batch, text: str, spans: list[Span], logits: list[float], whole: float | None) -> Judged:
+        if not spans:
+            return Judged(0.0, [])
+        if whole is not None:
+            logits = [logit - WINDOW_MARGIN for logit in logits]
+        score = _probability(max(logits if whole is None else [*logits, whole]))
+        if score < self.threshold:
+            return Judged(score, [])
+        worst = sorted(range(len(spans)), key=lambda place: -logits[place])
+        above = [place for place in worst if _probability(logits[place]) >= self.threshold][:MAX_FINDINGS] or worst[:1]
+        return Judged(
+            score,
+            [self._finding(batch, text, spans[place], max(_probability(logits[place]), self.threshold)) for place in above],
+        )
+
+    def _finding(self, batch: Batch, text: str, window: Span, score: float) -> tuple[str, Span, float]:
+        begin, end = window
+        inside = [(begin + start, begin + stop) for start, stop in sentences(text[begin:end])]
+        if len(inside) > 1:
+            logits = self.logits(batch, [text[start:stop] for start, stop in inside])
+            inside = [inside[int(logits.argmax())]]
+        span = inside[0] if inside else window
+        return kind_of_sentence(_marks(text[span[0] : span[1]])), span, score
+
+    def logits(self, batch: Batch, parts: Sequence[str]) -> Logits:
+        """The head's calibrated logit of each text as one piece."""
+        vectors, found, buckets = features(batch, self._encoder, parts)
+        return self._head.logits(vectors, found, buckets)
+
+
+def features(batch: Batch, encoder: Encoder, texts: Sequence[str]) -> tuple[Any, list[list[float]], list[Any]]:
+    """What the head looks at: vectors, marks, buckets."""
+    seen = [_marks(text) for text in texts]
+    return embedded(batch, encoder, texts), [mark.values for mark in seen], [hashed(mark.neutral) for mark in seen]
+
+
+def _marks(text: str) -> Marks:
+    spare = _SPARE.sub(" ", text)
+    return marks(unmask(fold(spare)).text, spare)
+
+
+def kind_of_sentence(mark: Marks) -> str:
+    """The type of a finding, by what its words are and whom they are aimed at."""
+    counts, aimed = mark.counts, mark.aimed
+    if aimed & {"threat", "die"}:
+        return "THREAT"
+    if counts["slur"] or aimed & {"vile_group", "all_group", "supremacy"} or ("hate_group" in aimed and counts["identity"]):
+        return "IDENTITY_ATTACK"
+    if counts["insult"] or aimed & {"you_are", "they_are", "you_slight", "to_you", "shut_up"}:
+        return "INSULT"
+    return "OBSCENE" if counts["obscene"] or counts["sexual"] else "TOXICITY"
+
+
+def _probability(logit: float) -> float:
+    return float(probabilities(np.array(logit)))
