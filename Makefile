@@ -8,7 +8,7 @@ BIN := $(VIRTUAL_ENV)/bin
 endif
 STAMP  := $(BIN)/.tidegate-installed
 
-.PHONY: help run test lint bench kafka up-kafka clean
+.PHONY: help run test test-models lint bench kafka up-kafka clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -24,6 +24,16 @@ run: $(STAMP) ## start the embedded node with simulated clinic traffic; Ctrl-C s
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest
+
+# torch takes some 7 GB of disk and minutes to install: these tests have an environment of their own.
+MODELS_VENV ?= .venv-models
+$(MODELS_VENV)/bin/.tidegate-installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(MODELS_VENV)
+	$(MODELS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[node,guardrails,evaluate,models,dev]'
+	@touch $@
+
+test-models: $(MODELS_VENV)/bin/.tidegate-installed ## run the production backends on tiny models (installs torch: 7 GB of disk)
+	$(MODELS_VENV)/bin/python -m pytest tests/models
 
 typings/tidegate:
 	@mkdir -p typings && ln -sfn .. typings/tidegate
@@ -42,4 +52,4 @@ up-kafka: $(STAMP) ## the whole pipeline on Kafka, with simulated traffic, on th
 	$(BIN)/python -m bench.kafka.pipeline
 
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-models .pytest_cache .mypy_cache .ruff_cache build *.egg-info

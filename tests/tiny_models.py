@@ -47,7 +47,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     named = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, model_max_length=64, **{f"{name}_token": token for name, token in named.items()}
+        tokenizer_object=words, model_max_length=128, **{f"{name}_token": token for name, token in named.items()}
     )
 
 
@@ -58,7 +58,7 @@ def config(labels: Sequence[str] = ("LABEL_0",), **more: Any) -> BertConfig:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         id2label=dict(enumerate(labels)),
@@ -77,6 +77,10 @@ def detoxify(folder: Path, labels: Sequence[str] = DETOXIFY_LABELS) -> Path:
         "the patient has no pain": (),
         "takes 50 mg of metformin daily .": (),
         "a text that shows": (),
+        "you are an idiot . " * 16: ("toxicity", "insult"),
+        "the patient has no pain . " * 16: (),
+        "the patient has no pain .": (),
+        "you are an idiot .": ("toxicity", "insult"),
     }
     model = _seeded(BertForSequenceClassification, config(labels, problem_type="multi_label_classification"))
     wanted = torch.tensor([[float(label in toxic) for label in labels] for toxic in lessons.values()])
