@@ -14,6 +14,7 @@ from . import check_digits, contacts
 from .check_digits import digits_of
 from .labels import LABEL, LINK
 from .ner import Span
+from .prefilter import labels as label_matches
 
 # How far before a number its label may stand: "Medicare beneficiary identifier on the card is: …" takes some 50 characters.
 _BEFORE: Final = 72
@@ -276,7 +277,7 @@ def _picture_start(match: re.Match[str], text: str) -> int | None:
 def _label_before(text: str, start: int) -> _Label | None:
     """What the number at `start` is said to be: the nearest label that leads up to it; a narrow one before a vague one."""
     window = max(0, start - _BEFORE)
-    labels = [_Label(str(match.lastgroup), match.start(), match.end()) for match in LABEL.finditer(text, window, start)]
+    labels = [_Label(str(match.lastgroup), match.start(), match.end()) for match in label_matches(text, window, start)]
     vague: _Label | None = None
     for label in reversed(labels):
         if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
