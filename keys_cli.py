@@ -84,9 +84,7 @@ def list_keys(file: FileOption = None, data: DataOption = None) -> None:
             key.key_id,
             Text(plain(key.tenant)) if key.tenant is not None else Text(_EVERYBODY, style="dim"),
             f"{key.created_at.astimezone(UTC):%Y-%m-%d %H:%M}Z",
-            Text("seals and opens", style="green")
-            if seals
-            else Text("retired: opens" if key.retired else "opens", style="dim"),
+            Text(does, style="green" if does.startswith("seals") else "dim"),
         )
     out.print(table)
     _say(f"{_count(len(ring.keys), 'key')} in {where}, mark {_mark(ring)}")
