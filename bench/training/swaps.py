@@ -125,7 +125,7 @@ def _choose(pattern: str, note: str, rng: random.Random) -> re.Match[str] | None
 
 
 def _number(note: str, dialogue: str, others: Sequence[str], rng: random.Random) -> Change | None:
-    match = _choose(r"(?<![\d/.])\d+(?:\.\d+)?(?![\d/])", note, rng)
+    match = _choose(r"(?<![\d/.A-Z])\d+(?:\.\d+)?(?![\d/]|\. [A-Z])", note, rng)
     if match is None:
         return None
     value = float(match.group())
@@ -181,9 +181,9 @@ _DENIALS: Final = (
     (r"\bdenies (?:any )?", "reports "), (r"\bdenied (?:any )?", "reported "), (r"(?:(?<=\. )|^)No (?=[a-z])", "Has "),
     (r"\bno (?=[a-z])", "some "), (r"\bnegative for\b", "positive for"), (r"\bwithout\b", "with"), (r"\bnot \b", ""),
     (r"\bdoes not\b", "does"), (r"\bnever\b", "often"), (r"\bhas a\b", "does not have a"), (r"\bhas had\b", "has not had"),
-    (r"\bhas (?=[a-z]+ed\b)", "has not "), (r"\bis (?=[a-z])", "is not "), (r"\bwas (?=[a-z])", "was not "),
+    (r"\bhas (?=[a-z]+ed\b)", "has not "), (r"\bis (?!no)(?=[a-z])", "is not "), (r"\bwas (?!no)(?=[a-z])", "was not "),
     (r"\bcomplains of\b", "denies"), (r"\bpositive for\b", "negative for"), (r"\breports\b", "denies"),
-    (r"\bstates (?:that )?(?:he|she) has\b", "denies"), (r"\bhas been\b", "has not been"), (r"\btakes\b", "does not take"),
+    (r"\bstates (?:that )?(?:he|she) has\b", "denies"), (r"\bhas been\b(?! no)", "has not been"), (r"\btakes\b", "does not take"),
     (r"\bsmokes\b", "does not smoke"), (r"\bwith history of\b", "without history of"),
 )  # fmt: skip
 

@@ -16,6 +16,8 @@ NAMED: Final = 1.6
 PLAIN: Final = 1.0
 COMMON: Final = 0.3
 FRAME: Final = 0.15
+# A sentence without a word of this weight, and without a number, asserts nothing: "Noncontributory."
+TELLING: Final = 0.3
 # Kinds of terms that name something.
 NAMES: Final = frozenset(("drug", "condition", "procedure", "part", "relative", "name"))
 # A response longer than this is judged by its first sentences; 500 sentences are some twenty pages.
@@ -44,6 +46,7 @@ class Claim(NamedTuple):
     words: list[Word]
     terms: list[Term]
     facts: list[Fact]
+    polarity: list[int]  # of each word
 
 
 def claims(text: str) -> list[Claim]:
@@ -55,20 +58,21 @@ def claims(text: str) -> list[Claim]:
             piece = read[part : part + MAX_SENTENCE_WORDS]
             whole = len(read) <= MAX_SENTENCE_WORDS
             found.append(_claim(text, span if whole else Span(piece[0].start, piece[-1].end), piece))
-    return [claim for claim in found if claim.terms or claim.facts]
+    return [claim for claim in found if claim.facts or any(term.weight >= TELLING for term in claim.terms)]
 
 
 def _claim(text: str, span: Span, read: list[Word]) -> Claim:
     if read[-1].low == "?":
-        return Claim(span.start, span.end, read, [], [])
+        return Claim(span.start, span.end, read, [], [], [])
     numbers = [fact for fact in facts(text, read) if not _counts_items(read, fact)]
     counted = {place for fact in numbers for place in range(fact.first, fact.last + 1)}
     signs = polarity(read)
     terms: list[Term] = []
     covered: set[int] = set()
     known = lexicon()
+    heading = _heading(read)
     for first, last, group in known.groups(read):
-        if covered & set(range(first, last + 1)):
+        if covered & set(range(first, last + 1)) or (group == "=back" and not _is_the_back(read, first)):
             continue
         covered.update(range(first, last + 1))
         kind = known.kinds[group]
@@ -81,8 +85,29 @@ def _claim(text: str, span: Span, read: list[Word]) -> Claim:
         named = word.text[0].isupper() and place > 0 and read[place - 1].low not in (".", ":", "\n", "-", "•", "*")
         kind = "drug" if is_drug(word.low) else "name" if named else "frame" if word.key in FRAME_KEYS else "word"
         terms.append(_term(read, place, place, "", kind, signs))
+    terms = [term._replace(weight=min(term.weight, FRAME)) if term.last < heading else term for term in terms]
     terms.sort(key=lambda term: term.first)
-    return Claim(span.start, span.end, read, terms, numbers)
+    return Claim(span.start, span.end, read, terms, numbers, signs)
+
+
+def _heading(read: Sequence[Word]) -> int:
+    """How many words at the start are a heading: "CARDIAC: …", "Past surgical history: …"."""
+    for place, word in enumerate(read[:6]):
+        if word.low == ":":
+            return place + 1 if place + 1 < len(read) else 0
+    return 0
+
+
+def _is_the_back(read: Sequence[Word], place: int) -> bool:
+    """Whether "back" is the part of the body, and not "back home"."""
+    before = read[place - 1].low if place else ""
+    after = read[place + 1].key if place + 1 < len(read) else ""
+    own = before in ("low", "lower", "upper", "mid", "middle", "my", "his", "her", "the", "your", "their", "left", "right")
+    return (
+        read[place].low != "back"
+        or own
+        or after in ("pain", "surgery", "injury", "brac", "problem", "spasm", "strain", "muscl", "hurt")
+    )
 
 
 def _term(read: Sequence[Word], first: int, last: int, group: str, kind: str, signs: Sequence[int]) -> Term:

@@ -39,6 +39,8 @@ REPORTED: Final = 0.35
 CONTRADICTED: Final = 0.7
 # A copied sentence needs no argument; nor can one be perfect, for the source may be quoted out of place.
 COPIED: Final = 0.98
+# The score of a response that asserts nothing, such as "Noncontributory.": no fault found, and little said.
+NOTHING_SAID: Final = 0.8
 # A prompt this long that asks for something to be done with a text is taken to hold that text.
 PROMPT_SOURCE_WORDS: Final = 80
 _ASKS_OF_TEXT: Final = re.compile(
@@ -115,7 +117,7 @@ class FaithfulnessDetector:
         source = Source.read(where, texts)
         said = claims(sample.response)
         if not said or not source.lines:
-            return Verdict()
+            return Verdict(scores={("response", "faithfulness"): NOTHING_SAID})
         readings = read_claims(batch, said, source, sample, texts)
         supports = self._supports(readings, source, sample.response, texts)
         verdict = Verdict()

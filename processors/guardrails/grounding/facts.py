@@ -124,6 +124,9 @@ def facts(text: str, words: Sequence[Word]) -> list[Fact]:
             found.append(often)
             at = often.last + 1
             continue
+        if at and words[at - 1].end == words[at].start and words[at].low[0].isdigit() and words[at - 1].text[-1].isalpha():
+            at += 1  # "A1", "T4": a name
+            continue
         number = _number(words, at)
         if number is None:
             ordinal = _ORDINALS.get(words[at].low)
@@ -147,6 +150,11 @@ def _number(words: Sequence[Word], at: int) -> tuple[float, int] | None:
     low = words[at].low
     if low[0].isdigit() or (low[0] == "." and low[1:2].isdigit()):
         value = float(low.replace(",", "")) if low.isascii() else 0.0
+        if [word.low for word in words[at + 1 : at + 4]] in (["/", "2"], ["1", "/", "2"]) or (
+            [word.low for word in words[at + 1 : at + 5]] == ["-", "1", "/", "2"]
+        ):
+            half = next(place for place in range(at + 1, at + 5) if words[place].low == "2")
+            return (value / 2 if half == at + 2 else value + 0.5), half  # "1/2", "1 1/2", "1-1/2"
         if at + 1 < len(words) and words[at + 1].low in _SCALES:
             return value * _SCALES[words[at + 1].low], at + 1
         return value, at
@@ -383,13 +391,15 @@ def same_amount(one: Fact, other: Fact) -> bool:
     if one.kind == "date" or other.kind == "date":
         if one.kind != other.kind:
             dated, plain = (one, other) if one.kind == "date" else (other, one)
-            return plain.kind in ("count", "time") and plain.value in dated.date
+            return plain.kind == "count" and plain.value == dated.date[0]
         return all(not mine or not theirs or mine == theirs for mine, theirs in zip(one.date, other.date, strict=True))
     if one.kind == other.kind:
         if one.kind == "count":
             return one.value == other.value
         wide = one.unit != other.unit
         return abs(one.amount - other.amount) <= (TOLERANCE if wide else 1e-6) * max(abs(one.amount), abs(other.amount), 1e-9)
+    if {one.kind, other.kind} == {"age", "count"}:
+        return one.amount == other.amount
     return one.value == other.value and (not known(one) or not known(other) or {one.kind, other.kind} <= {"age", "time"})
 
 

@@ -69,7 +69,9 @@ class Lexicon:
 
     # First key of a phrase → its keys and its group, longest first.
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
-    kinds: dict[str, str] = field(default_factory=dict)  # group → drug, condition, procedure or same
+    kinds: dict[str, str] = field(default_factory=dict)  # group → drug, condition, procedure, part, relative or same
+    # Group → the words of each of its phrases that say something, where there are several.
+    loose: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
     def read(self, line: str, kind: str) -> None:
         names = [name.strip() for name in line.split(",")]
@@ -78,6 +80,9 @@ class Lexicon:
         for name in names:
             keys = tuple(word.key for word in words(name.lower()) if word.key)
             self.phrases.setdefault(keys[0], []).append((keys, group))
+            telling = tuple(key for key in keys if key not in EMPTY_KEYS)
+            if len(telling) > 1:
+                self.loose.setdefault(group, []).append(telling)
 
     def groups(self, read: Sequence[Word]) -> list[tuple[int, int, str]]:
         """(first word, last word, group) of every phrase in `read`; of those that begin at one word, the longest."""

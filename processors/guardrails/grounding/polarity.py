@@ -18,6 +18,7 @@ from .reading import Word
 LIST_WORDS: Final = 24
 CLAUSE_WORDS: Final = 7
 BACK_WORDS: Final = 6
+NON_WORDS: Final = 2  # "non-smoker"
 
 _LISTS: Final = frozenset(
     ("no", "denies", "denied", "deny", "denying", "without", "neither", "nor", "absence", "non", "lacks", "lack", "refuses")
@@ -52,6 +53,10 @@ _ENDS: Final = frozenset(
 )
 # After these, "no" denies nothing: "no change", "no longer" is about what was before.
 _IDLE: Final = frozenset(("doubt", "matter", "problem", "wonder", "idea"))
+# "A negative test" denies nothing by itself.
+_RESULTS: Final = frozenset(
+    ("test", "tests", "result", "results", "and", "or", "but", "as", "at", "in", "impact", "effect", "effects")
+)
 _HAS: Final = frozenset(
     (
         "has",
@@ -95,11 +100,13 @@ def polarity(words: Sequence[Word]) -> list[int]:
             if low == "without" and at and found[at] < 0:  # "can't walk without a cane"
                 found[at + 1 :] = [1] * (len(words) - at - 1)
             else:
-                _deny(found, words, at, LIST_WORDS)
+                _deny(found, words, at, NON_WORDS if low == "non" else LIST_WORDS)
         elif low in _CLAUSE and not (low == "not" and after in ("only", "just")):
             _deny(found, words, at, CLAUSE_WORDS)
         elif low == "negative" and after in ("for", "history"):
             _deny(found, words, at, LIST_WORDS)
+        elif low == "negative" and after[0].isalpha() and after not in _RESULTS:
+            _deny(found, words, at, 3)
         elif low == "free" and after == "of":
             _deny(found, words, at, LIST_WORDS)
         elif low == "ruled" and after == "out":
@@ -116,11 +123,30 @@ def polarity(words: Sequence[Word]) -> list[int]:
 
 def _deny(found: list[int], words: Sequence[Word], trigger: int, reach: int) -> None:
     comma = False
-    lists = words[trigger].low not in ("no", "non") or any(
-        word.low in ("or", "nor") for word in words[trigger : trigger + reach]
+    # "No fever, chills, cough" is a list; "colectomy with no recurrence, appendectomy" is not.
+    first = trigger == 0 or words[trigger - 1].low in (
+        ":",
+        ".",
+        ";",
+        "-",
+        "has",
+        "have",
+        "had",
+        "is",
+        "are",
+        "were",
+        "was",
+        "been",
+    )
+    lists = (
+        first
+        or words[trigger].low not in ("no", "non", "without", "negative")
+        or any(word.low in ("or", "nor") for word in words[trigger : trigger + reach])
     )
     for place in range(trigger + 1, min(len(words), trigger + 1 + reach)):
         low = words[place].low
+        if low == "other" and place + 1 < len(words) and words[place + 1].low == "than":
+            return
         if low in _ENDS or (comma and (low in _HAS or not lists)) or (low in ("and", "who", "which") and _turns(words, place)):
             return
         comma = low == ","

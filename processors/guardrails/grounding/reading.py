@@ -112,7 +112,23 @@ def words(text: str, start: int = 0, end: int | None = None) -> list[Word]:
         if low[0].isalpha() and "." in low:
             low = low.replace(".", "")
         found.append(Word(token, low, key_of(low), each.start(), each.end()))
-    return found
+    return [part for word in found for part in _unit_apart(word)]
+
+
+def _unit_apart(word: Word) -> list[Word]:
+    """ "4 M G I M", spelled out, is "mg" and "IM"."""
+    if (
+        word.end - word.start != 2 * len(word.text) - 1
+        or len(word.text) < 3
+        or word.low[:2] not in ("mg", "ml", "cc", "iv", "im")
+    ):
+        return [word]
+    middle = word.start + 3
+    one, other = word.text[:2], word.text[2:]
+    return [
+        Word(one, one.lower(), one.lower(), word.start, middle),
+        Word(other, other.lower(), key_of(other.lower()), middle + 1, word.end),
+    ]
 
 
 def _spelled(before: Word, text: str, at: int) -> bool:

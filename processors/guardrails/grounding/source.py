@@ -109,6 +109,20 @@ class Source:
                 best, most = other, shared
         return best
 
+    def loosely(self, group: str) -> tuple[str, ...]:
+        """The words of a phrase of `group` that stand within a line of each other: "pain … when … urinate"; else nothing."""
+        for phrase in lexicon().loose.get(group, ()):
+            lines: set[int] | None = None
+            for key in phrase:
+                found = key if key in self.postings else self.like(key)
+                posted = {line + step for line in self.postings.get(found or "", ()) for step in (0, 1)}
+                lines = posted if lines is None else lines & posted
+                if not lines:
+                    break
+            if lines:
+                return tuple(key if key in self.postings else (self.like(key) or key) for key in phrase)
+        return ()
+
     def has(self, read: Sequence[Word]) -> bool:
         """Whether these words stand in the source one after another; a few words may do so by chance and do not count."""
         return len(read) >= COPIED_WORDS and _plain(read) in self.plain
