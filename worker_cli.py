@@ -29,11 +29,12 @@ _WAS_FINE_S: Final = 60.0
 # A worker hands over in a second or two; the sink may be in the middle of an insert.
 _STOP_WITHIN_S: Final = 45.0
 _LOOK_S: Final = 0.1
+GUARDRAILS: Final = "guardrails"
 
 
 def worker(
     role: Annotated[
-        str, typer.Option(help="meter, policies or sink; or all: a process each, started again when it ends")
+        str, typer.Option(help="meter, policies, sink or guardrails; or all: a process each, started again when it ends")
     ] = "all",
 ) -> None:
     """Run a worker of the distributed engine on the Kafka that TIDEGATE_URL names (kafka://broker:9092). Ctrl-C stops it.
@@ -52,9 +53,10 @@ def worker(
 
     stopping = Stopping.on_signals()
     if role == "all":
+        roles = [name for name in BY_NAME if name != GUARDRAILS or _guards(settings)]
         # With one port for all only the first could have it.
         port = settings.worker_port
-        _supervise([_Child(name, port + number if port else 0) for number, name in enumerate(BY_NAME)], stopping)
+        _supervise([_Child(name, port + number if port else 0) for number, name in enumerate(roles)], stopping)
         return
     log_to_stderr()
 
@@ -62,6 +64,21 @@ def worker(
         out.print(f"{role} works; metrics at [bold]{url}/metrics[/]", highlight=False, soft_wrap=True)
 
     asyncio.run(run_worker(settings, role, stopping.is_set, told))
+
+
+def _guards(settings: Settings) -> bool:
+    """Whether guardrails belong to `all`; says what is missing where they were not turned off."""
+    from tidegate.processors.distributed.roles import ring_of
+    from tidegate.processors.guardrails.runtime import require_extra
+
+    try:
+        require_extra()
+        ring_of(settings)
+    except UsageError as error:
+        if settings.guard:
+            err.print(f"no guardrails: {error}", style="yellow", highlight=False, soft_wrap=True)
+        return False
+    return settings.guard
 
 
 @dataclass(slots=True)

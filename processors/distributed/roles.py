@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
+from ...producers.key_source import KeySource, key_source
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE
-from ..topology import METER, POLICIES, SINK
+from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .worker_doors import WorkerMetrics
 
 # What is imported within a role is needed by that role alone: a sink has no Faust in memory, a meter no store.
@@ -132,8 +133,49 @@ async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Rol
                 running.exception()  # `failure` has it
 
 
+@asynccontextmanager
+async def _guardrails(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+    from ..guardrails.runtime import require_extra
+    from .guardrails_worker import KafkaGuardrails
+    from .wire import Wire
+
+    require_extra()
+    keys = ring_of(settings)
+    # Whether it can be read is better said now than when the first content comes.
+    await asyncio.to_thread(keys.ring)
+    async with AsyncExitStack() as last_to_first:
+        wire = Wire(settings)
+        await wire.start()
+        last_to_first.push_async_callback(wire.stop)
+        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes))
+        guardrails = KafkaGuardrails(settings, wire, keys)
+        last_to_first.push_async_callback(guardrails.close)
+        await guardrails.start()
+        metrics.guardrails(lambda: guardrails.said, guardrails.lags)
+        running = asyncio.create_task(guardrails.run(), name="guardrails")
+        try:
+            yield guardrails
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # `failure` has it
+
+
+def ring_of(settings: Settings) -> KeySource:
+    """Where the keys are that open content. Raises `UsageError` where no ring is named: on Kafka none is made by itself."""
+    keys = key_source(settings)
+    if keys is None:
+        raise UsageError(
+            "the guardrails need the key ring that services seal with: set TIDEGATE_KEY_FILE, TIDEGATE_KEYS or"
+            " TIDEGATE_KEY_COMMAND (`tidegate keys make` makes one)"
+        )
+    return keys
+
+
 BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics], AbstractAsyncContextManager[Role]]]] = {
     METER.name: _meter,
     POLICIES.name: _policies,
     SINK.name: _sink,
+    GUARDRAILS.name: _guardrails,
 }

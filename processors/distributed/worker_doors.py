@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from socket import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
@@ -16,6 +16,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from ..guardrails.telling import metrics as guardrails_metrics
 
 Lags = dict[tuple[str, int], int]
 # From a flush on an idle broker to one behind a leader election.
@@ -47,6 +49,7 @@ class WorkerMetrics:
         self.role = role
         self.lags: Callable[[], Lags] = dict
         self._sink: Writing | None = None
+        self._guardrails: Callable[[], Mapping[str, Any]] | None = None
         self.registry = CollectorRegistry()
         self.events = Counter(
             "tidegate_worker_events", "Events by what became of them, in this process", ["outcome"], registry=self.registry
@@ -64,6 +67,10 @@ class WorkerMetrics:
         """Show what a sink does."""
         self._sink, self.lags = sink, sink.lag
 
+    def guardrails(self, said: Callable[[], Mapping[str, Any]], lags: Callable[[], Lags]) -> None:
+        """Show what guardrails do."""
+        self._guardrails, self.lags = said, lags
+
     def describe(self) -> list[Metric]:
         # Nothing is running yet when this is registered.
         return []
@@ -78,6 +85,8 @@ class WorkerMetrics:
         for (topic, partition), records in self.lags().items():
             lag.add_metric([self.role, topic, str(partition)], records)
         yield lag
+        if self._guardrails is not None:
+            yield from guardrails_metrics(self._guardrails())
         sink = self._sink
         if sink is not None:
             yield CounterMetricFamily("tidegate_sink_rows", "Rows written into the store", value=sink.rows)

@@ -63,7 +63,8 @@ def test_what_keeps_a_worker_from_starting_is_said_in_one_line_and_soon(kafka_ur
             (tell("meter", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),
             (tell("all", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),
             (tell("meter", TIDEGATE_URL=kafka_url, TIDEGATE_WORKER_PORT=port), "choose another with TIDEGATE_WORKER_PORT"),
-            (tell("cleaner", TIDEGATE_URL=kafka_url), "no role cleaner; choose from meter, policies, sink"),
+            (tell("cleaner", TIDEGATE_URL=kafka_url), "no role cleaner; choose from meter, policies, sink, guardrails"),
+            (tell("guardrails", TIDEGATE_URL=kafka_url), "set TIDEGATE_KEY_FILE"),
             (tell("meter", without="faust", TIDEGATE_URL=kafka_url), "pip install 'tidegate[kafka]'"),
             (tell("meter", without="aiokafka", TIDEGATE_URL=kafka_url), "pip install 'tidegate[kafka]'"),
         ]

@@ -1,0 +1,333 @@
+"""The guardrails on Kafka: one member of a group that reads the content topic.
+
+    content ─(consumer group)─► held ─► Runtime (pool of processes) ─► calls, transcripts, quarantine, dead letters, alerts
+                                                                          └─ all acknowledged ─► the offset is committed
+
+One commit, numbered as the crash test aborts it: 1 judged, 2 acknowledged, 3 committed. A crash before the commit judges the
+same records again: the meter knows their verdicts by number, the sink their transcripts by source. Beside the offset stands
+which numbers its latest producers come to next, so that an envelope sent twice is judged once even across a hand-over.
+
+The runtime has a thread of its own, and is used from there alone; what Kafka says, and what it is told, is in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from ...producers.kafka_client import client_options
+from ...producers.key_source import KeySource
+from ...schemas.errors import UsageError
+from ...schemas.kafka_url import KafkaAddress
+from ...schemas.settings import Settings
+from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, TRANSCRIPTS
+from ..alert_rows import alert_record
+from ..guardrails.pool import LOADER
+from ..guardrails.runtime import Runtime
+from ..guardrails.sampling import LEARNING_MS, Sampling
+from ..guardrails.step import Outputs
+from ..guardrails.telling import told
+from ..topology import GUARDRAILS
+from .call_record import CallRecord, call_record
+from .wire import Wire
+from .worker_doors import Lags
+
+log = structlog.get_logger("tidegate.guardrails")
+
+T = TypeVar("T")
+
+_FETCH_BYTES: Final = 2 << 20
+_FETCHES_BYTES: Final = 16 << 20
+# A record is an envelope of up to 900 KB.
+_POLL_RECORDS: Final = 64
+_POLL_MS: Final = 500
+_WORK_S: Final = 0.05
+# As long as the others of the group wait for us; what is under way is dropped, so it takes no time.
+_REBALANCE_MS: Final = 30_000
+# The brokers' own bound, `offset.metadata.max.bytes`: some sixty producers.
+_MOST_NOTE_BYTES: Final = 4_096
+_AGAIN_S: Final = 0.2
+
+
+class KafkaGuardrails:
+    """`start`, then `run` until it is cancelled or `failure` says why not. A crash test aborts in `at`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        wire: Wire,
+        keys: KeySource,
+        *,
+        at: Callable[[str], None] = lambda _step: None,
+        loader: str = LOADER,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._wire = wire
+        self._keys = keys
+        self._at = at
+        self._loader = loader
+        self._clock = clock
+        self._address = KafkaAddress.parse(settings.url)
+        self._name = self._address.topic(CONTENT)
+        self._options = client_options(settings)
+        self._thread = ThreadPoolExecutor(1, "tidegate-guardrails")
+        self._runtime: Runtime | None = None
+        self._consumer: Any = None
+        self._admin: Any = None
+        # Records that are read and not taken: there was no room, or no key ring.
+        self._held: dict[int, deque[CallRecord]] = {}
+        self._committed: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._producers: dict[int, OrderedDict[str, int]] = {}
+        # Held while outputs go out, and while partitions change hands.
+        self._handing = asyncio.Lock()
+        self.trouble: str | None = None
+        self.failure: BaseException | None = None
+        self.said: dict[str, Any] = {}
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Join the group."""
+        sampling = Sampling(learning_until_ms=int(self._clock() * 1_000) + LEARNING_MS)
+        self._runtime = await self._in_thread(
+            lambda: Runtime(self._settings, self._keys, sampling=sampling, loader=self._loader)
+        )
+        self._tell()
+        self._admin = AIOKafkaAdminClient(**self._options)
+        await self._admin.start()
+        self._consumer = AIOKafkaConsumer(
+            **self._options,
+            group_id=self._address.group(GUARDRAILS.name),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_bytes=_FETCHES_BYTES,
+            session_timeout_ms=int(self._settings.worker_session_s * 1_000),
+            heartbeat_interval_ms=int(self._settings.worker_session_s * 300),
+            rebalance_timeout_ms=_REBALANCE_MS,
+        )
+        self._consumer.subscribe([self._name], listener=_Listener(self))
+        await self._consumer.start()
+
+    async def run(self) -> None:
+        """Judge what comes. Ends by being cancelled, or with what went wrong in `failure`."""
+        try:
+            while True:
+                await self._round()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    async def close(self) -> None:
+        """Leave the group and end the processes; what they had is judged by the next owner."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._admin is not None:
+            await self._admin.close()
+        if self._runtime is not None:
+            await self._in_thread(self._runtime.close)
+        self._thread.shutdown()
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise UsageError("the guardrails are not started")
+        return self._runtime
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # ---- one round
+
+    async def _round(self) -> None:
+        held = any(self._held.values())
+        found = await self._consumer.getmany(timeout_ms=0 if held or self.runtime.busy else _POLL_MS, max_records=_POLL_RECORDS)
+        async with self._handing:
+            for tp, records in found.items():
+                # Of a partition that we do not know from where to read, it is read again.
+                if tp.partition in self._held:
+                    self._held[tp.partition].extend(call_record(record, lambda: None) for record in records)
+            outputs = await self._in_thread(self._work)
+            for number, output in outputs:
+                await self._put_out(number, output)
+            self._steer()
+            self._tell()
+
+    def _work(self) -> list[tuple[int, Outputs]]:
+        runtime, now = self.runtime, self._clock()
+        try:
+            for number, held in self._held.items():
+                while held and runtime.has_room:
+                    runtime.take(number, held[0], now)
+                    held.popleft()
+            self.trouble = None
+        except UsageError as error:
+            # Not passed: content waits for its keys.
+            if self.trouble != str(error):
+                log.warning("guardrails_wait", reason=str(error))
+            self.trouble = str(error)
+        runtime.work(_WORK_S if runtime.busy or self.trouble else 0.0)
+        return list(runtime.finished(self._clock()))
+
+    async def _put_out(self, number: int, outputs: Outputs) -> None:
+        self._at("1 judged")
+        sent: list[asyncio.Future[Any]] = []
+        for headers, value in outputs.scored:
+            sent += await self._wire.send_rows(CALLS, number, [(headers, value)], key=headers["producer"].encode())
+        for topic, records in (
+            (TRANSCRIPTS, outputs.transcripts),
+            (QUARANTINE, outputs.quarantine),
+            (DEAD_LETTERS, outputs.dead_letters),
+        ):
+            sent += await self._wire.send_rows(topic, number, records)
+        if outputs.alerts:
+            _, headers, value = alert_record(outputs.alerts)
+            sent += await self._wire.send_rows(ALERTS, 0, [(headers, value)])
+        await asyncio.gather(*sent)
+        self._at("2 acknowledged")
+        producers = self._producers[number]
+        for producer, next_seq in outputs.producers.items():
+            producers[producer] = next_seq
+            producers.move_to_end(producer)
+        note = dump_note(producers)
+        try:
+            await self._consumer.commit({TopicPartition(self._name, number): (outputs.next_offset, note)})
+        except (CommitFailedError, IllegalStateError):
+            # Another's by now; what we have sent, it sends again, and that is known.
+            log.info("commit_refused", partition=number)
+            return
+        self._committed[number] = outputs.next_offset
+        self.runtime.sampling.fresh.clear()
+        self.runtime.put_out(outputs)
+        self._at("3 committed")
+
+    def _steer(self) -> None:
+        """Read on where there is room, and nowhere else."""
+        room = self.runtime.has_room and self.trouble is None
+        with contextlib.suppress(IllegalStateError):
+            for number, held in self._held.items():
+                tp = TopicPartition(self._name, number)
+                if held or not room:
+                    self._consumer.pause(tp)
+                else:
+                    self._consumer.resume(tp)
+
+    def _tell(self) -> None:
+        unread = [held[0].appended_ms for held in self._held.values() if held]
+        tally = self.runtime.look(self._clock(), min(unread, default=None))
+        self.said = told(tally)
+        if tally.trouble is not None:
+            self.said["processes"] = 0
+
+    def lags(self) -> Lags:
+        """Records without a verdict, of the partitions that are ours. From any thread."""
+        found: Lags = {}
+        for number, committed in list(self._committed.items()):
+            # Known from the first record that is fetched on; until then, from when we were given it.
+            end = self._consumer.highwater(TopicPartition(self._name, number)) or self._ends.get(number, committed)
+            found[CONTENT.name, number] = max(end - committed, 0)
+        return found
+
+    # ---- the group
+
+    async def taken(self) -> None:
+        """What we have may be somebody else's soon: what is not acknowledged is dropped."""
+        async with self._handing:
+            for number in list(self._held):
+                await self._in_thread(lambda number=number: self.runtime.revoke(number))  # type: ignore[misc]
+            self._held.clear()
+            self._committed.clear()
+            self._producers.clear()
+
+    async def given(self, assigned: set[TopicPartition]) -> None:
+        """These partitions are ours now."""
+        tps = sorted(assigned)
+        if not tps:
+            return
+        self._consumer.pause(*tps)
+        places, begins, ends = await self._places(tps)
+        async with self._handing:
+            for tp in tps:
+                position, producers = places.get(tp, (begins[tp], {}))
+                if position > ends[tp]:
+                    # A topic that was made anew: the numbers of the old one say nothing.
+                    log.error("log_went_back", topic=tp.topic, partition=tp.partition, at=position, to=begins[tp])
+                    position, producers = begins[tp], {}
+                number = tp.partition
+                await self._in_thread(
+                    lambda number=number, position=position, producers=producers: self.runtime.assign(  # type: ignore[misc]
+                        number, position, producers
+                    )
+                )
+                self._producers[number] = OrderedDict(producers)
+                self._ends[number] = ends[tp]
+                self._committed[number] = position
+                self._held[number] = deque()
+                with contextlib.suppress(IllegalStateError):
+                    self._consumer.seek(tp, max(position, begins[tp]))
+                    self._consumer.resume(tp)
+        log.info("partitions_taken_over", partitions=len(tps))
+
+    async def _places(
+        self, tps: Sequence[TopicPartition]
+    ) -> tuple[dict[TopicPartition, tuple[int, dict[str, int]]], dict[Any, int], dict[Any, int]]:
+        group = self._address.group(GUARDRAILS.name)
+        while True:
+            try:
+                found = await self._admin.list_consumer_group_offsets(group, partitions=list(tps))
+                # A coordinator that is still loading answers with nothing, and aiokafka does not look at the reason.
+                if found.keys() == set(tps):
+                    places = {tp: (at.offset, load_note(at.metadata)) for tp, at in found.items() if at.offset >= 0}
+                    return places, await self._consumer.beginning_offsets(tps), await self._consumer.end_offsets(tps)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """What aiokafka tells of the group. It waits for `on_partitions_revoked` before it lets anything go."""
+
+    def __init__(self, guardrails: KafkaGuardrails) -> None:
+        self._guardrails = guardrails
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._guardrails.taken()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self._guardrails.given(assigned)
+
+
+def dump_note(producers: Mapping[str, int]) -> str:
+    """The latest producers' next numbers, as many as fit beside an offset."""
+    latest: dict[str, int] = {}
+    size = 2
+    for name, next_seq in reversed(list(producers.items())):
+        size += len(msgspec.json.encode(name)) + len(str(next_seq)) + 2
+        if size > _MOST_NOTE_BYTES:
+            break
+        latest[name] = next_seq
+    return msgspec.json.encode(dict(reversed(latest.items()))).decode()
+
+
+def load_note(text: str | None) -> dict[str, int]:
+    """What `dump_note` wrote; a note of somebody else says nothing."""
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, int])
+    except msgspec.MsgspecError:
+        return {}
