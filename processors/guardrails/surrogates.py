@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import string
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import Final
@@ -18,28 +19,28 @@ from .phi import dates
 _GIVEN: Final = (
     "Alma Amos Bram Carla Cleo Dario Edda Elio Fenna Gita Hugo Ilse Ivor Jonas Kaia Lars Lena Mira Nico Nora Odin Orla Pavel Petra "
     "Quinn Rhea Rolf Sanna Selma Tarik Thea Ugo Vera Viggo Wanda Xenia Yara Yuri Zelda Zeno"
-).split()
+).split()  # noqa: SIM905
 _FAMILY: Final = (
     "Abney Barlow Corwin Dunmore Eastvale Farrow Garrick Hollis Ingram Jessop Kestrel Larkin Marlow Norwell Oakes Prewitt Quill "
     "Ravenel Sorrel Thorne Underhay Vickery Wexley Yarrow Zeller Ashdown Birchall Cresswell Denholm Elmsley"
-).split()
+).split()  # noqa: SIM905
 _PLACES: Final = (
     "Alderbrook Brindleton Cedarmoor Dunhaven Elmsworth Fairhollow Glenmere Hartsfield Inverlake Juniper Kingsmead Larchmont "
     "Millbrae Northwick Oakenford Pinehurst Quarrydale Rosemount Stonebridge Thornbury Upwell Valewood Westmarch Yewdale"
-).split()
+).split()  # noqa: SIM905
 _GROUPS: Final = ("Norlander", "Estmarian", "Valdorian", "Hespian", "Ostrian", "Merovian")
+# What says nothing of whom: it stays, so that a text reads on.
+_TITLES: Final = frozenset("mr mrs ms miss dr prof rev jr sr ii iii iv md phd".split())  # noqa: SIM905
 _KEPT: Final = frozenset(
-    "mr mrs ms miss dr prof sir rev hon jr sr ii iii iv md phd rn do np pa esq street st avenue ave road rd lane ln drive dr court ct boulevard blvd "
-    "way place pl terrace ter circle cir highway hwy parkway pkwy suite ste apt apartment unit floor fl room rm box po north south east "
-    "west n s e w ne nw se sw hospital clinic center centre university college school inc llc ltd corp company co group health medical "
-    "care of the and de la van von der al".split()
+    """street st avenue ave road rd lane ln drive dr court ct boulevard blvd way place pl terrace ter circle cir highway hwy parkway
+    pkwy suite ste apt apartment unit floor fl room rm box po north south east west ne nw se sw hospital clinic center centre
+    university college school inc llc ltd corp company co group health medical care of the and""".split()  # noqa: SIM905
 )
-_STATES: Final = "AZ CO GA IA KY MN NE OR TN VT WI WY".split()
+_STATES: Final = "AZ CO GA IA KY MN NE OR TN VT WI WY".split()  # noqa: SIM905
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_WORDS_AND_REST: Final = re.compile(r"(?P<word>[^\W\d_]+)|(?P<rest>(?:[\W\d_])+)")
 _MONTH: Final = re.compile(r"[A-Za-z]+")
-_FULL_MONTHS: Final = (
-    "January February March April May June July August September October November December"
-).split()  # fmt: skip
+_FULL_MONTHS: Final = ("January February March April May June July August September October November December").split()  # noqa: SIM905
 
 
 class Surrogates:
@@ -78,56 +79,40 @@ class Surrogates:
         return picked
 
     def _name(self, kind: str, value: str, attempt: int) -> str:
-        words = [match for match in _WORD.finditer(value) if match.group().casefold() not in _KEPT]
+        words = [match.group() for match in _WORD.finditer(value) if match.group().casefold() not in _TITLES]
         family_first = "," in value
-        spans: dict[int, str] = {}
-        for place, match in enumerate(words):
-            word = match.group()
+        made: list[str] = []
+        for place, word in enumerate(words):
             folded = word.casefold()
-            given = place == len(words) - 1 if family_first else place < len(words) - 1
-            known = self._words.get(("name", folded))
             if len(word) == 1:
-                made = chr(ord("A") + self._number("initial", folded, attempt) % 26)
-                made = made if made.casefold() != folded else chr(ord("A") + (ord(made) - ord("A") + 1) % 26)
-            elif known is not None and attempt == 0:
-                made = known
-            else:
-                made = self._pick("name", folded, attempt, _GIVEN if given else _FAMILY)
-            spans[match.start()] = _cased(made, word)
-        return (
-            _WORD.sub(lambda match: spans.get(match.start(), match.group()), value)
-            if spans
-            else self._pick(kind, value.casefold(), attempt, _GIVEN)
-        )
+                made.append(self._pick("initial", folded, attempt, string.ascii_uppercase))
+                continue
+            given = place == len(words) - 1 if family_first else place < len(words) - 1
+            made.append(_cased(self._pick("name", folded, attempt, _GIVEN if given else _FAMILY), word))
+        waiting = iter(made)
+        return self._rewritten(kind, value, attempt, lambda word: word if word.casefold() in _TITLES else next(waiting))
 
     def _place(self, kind: str, value: str, attempt: int) -> str:
-        def word(match: re.Match[str]) -> str:
-            written, folded = match.group(), match.group().casefold()
+        def word(written: str) -> str:
+            folded = written.casefold()
             if len(written) == 2 and written.isupper():
                 return self._pick("state", folded, attempt, _STATES)
-            if folded in _KEPT:
-                return written
-            return _cased(self._pick("place", folded, attempt, _PLACES), written)
+            return written if folded in _KEPT else _cased(self._pick("place", folded, attempt, _PLACES), written)
 
-        return self._same_form(
-            kind,
-            _WORD.sub(lambda match: "\0" * len(match.group()), value),
-            attempt,
-            words=[word(match) for match in _WORD.finditer(value)],
+        return self._rewritten(kind, value, attempt, word)
+
+    def _rewritten(self, kind: str, value: str, attempt: int, word: Callable[[str], str]) -> str:
+        """Each word by another, and what is between words in the same form."""
+        return _WORDS_AND_REST.sub(
+            lambda match: word(match.group()) if match.lastgroup == "word" else self._same_form(kind, match.group(), attempt),
+            value,
         )
 
     def _group(self, kind: str, value: str, attempt: int) -> str:
         return _cased(self._pick(kind, value.casefold(), attempt, _GROUPS), value)
 
-    def _same_form(self, kind: str, value: str, attempt: int, words: Sequence[str] | None = None) -> str:
+    def _same_form(self, kind: str, value: str, attempt: int) -> str:
         """Digits for digits, letters for letters of the same case; what parts them stays."""
-        if words is not None:
-            waiting = iter(words)
-            return re.sub(
-                r"\0+|[^\0]+",
-                lambda match: next(waiting) if match.group()[0] == "\0" else self._same_form(kind, match.group(), attempt),
-                value,
-            )
         bare = "".join(character for character in value.casefold() if character.isalnum())
         made, place = [], 0
         for character in value:
@@ -135,7 +120,7 @@ class Surrogates:
                 drawn = self._number(f"{kind}:{place}", bare, attempt)
                 place += 1
                 if character.isdigit():
-                    character = str((int(character) if character.isascii() else 0) * 0 + drawn % 10)
+                    character = str(drawn % 10)
                 elif character.isupper():
                     character = chr(ord("A") + drawn % 26)
                 else:

@@ -16,19 +16,10 @@ from .ner import NameFinder, Span
 
 # What redaction has written: no finding, so that a redacted text stays as it is.
 _KINDS: Final = "|".join(
-    (
-        *(kind for kind in TYPES if kind != "CODE"),
-        "PERSON",
-        "LOCATION",
-        "ORGANIZATION",
-        "NRP",
-        "DATE_TIME",
-        "AGE",
-        "EMAIL_ADDRESS",
-    )
-    + ("URL", "IP_ADDRESS", "MAC_ADDRESS", "CRYPTO", "UUID")
+    [*TYPES, "PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME", "AGE", "EMAIL_ADDRESS", "URL", "IP_ADDRESS"]
+    + ["MAC_ADDRESS", "CRYPTO", "UUID"]
 )
-_REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|(?:{_KINDS})_[0-9a-f]{{8}}")
+_REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|\b(?:{_KINDS})_[0-9a-f]{{8}}\b")
 _THRESHOLD: Final = 0.35
 
 
@@ -91,7 +82,6 @@ class PhiDetector:
         ]
 
     def describe(self) -> Mapping[str, Any]:
-        describe = getattr(self._finder, "describe", None)
         return {
             "backend": "presidio recognizers, own rules, slim spaCy",
             "source": "tidegate.processors.guardrails.phi",

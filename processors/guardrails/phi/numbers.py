@@ -191,10 +191,10 @@ def _shapes(text: str) -> Iterator[_Shape]:
         if (shape := _iban(match)) is not None:
             yield shape
     for match in _MBI.finditer(text):
-        yield _Shape(match.start(), match.end(), "US_MBI", 0.8, True)
+        yield _Shape(match.start(), match.end(), "US_MBI", 0.95, True)
     for match in _UDI.finditer(text):
         device = re.match(r"\(01\)\s?(\d{14})", match.group())
-        yield _Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.8, True)
+        yield _Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.9, True)
     for match in _CRYPTO.finditer(text):
         if _HAS_DIGIT.search(match.group()) and any(letter.isupper() for letter in match.group()) | match.group().startswith(
             ("bc1", "0x")
@@ -378,6 +378,8 @@ def _labelled(label: _Label, shape: _Shape, written: str, text: str, end: int) -
         return None
     if label.type == "US_SSN" and digits not in (4, 9):
         return None
-    if label.type == "CREDIT_CARD" and digits > 19:
+    if label.type in ("CREDIT_CARD", "US_NPI", "ABA_ROUTING_NUMBER") and (
+        digits > 19 or any(map(str.isalpha, written.strip("xX")))
+    ):
         return None
     return label.type
