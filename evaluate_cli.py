@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 from tidegate.guard_files import DetectorsOption, Report, StrictOption, err, lines, names, progress, reading
 from tidegate.schemas.errors import InvalidEvent, UsageError
 from tidegate.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from tidegate.processors.guardrails.evaluation import Evaluation, LabelledLine
+    from tidegate.processors.guardrails.ports import Sample
+    from tidegate.processors.guardrails.scoring import Numbered
+    from tidegate.processors.guardrails.suite import Suite
 
 
 def evaluate(
@@ -35,38 +43,52 @@ def evaluate(
     if (dev is None) == (not files):
         raise UsageError("give files of labelled lines, or --dev FOLDER")
     _needs_evaluate()
-    if dev is not None:
-        _evaluate_dev(dev, output, as_json)
-        return
-    from tidegate.processors.guardrails.evaluation import TASKS, Evaluation, read_labelled
+    from tidegate.processors.guardrails.evaluation import TASKS, Evaluation
     from tidegate.processors.guardrails.evaluation_report import markdown
     from tidegate.processors.guardrails.loading import load_suite
-    from tidegate.processors.guardrails.scoring import batches
 
     report, evaluation, settings = Report(), Evaluation(), Settings.read()
     asked = names(detectors) or ("phi", *(task.detector for task in TASKS))
     suite = load_suite(settings, asked, strict=strict, trouble=lambda trouble: report.trouble((trouble,)))
+    sets = _dev_sets() if dev is not None else None
+    if sets is not None:
+        with err.status("making the development sets, and judging them …"):
+            _judge(suite, ((line, line.sample(number)) for number, line in enumerate(sets.lines(dev))), evaluation, settings)
     for file in files or ():
         with reading(file) as (source, size), progress(size) as bar:
-            for batch in batches(bar(lines(source, file)), settings.guard_batch):
-                read = []
-                for number, line in batch:
-                    try:
-                        labelled = read_labelled(line)
-                        read.append((labelled, labelled.sample(number)))
-                    except InvalidEvent as error:
-                        report.refuse(number, error.reason, file)
-                assessed = suite.assess([sample for _, sample in read]) if read else []
-                for (labelled, sample), assessment in zip(read, assessed, strict=True):
-                    evaluation.add(labelled, sample, assessment)
+            _judge(suite, _labelled(bar(lines(source, file)), file, report), evaluation, settings)
     plots = []
     if output is not None:
         from tidegate.processors.guardrails.evaluation_plots import draw
 
         plots = draw(evaluation, output)
-    _say(markdown(evaluation, files or (), plots), evaluation.as_dict(), output, as_json)
-    if report.unread:
+    told, figures = markdown(evaluation, files or [str(dev)], plots), evaluation.as_dict()
+    rows = sets.targets(evaluation) if sets is not None else []
+    if sets is not None:
+        told = f"{sets.markdown(rows)}\n{told}"
+        figures["targets"] = [row._asdict() | {"reached": row.reached} for row in rows]
+    _say(told, figures, output, as_json)
+    if report.unread or not all(row.reached for row in rows):
         raise typer.Exit(1)
+
+
+def _labelled(numbered: Iterator[Numbered], file: str, report: Report) -> Iterator[tuple[LabelledLine, Sample]]:
+    from tidegate.processors.guardrails.evaluation import read_labelled
+
+    for number, line in numbered:
+        try:
+            read = read_labelled(line)
+        except InvalidEvent as error:
+            report.refuse(number, error.reason, file)
+        else:
+            yield read, read.sample(number)
+
+
+def _judge(suite: Suite, read: Iterator[tuple[LabelledLine, Sample]], evaluation: Evaluation, settings: Settings) -> None:
+    while batch := list(islice(read, settings.guard_batch)):
+        assessed = suite.assess([sample for _, sample in batch])
+        for (line, sample), assessment in zip(batch, assessed, strict=True):
+            evaluation.add(line, sample, assessment)
 
 
 def _needs_evaluate() -> None:
@@ -78,20 +100,15 @@ def _needs_evaluate() -> None:
     del matplotlib, sklearn
 
 
-def _evaluate_dev(dev: Path, output: Path | None, as_json: bool) -> None:
-    """The development sets against their targets. They are made by the checkout's `bench`, which a wheel does not carry."""
+def _dev_sets() -> Any:
+    """The module that makes them: it is in a checkout's `bench`, which a wheel does not carry."""
     try:
         from tidegate.bench.training import dev_sets
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[:2] != ["tidegate", "bench"]:
             raise
         raise UsageError("--dev makes its sets with bench/training, which is in a checkout of Tidegate alone") from None
-    with err.status("making the development sets, and scoring them …"):
-        rows = dev_sets.measure(dev)
-    figures = [row._asdict() | {"reached": row.reached} for row in rows]
-    _say(dev_sets.markdown(rows), {"targets": figures}, output, as_json)
-    if not all(row.reached for row in rows):
-        raise typer.Exit(1)
+    return dev_sets
 
 
 def _say(report: str, figures: dict[str, Any], output: Path | None, as_json: bool) -> None:

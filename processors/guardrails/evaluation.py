@@ -10,9 +10,9 @@ also given by source, for a mean over sources hides the one that fails.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,7 +25,6 @@ from .lines import Line, problems_of, read_json
 from .ports import Sample
 from .suite import Assessment
 
-_T = TypeVar("_T")
 Offset = Annotated[int, Field(ge=0)]
 Flag = Literal[0, 1]
 
@@ -96,6 +95,14 @@ class Task:
     scores: tuple[tuple[Where, str], ...]
     over: tuple[Where, ...]
     alarm_means: Flag = 1
+    # Findings whose type begins so; others of the detector say something else, such as "unverifiable".
+    alarms: tuple[str, ...] = ("",)
+
+    def alarmed(self, assessment: Assessment) -> bool:
+        return any(
+            found.detector == self.detector and found.where in self.over and found.type.startswith(self.alarms)
+            for found in assessment.findings
+        )
 
     def score(self, assessment: Assessment) -> float | None:
         found = [assessment.scores[key] for key in self.scores if key in assessment.scores]
@@ -105,7 +112,7 @@ class Task:
 TASKS: Final = (
     Task("toxicity", "toxicity", (("prompt", "toxicity"), ("response", "toxicity")), ("prompt", "response")),
     Task("injection", "injection", (("prompt", "injection"), ("context", "injection")), ("prompt", "context")),
-    Task("faithful", "faithfulness", (("response", "faithfulness"),), ("response",), alarm_means=0),
+    Task("faithful", "faithfulness", (("response", "faithfulness"),), ("response",), 0, ("CONTRADICT", "UNSUPPORTED")),
 )
 
 
@@ -157,15 +164,15 @@ class Evaluation:
         turned = task.alarm_means == 0
         series.labels.append(label != turned)
         series.scores.append(1.0 - score if turned else score)
-        series.alarmed.append(any(found.detector == task.detector for found in assessment.findings))
+        series.alarmed.append(task.alarmed(assessment))
         series.lengths.append(sum(len(text) for where, _, text in sample.texts() if where in task.over))
 
     def span_reports(self) -> dict[str, SpanReport]:
-        return {source: evaluation_spans.compare(pairs) for source, pairs in _told(self.spans).items()}
+        return {source: evaluation_spans.compare(pairs) for source, pairs in self.spans.items()}
 
     def score_reports(self) -> dict[str, dict[str, ScoreReport]]:
         return {
-            label: {source: series.report() for source, series in _told(by_source).items() if series.labels}
+            label: {source: series.report() for source, series in by_source.items() if series.labels}
             for label, by_source in self.series.items()
         }
 
@@ -186,11 +193,6 @@ def evaluate(lines: Iterable[tuple[LabelledLine, Sample, Assessment]]) -> Evalua
     for line, sample, assessment in lines:
         evaluation.add(line, sample, assessment)
     return evaluation
-
-
-def _told(by_source: Mapping[str, _T]) -> Mapping[str, _T]:
-    """Without the sources where there is but one, which is all."""
-    return by_source if len(by_source) > 2 else {"all": by_source["all"]} if by_source else {}
 
 
 def _gold(line: LabelledLine, sample: Sample) -> list[Marked]:

@@ -86,7 +86,8 @@ def _types(report: SpanReport) -> Figure:
     axes.barh(rows - 0.2, [each.f1 or 0 for _, each in counts], 0.38, color=ACCENT, label="F1, right type")
     axes.set_yticks(rows, [f"{kind} ({each.gold})" for kind, each in counts])
     axes.set(xlim=(0, 1), title="phi: by type")
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, -0.25 if len(counts) < 5 else -0.12), ncols=2)
+    axes.set_ylim(-0.6, len(counts) - 0.4)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 

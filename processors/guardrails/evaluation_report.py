@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from .evaluation import Evaluation
 from .evaluation_scores import ScoreReport
 from .evaluation_spans import Counts, SpanReport
+
+_T = TypeVar("_T")
 
 MOST_CONFUSED: Final = 10
 RATES: Final = ("precision", "recall", "F1", "any-type recall")
@@ -35,7 +37,7 @@ def markdown(evaluation: Evaluation, names: Sequence[str], plots: Sequence[Path]
 
 def _phi(spans: dict[str, SpanReport]) -> Iterable[str]:
     rows = []
-    for source, report in spans.items():
+    for source, report in shown(spans).items():
         total = report.total
         rows.append(
             (
@@ -81,7 +83,7 @@ def _rates(counts: Counts) -> tuple[str, ...]:
 def _scores(label: str, reports: dict[str, ScoreReport]) -> str:
     means = MEANINGS.get(label, label)
     rows = []
-    for source, report in reports.items():
+    for source, report in shown(reports).items():
         interval = "" if report.auroc_low is None else f" ({report.auroc_low:.3f}–{report.auroc_high:.3f})"
         rows.append(
             (
@@ -100,6 +102,11 @@ def _scores(label: str, reports: dict[str, ScoreReport]) -> str:
         )
     head = ("source", "lines", means, "AUROC (95 %)", "by length", "AP", "precision", "recall", "F1", "false alarms")
     return table((*head, "recall at 2 %", "recall at 5 %", "best threshold", "ECE"), rows)
+
+
+def shown(by_source: Mapping[str, _T]) -> Mapping[str, _T]:
+    """Where all lines are of one source, one row says it."""
+    return by_source if len(by_source) > 2 else {"all": by_source["all"]}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -49,6 +49,9 @@ class Counts:
     said: int = 0
     alarms: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
     @property
     def recall(self) -> float | None:
         return _share(self.typed, self.gold)
@@ -81,10 +84,7 @@ class SpanReport:
 
     @property
     def total(self) -> Counts:
-        every = self.by_type.values()
-        return Counts(
-            **{name: sum(getattr(each, name) for each in every) for name in ("gold", "typed", "found", "said", "alarms")}
-        )
+        return sum(self.by_type.values(), Counts())
 
     @property
     def any_precision(self) -> float | None:
