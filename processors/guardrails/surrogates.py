@@ -36,6 +36,13 @@ _KEPT: Final = frozenset(
     pkwy suite ste apt apartment unit floor fl room rm box po north south east west ne nw se sw hospital clinic center centre
     university college school inc llc ltd corp company co group health medical care of the and""".split()  # noqa: SIM905
 )
+_OF_DATES: Final = frozenset(
+    "of the at on in and to through day st nd rd th am pm t z m a p spring summer fall autumn winter".split()
+)  # noqa: SIM905
+_ORDINALS: Final = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
+).split()  # noqa: SIM905
+_CARDINALS: Final = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()  # noqa: SIM905
 _STATES: Final = "AZ CO GA IA KY MN NE OR TN VT WI WY".split()  # noqa: SIM905
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _WORDS_AND_REST: Final = re.compile(r"(?P<word>[^\W\d_]+)|(?P<rest>(?:[\W\d_])+)")
@@ -163,20 +170,33 @@ class Surrogates:
         day = dates.read(value)
         if day is not None and (moved := _written_like(value, day, self._moved(day))) is not None:
             return moved
-        months = self._days.days // 30
-        made = _MONTH.sub(lambda match: _other_word(match.group(), months, self._days.days), value)
-        kept_words = made if made != value else value
-        return (
-            re.sub(r"\d+", lambda match: self._other_digits(match.group(), value, attempt), kept_words)
-            if re.search(r"\d", value)
-            else kept_words
+
+        def word(written: str) -> str:
+            folded = written.casefold()
+            if (other := _other_word(written, self._days.days // 30, self._days.days)) != written or folded in _OF_DATES:
+                return other
+            for choices in (_ORDINALS, _CARDINALS):
+                if folded in choices:
+                    return _cased(self._pick("number", folded, attempt, choices), written)
+            return self._same_form(kind, written, attempt)
+
+        return _WORDS_AND_REST.sub(
+            lambda match: (
+                word(match.group()) if match.lastgroup == "word" else self._other_digits(match.group(), value, attempt)
+            ),
+            value,
         )
 
-    def _other_digits(self, digits: str, value: str, attempt: int) -> str:
-        drawn = self._number("date:" + digits, value.casefold(), attempt)
-        if len(digits) == 4 and digits[:2] in ("18", "19", "20"):
-            return str(int(digits) + (1 if self._days.days > 0 else -1))
-        return f"{drawn % 12 + 1:0{len(digits)}d}"
+    def _other_digits(self, written: str, value: str, attempt: int) -> str:
+        """A year by the next or the last one, any other number by one from 1 to 12."""
+
+        def other(match: re.Match[str]) -> str:
+            digits = match.group()
+            if len(digits) == 4 and digits.isascii() and digits[:2] in ("18", "19", "20"):
+                return str(int(digits) + (1 if self._days.days > 0 else -1))
+            return f"{self._number('date:' + digits, value.casefold(), attempt) % 12 + 1:0{len(digits)}d}"
+
+        return re.sub(r"\d+", other, written)
 
     def _moved(self, day: date) -> date:
         try:

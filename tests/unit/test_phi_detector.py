@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidegate.processors.guardrails.phi import clinical
 from tidegate.processors.guardrails.phi.detector import PhiDetector
+from tidegate.processors.guardrails.phi.foreign import Foreign
 from tidegate.processors.guardrails.phi.merge import settle
 from tidegate.processors.guardrails.phi.ner import Span
 from tidegate.processors.guardrails.ports import Batch, Finding, Sample
@@ -190,3 +191,29 @@ def test_a_redacted_text_has_nothing_more_to_take_out(style: Style) -> None:
 def test_an_unknown_finder_is_named() -> None:
     with pytest.raises(ValueError, match="transformers:FOLDER"):
         PhiDetector.load(ner="other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("UK_NHS", "NHS number 943 476 5919", "943 476 5919"),
+        ("UK_NINO", "her NINO is AB 12 34 56 C", "AB 12 34 56 C"),
+        ("IT_FISCAL_CODE", "codice fiscale RSSMRA85T10A562S", "RSSMRA85T10A562S"),
+        ("IN_AADHAAR", "Aadhaar 2345 6789 0124", "2345 6789 0124"),
+        ("ES_NIF", "DNI 12345678Z", "12345678Z"),
+    ],
+)
+def test_identifiers_of_other_countries_are_presidios_to_find(kind: str, text: str, value: str) -> None:
+    detector = PhiDetector(Names(), Foreign.load())
+
+    (spans,) = detector.find([text])
+
+    assert [(span.type, text[span.start : span.end]) for span in spans] == [(kind, value)]
+
+
+def test_presidio_is_not_asked_where_no_word_names_a_country() -> None:
+    text = "943 476 5919 and 12345678Z were the lots"
+
+    spans = list(Foreign.load().find(text))
+
+    assert spans == []

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from ..ports import Batch, Finding, Verdict
 from . import clinical, contacts, dates, leak, numbers, places
+from .foreign import Foreign
 from .labels import TYPES
 from .merge import settle
 from .ner import NameFinder, Span
@@ -36,8 +37,9 @@ class PhiDetector:
 
     name = "phi"
 
-    def __init__(self, finder: Finder) -> None:
+    def __init__(self, finder: Finder, foreign: Foreign | None = None) -> None:
         self._finder = finder
+        self._foreign = foreign
         self._sha256 = _rules_sha256()
         self.version = f"1-{self._sha256[:8]}-{finder.version}"
 
@@ -45,13 +47,13 @@ class PhiDetector:
     def load(cls, ner: str = "offline") -> PhiDetector:
         """`ner`: offline, or transformers:FOLDER for a token classifier of that folder (extra `models`)."""
         if ner == "offline":
-            return cls(NameFinder.load())
+            return cls(NameFinder.load(), Foreign.load())
         kind, _, folder = ner.partition(":")
         if kind != "transformers" or not folder:
             raise ValueError(f"unknown name finder {ner!r}; choose offline or transformers:FOLDER")
         from ..backends.transformer_ner import BesideOwn, TransformerNer  # torch only where it is asked for
 
-        return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()))
+        return cls(BesideOwn(TransformerNer.load(folder), NameFinder.load()), Foreign.load())
 
     def assess(self, batch: Batch) -> list[Verdict]:
         places_of = [
@@ -74,6 +76,8 @@ class PhiDetector:
 
     def _settled(self, text: str, names: Sequence[Span]) -> list[Span]:
         structured = structured_spans(text)
+        if self._foreign is not None:
+            structured += self._foreign.find(text)
         redacted = [match.span() for match in _REDACTED.finditer(text)] if "<" in text or "_" in text else []
         return [
             span
@@ -83,10 +87,10 @@ class PhiDetector:
 
     def describe(self) -> Mapping[str, Any]:
         return {
-            "backend": "presidio recognizers, own rules, slim spaCy",
+            "backend": "own rules and check digits, Presidio's recognizers of other countries, own name tagger",
             "source": "tidegate.processors.guardrails.phi",
             "sha256": self._sha256,
-            "licence": "MIT (presidio, spaCy and its model), Apache-2.0 (ours)",
+            "licence": "MIT (Presidio)",
             # Names by a model of the user's own, where there is one.
             **({"names": self._finder.describe()} if hasattr(self._finder, "describe") else {}),
         }

@@ -1,0 +1,110 @@
+"""National identifiers of other countries, by Presidio's own recognizers: their patterns, validators and context words.
+
+Presidio's engine asks every recognizer about every text. Here one is asked only where one of its context words stands ("NINO",
+"codice fiscale", "Aadhaar"), and its answer counts only near that word: without one, eleven digits are anybody's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from .ner import Span
+
+# As Presidio's registry names them. What the United States have is ours already, by label and check digit.
+_RECOGNIZERS: Final = (
+    "AuAbnRecognizer",
+    "AuAcnRecognizer",
+    "AuMedicareRecognizer",
+    "AuTfnRecognizer",
+    "CaSinRecognizer",
+    "DeTaxIdRecognizer",
+    "DeSocialSecurityRecognizer",
+    "DeHealthInsuranceRecognizer",
+    "EsNieRecognizer",
+    "EsNifRecognizer",
+    "FiPersonalIdentityCodeRecognizer",
+    "InAadhaarRecognizer",
+    "InPanRecognizer",
+    "InVoterRecognizer",
+    "ItFiscalCodeRecognizer",
+    "KrRrnRecognizer",
+    "NhsRecognizer",
+    "PlPeselRecognizer",
+    "SePersonnummerRecognizer",
+    "SgFinRecognizer",
+    "ThTninRecognizer",
+    "TrNationalIdRecognizer",
+    "UkNinoRecognizer",
+    "ZaIdNumberRecognizer",
+)
+# Context words that stand everywhere, and so say nothing of a country.
+_VAGUE: Final = frozenset(
+    """number no id identity identification card code tax national health insurance social security medical service patient document
+    registration business company personal government population citizen resident permanent account voter steuer fin permit
+    identifier person individual unique civil republic medicare cf abn acn singapore sweden finland australia canada india korea
+    turkey thailand ssn epic rente""".split()  # noqa: SIM905
+)
+_VAGUE_PAIRS: Final = frozenset({"national id", "id number", "identity number", "personal identity number", "health authority"})
+# A pattern this weak is one of nearly anything: it counts only where the validator agrees.
+_WEAK: Final = 0.1
+_BEFORE: Final = 60  # characters in which the word leads up to its number
+_AFTER: Final = 25
+
+
+class Foreign:
+    """Presidio's recognizers of national identifiers, ready to be asked. Used from one thread."""
+
+    def __init__(self, recognizers: Sequence[Any]) -> None:
+        self._asked: list[tuple[re.Pattern[str], Any, list[tuple[re.Pattern[str], float]]]] = []
+        words: set[str] = set()
+        for recognizer in recognizers:
+            context = {word.casefold() for word in recognizer.context or () if len(word) > 2} - _VAGUE - _VAGUE_PAIRS
+            if not context:
+                continue
+            words |= context
+            patterns = [
+                (re.compile(pattern.regex, re.DOTALL | re.MULTILINE | re.IGNORECASE), pattern.score)
+                for pattern in recognizer.patterns
+            ]
+            self._asked.append((_any_of(context), recognizer, patterns))
+        self._any = _any_of(words)
+
+    @classmethod
+    def load(cls) -> Foreign:
+        """Those of the list that this Presidio has."""
+        from presidio_analyzer import predefined_recognizers
+
+        known = (getattr(predefined_recognizers, name, None) for name in _RECOGNIZERS)
+        return cls([recognizer() for recognizer in known if recognizer is not None])
+
+    def find(self, text: str) -> Iterator[Span]:
+        """Identifiers beside a word that names them; .95 where Presidio's validator agrees, .85 where it has none."""
+        if self._any.search(text) is None:
+            return
+        for context, recognizer, patterns in self._asked:
+            cues = [match.span() for match in context.finditer(text)]
+            if not cues:
+                continue
+            for pattern, strength in patterns:
+                for match in pattern.finditer(text):
+                    beside = any(
+                        0 <= match.start() - end <= _BEFORE or 0 <= start - match.end() <= _AFTER for start, end in cues
+                    )
+                    if beside and (score := _score(recognizer, match.group(), strength)) is not None:
+                        yield Span(match.start(), match.end(), recognizer.supported_entities[0], score)
+
+
+def _score(recognizer: Any, written: str, strength: float) -> float | None:
+    if recognizer.invalidate_result(written):
+        return None
+    valid = recognizer.validate_result(written)
+    if valid is None:
+        return 0.85 if strength > _WEAK else None
+    return 0.95 if valid else None
+
+
+def _any_of(words: set[str]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
