@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tidegate.processors.distributed.topics import create_topics
-from tidegate.schemas.envelope import Envelope
+from tidegate.schemas.envelope import KNOWN_SCHEMAS, Envelope
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import CALLS, Topic
@@ -95,4 +95,4 @@ class KafkaSide:
 
 
 def envelope_of(record: Any) -> Envelope:
-    return Envelope.from_record({name: value.decode() for name, value in record.headers}, record.value)
+    return Envelope.from_record({name: value.decode() for name, value in record.headers}, record.value, KNOWN_SCHEMAS)

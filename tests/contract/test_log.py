@@ -15,48 +15,51 @@ from tidegate.producers.kafka_log import KafkaLog
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.ports import Log, Position
 from tidegate.producers.sqlite_log import SqliteLog
-from tidegate.schemas.envelope import MAX_ENVELOPE_BYTES, Envelope, partition_of
+from tidegate.schemas.envelope import CONTENT_SCHEMA, KNOWN_SCHEMAS, MAX_ENVELOPE_BYTES, Envelope, partition_of
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS
+from tidegate.schemas.topics import CALLS, CONTENT, Topic
 
 PARTITIONS = 3
 
 
 @dataclass
 class World:
-    """A log, and what is durable in it."""
+    """A log, and what is durable in a topic of it."""
 
     log: Log
-    placed: Callable[[], dict[Position, Envelope]]
+    look: Callable[[Topic], dict[Position, Envelope]]
 
-    def stored(self) -> list[Envelope]:
+    def placed(self, topic: Topic = CALLS) -> dict[Position, Envelope]:
+        return self.look(topic)
+
+    def stored(self, topic: Topic = CALLS) -> list[Envelope]:
         """By partition and offset."""
-        return [envelope for _, envelope in sorted(self.placed().items(), key=lambda item: item[0])]
+        return [envelope for _, envelope in sorted(self.placed(topic).items(), key=lambda item: item[0])]
 
 
 @pytest.fixture(params=["local", pytest.param("kafka", marks=[pytest.mark.slow, needs_broker])])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     if request.param == "local":
-        made = World(LocalLog(tmp_path, fsync="normal", partitions=PARTITIONS), lambda: _in_folder(tmp_path))
+        made = World(LocalLog(tmp_path, fsync="normal", partitions=PARTITIONS), lambda topic: _in_folder(tmp_path, topic))
     else:
         side = KafkaSide(request.getfixturevalue("kafka_url"), PARTITIONS)
         side.make_topics()
-        made = World(KafkaLog(Settings(url=side.url)), lambda: _on_kafka(side))
+        made = World(KafkaLog(Settings(url=side.url)), lambda topic: _on_kafka(side, topic))
     yield made
     made.log.close()
 
 
-def _in_folder(folder: Path) -> dict[Position, Envelope]:
+def _in_folder(folder: Path, topic: Topic) -> dict[Position, Envelope]:
     with SqliteLog(folder) as log:
         return {
-            Position(partition, record.offset): Envelope.from_record(record.headers, record.value)
+            Position(partition, record.offset): Envelope.from_record(record.headers, record.value, KNOWN_SCHEMAS)
             for partition in range(PARTITIONS)
-            for record in log.read(CALLS.name, partition, 0)
+            for record in log.read(topic.name, partition, 0)
         }
 
 
-def _on_kafka(side: KafkaSide) -> dict[Position, Envelope]:
-    return {Position(record.partition, record.offset): envelope_of(record) for record in side.read(CALLS)}
+def _on_kafka(side: KafkaSide, topic: Topic) -> dict[Position, Envelope]:
+    return {Position(record.partition, record.offset): envelope_of(record) for record in side.read(topic)}
 
 
 def test_what_append_returned_from_is_durable_and_in_order(world: World) -> None:
@@ -116,3 +119,22 @@ def test_a_producers_envelopes_go_to_its_partition(world: World) -> None:
         found[position.partition].add(stored.producer)
     for partition in range(PARTITIONS):
         assert found[partition] == {name for name in names if partition_of(name, PARTITIONS) == partition}
+
+
+def test_content_goes_to_its_own_topic_and_calls_to_theirs(world: World) -> None:
+    calls = [envelope(f"triage-{number}", 0, [response()]) for number in range(4)]
+    content = [Envelope.of(f"triage-{number}-content", 0, [b"sealed"], schema=CONTENT_SCHEMA) for number in range(4)]
+
+    told = world.log.append([calls[0], *content, *calls[1:]])
+
+    assert dict(zip((told[0], *told[5:]), calls, strict=True)) == world.placed(CALLS)
+    assert dict(zip(told[1:5], content, strict=True)) == world.placed(CONTENT)
+
+
+def test_a_producers_content_goes_to_its_partition_in_order(world: World) -> None:
+    sent = [Envelope.of("triage-1-content", seq, [b"sealed"], schema=CONTENT_SCHEMA) for seq in range(5)]
+
+    told = [position for envelope in sent for position in world.log.append([envelope])]
+
+    assert {position.partition for position in told if position} == {partition_of("triage-1-content", PARTITIONS)}
+    assert world.stored(CONTENT) == sent

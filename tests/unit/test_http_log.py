@@ -16,7 +16,7 @@ import pytest
 import tidegate
 from tidegate.producers.connect import connect, default_spool_dir
 from tidegate.producers.http_log import HttpLog, retry_after_s
-from tidegate.schemas.envelope import Envelope
+from tidegate.schemas.envelope import CONTENT_SCHEMA, Envelope
 from tidegate.schemas.errors import EnvelopeRefused, LogUnavailable, UsageError
 
 SMALL = Envelope.of("py-1", 5, [b'{"a":1}', b'{"a":2}'])
@@ -94,6 +94,21 @@ def test_an_envelope_is_one_request_with_its_numbers_in_the_headers(node: Node, 
     assert large_headers["X-Tidegate-Dropped"] == "9"
     assert gzip.decompress(large_body) == LARGE.value
     assert len(node.connections) == 1, "the connection is kept"
+
+
+def test_content_has_its_own_door(node: Node, log: HttpLog) -> None:
+    log.append([Envelope.of("py-1-content", 0, [b"sealed"], schema=CONTENT_SCHEMA)])
+
+    ((path, headers, body),) = node.requests
+    assert (path, body) == ("/v1/content", b"sealed")
+    assert headers["X-Tidegate-Producer"] == "py-1-content"
+
+
+def test_a_node_that_knows_no_content_yet_gets_it_later(node: Node, log: HttpLog) -> None:
+    node.answers.append((404, {}))
+
+    with pytest.raises(LogUnavailable, match="/v1/content answered 404"):
+        log.append([Envelope.of("py-1-content", 0, [b"sealed"], schema=CONTENT_SCHEMA)])
 
 
 def test_it_opens_again_after_closing(node: Node, log: HttpLog) -> None:
