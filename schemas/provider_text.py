@@ -44,6 +44,8 @@ def response_text(response: object) -> str | None:
     if isinstance(response, str):
         return response
     body = _body(response)
+    if isinstance(body, str):
+        return body
     for many in ("choices", "candidates", "generations", "results"):
         for choice in items_of(get_part(body, many))[:1]:
             message = get_part(choice, "message", "content")
@@ -83,11 +85,10 @@ _WHOLE: Final = frozenset({"message_start", "message_delta", "message_stop", "co
 
 
 def _body(response: object) -> object:
-    """The plain object inside, where an SDK's own has only a method for it."""
-    if isinstance(response, Mapping) or any(get_part(response, name) is not None for name in ("choices", "content", "output")):
-        return response
+    """What is inside, where the answer is wrapped: Ollama's text, the last event of OpenAI's stream."""
     inner = get_part(response, "response")
-    return response if inner is None else inner
+    own = any(get_part(response, name) is not None for name in ("choices", "candidates", "content", "output"))
+    return response if own or inner is None else inner
 
 
 def _joined(texts: Any) -> str | None:
