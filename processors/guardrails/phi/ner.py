@@ -8,15 +8,18 @@ Days and dates are found by form (`dates`), not here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
+from .ner_rules import again, by_form, means_nobody
 from .ner_tagger import TYPES, Tagged, Tagger
+from .ner_words import read_lists
+from .spans import Span as Span
 
 WEIGHTS: Final = Path(__file__).parent / "ner.npz"
 # Above this chance a piece belongs to a name, whatever type. Missing one costs more than one too many.
@@ -24,20 +27,12 @@ _CHANCE: Final = 0.5
 _EDGES: Final = " \t\n\r,;:()[]{}<>\"'’“”|-–—*#@!?/\\_=+&•"
 
 
-class Span(NamedTuple):
-    """`[start, end)` characters of one text. `type`: PERSON, LOCATION, ORGANIZATION, NRP or DATE_TIME."""
-
-    start: int
-    end: int
-    type: str
-    score: float
-
-
 class NameFinder:
     """Finds names in batches of texts; see `load`. Used from one thread."""
 
     def __init__(self, tagger: Tagger, version: str) -> None:
         self._tagger = tagger
+        self._lists = read_lists()
         self.version = version
 
     @classmethod
@@ -49,40 +44,60 @@ class NameFinder:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of each text, in order of their place; none overlap. The batch changes nothing."""
-        return [list(_runs(text, tagged)) for text, tagged in zip(texts, self._tagger.tag(texts), strict=True)]
+        return [self._settled(text, tagged) for text, tagged in zip(texts, self._tagger.tag(texts), strict=True)]
+
+    def _settled(self, text: str, tagged: Tagged) -> list[Span]:
+        spans = [*_runs(text, tagged), *by_form(text, self._lists)]
+        if not spans:
+            return spans
+        spans = [span for span in spans if not means_nobody(text, span, self._lists)]
+        return _united([*spans, *again(text, spans)])
+
+
+def _united(spans: Iterable[Span]) -> list[Span]:
+    """Spans that overlap as one, from the first character to the last, of the type of the longest."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        last = found[-1] if found else None
+        if last is None or span.start >= last.end:
+            found.append(span)
+            continue
+        surest = max(last, span, key=lambda each: (each.end - each.start, each.score))
+        found[-1] = Span(last.start, max(last.end, span.end), surest.type, max(last.score, span.score))
+    return found
 
 
 def _runs(text: str, tagged: Tagged) -> Iterator[Span]:
-    """Pieces next to each other that belong to one name."""
-    if not tagged.pieces:
-        return
+    """Pieces next to each other that belong to one name; its type is what most of it looks like."""
     chances = tagged.chances
-    named = 1 - chances[:, 0]
-    likely = np.flatnonzero(named > _CHANCE)
+    likely = np.flatnonzero(chances[:, 0] < 1 - _CHANCE)
     if not len(likely):
         return
     chosen = chances[likely]
     begins, goes_on = chosen[:, 1::2], chosen[:, 2::2]
-    kinds = (begins + goes_on).argmax(1).tolist()
+    by_type = begins + goes_on
     starts_anew = (begins.max(1) > goes_on.max(1)).tolist()
-    ends = np.cumsum([len(part) for part in tagged.pieces])
-    at = 0
+    parts, ends = tagged.pieces, np.cumsum([len(part) for part in tagged.pieces])
     places = likely.tolist()
+    at = 0
     while at < len(places):
         after = at + 1
-        while (
-            after < len(places)
-            and places[after] == places[after - 1] + 1
-            and kinds[after] == kinds[at]
-            and not starts_anew[after]
-        ):
+        while after < len(places) and places[after] == places[after - 1] + 1:
+            if starts_anew[after] and not _bound(parts, places[after]):
+                break
             after += 1
         first, last = places[at], places[after - 1]
-        start, end = int(ends[first]) - len(tagged.pieces[first]), int(ends[last])
-        start, end = _trimmed(text, start, end)
+        start, end = _trimmed(text, int(ends[first]) - len(parts[first]), int(ends[last]))
         if start < end:
-            yield Span(start, end, TYPES[kinds[at]], min(0.99, round(float(named[first : last + 1].mean()), 2)))
+            kind = TYPES[int(by_type[at:after].sum(0).argmax())]
+            yield Span(start, end, kind, min(0.99, round(float(1 - chances[first : last + 1, 0].mean()), 2)))
         at = after
+
+
+def _bound(parts: Sequence[str], place: int) -> bool:
+    """Whether a piece hangs on the one before: what follows a hyphen, and any sign, begins no name of its own."""
+    part = parts[place]
+    return (part[0] != " " and parts[place - 1] in {"-", "–"}) or not part.strip()[:1].isalnum()
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
@@ -90,17 +105,19 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
         start += 1
     while start < end and text[end - 1] in _EDGES:
         end -= 1
-    if end - start > 1 and text[end - 1] == "." and text[end - 2].islower() and not _abbreviated(text, end - 1):
+    if end - start > 1 and text[end - 1] == "." and not _abbreviated(text, end - 1):
         end -= 1
     return start, end
 
 
 def _abbreviated(text: str, dot: int) -> bool:
-    """Whether the word before a full stop is one that is written with it: "Jr.", "St.", "Inc."."""
+    """Whether the word before a full stop is one that is written with it: "R.", "Jr.", "Inc."."""
     begin = dot
     while begin and text[begin - 1].isalpha():
         begin -= 1
-    return text[begin:dot].lower() in {
+    return (dot - begin == 1 and text[begin].isupper() and not text[begin - 1 : begin].isdigit()) or text[
+        begin:dot
+    ].lower() in {
         "jr",
         "sr",
         "st",

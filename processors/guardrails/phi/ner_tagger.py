@@ -22,7 +22,7 @@ TYPES: Final = ("PERSON", "LOCATION", "ORGANIZATION", "NRP")
 # Class 0 is no name; then for each type its beginning and its going on.
 CLASSES: Final = 1 + 2 * len(TYPES)
 LAYERS: Final = 4
-# Rows kept, 12 MB at most; past that the table is begun anew.
+# Rows kept, 12 MB and what one pass adds; past that the table is begun anew.
 _MOST_ROWS: Final = 32_768
 # Pieces in one pass: what the layers write stays in the processor's cache.
 _PASS: Final = 2_048
@@ -45,7 +45,9 @@ class Tagger:
         self._layers = [(_floats(weights[f"layer{n}"]), _floats(weights[f"bias{n}"])) for n in range(LAYERS)]
         self._out, self._out_bias = _floats(weights["out"]), _floats(weights["out_bias"])
         self._width = self._word.shape[1]
-        self._forget()
+        # Piece → its row; row 0 is the empty one between texts.
+        self._places: dict[str, int] = {}
+        self._kept = np.zeros((1_024, self._width), np.float32)
 
     def tag(self, texts: Sequence[str]) -> list[Tagged]:
         """The chances of every piece of every text."""
@@ -60,17 +62,12 @@ class Tagger:
         return found + self._pass(cut[begun:])
 
     def _pass(self, cut: Sequence[list[str]]) -> list[Tagged]:
+        if len(self._places) >= _MOST_ROWS:
+            self._forget()
         rows = [0]
         for parts in cut:
             rows += self._look_up(parts)
             rows.append(0)
-        # A piece met after the table was begun anew has another place than before: look all of them up again.
-        if self._begun_anew:
-            self._begun_anew = False
-            rows = [0]
-            for parts in cut:
-                rows += self._look_up(parts)
-                rows.append(0)
         places = np.array(rows, np.intp)
         x = self._kept[places]
         between = np.flatnonzero(places == 0)
@@ -103,9 +100,6 @@ class Tagger:
         return [places[part] for part in parts]
 
     def _learn(self, part: str) -> None:
-        if len(self._places) + 1 >= _MOST_ROWS:
-            self._forget()
-            self._begun_anew = True
         rows, weights = self._words.features(part)
         sum_of = np.asarray(weights, np.float32) @ self._rows[rows]
         place = len(self._places) + 1
@@ -115,9 +109,8 @@ class Tagger:
         self._places[part] = place
 
     def _forget(self) -> None:
-        self._places: dict[str, int] = {}
+        self._places.clear()
         self._kept = np.zeros((1_024, self._width), np.float32)
-        self._begun_anew = False
 
 
 def _floats(array: NDArray[np.generic]) -> Floats:

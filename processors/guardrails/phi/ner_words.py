@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 _HERE: Final = Path(__file__).parent
 
-# A piece is a word, a number, one sign or white space; blanks before it belong to it, so that the pieces of a text are the text.
+# A piece is a word, a number, one sign or white space; blanks before it belong to it: the pieces of a text are the text.
 _PIECES: Final = regex.compile(r"[ \t]*(?:['’]s\b|[^\W\d_]+(?:['’](?!s\b)[^\W\d_]+)*|\d+|[^\w\s]|_)|\s+|.", regex.DOTALL)
 
 SHAPES: Final = 512
@@ -41,81 +41,12 @@ FLAGS: Final = (
     "kin",
     "day",
     "clinical",
+    "drug",
     "blank before",
     "blanks before",
 )
-
-GROUPS: Final = frozenset(
-    """american americans british briton britons english englishman englishwoman scottish scot scots welsh irish irishman
-    canadian canadians mexican mexicans cuban cubans puerto rican brazilian brazilians argentine argentinian argentinians chilean
-    chileans peruvian peruvians colombian colombians venezuelan venezuelans bolivian ecuadorian uruguayan paraguayan guatemalan
-    honduran salvadoran nicaraguan panamanian dominican haitian haitians jamaican jamaicans french frenchman frenchwoman german
-    germans austrian austrians swiss dutch dutchman dutchwoman belgian belgians luxembourgish danish dane danes swedish swede
-    swedes norwegian norwegians finnish finn finns icelandic icelander italian italians spanish spaniard spaniards portuguese
-    greek greeks cypriot maltese polish pole poles czech czechs slovak slovaks slovene slovenian slovenians hungarian hungarians
-    romanian romanians bulgarian bulgarians serbian serb serbs croatian croat croats bosnian bosnians albanian albanians
-    macedonian montenegrin kosovar estonian estonians latvian latvians lithuanian lithuanians russian russians ukrainian
-    ukrainians belarusian moldovan georgian georgians armenian armenians azerbaijani azeri turkish turk turks kurdish kurd kurds
-    arab arabs arabic arabian saudi saudis emirati qatari kuwaiti bahraini omani yemeni iraqi iraqis iranian iranians persian
-    persians syrian syrians lebanese jordanian jordanians palestinian palestinians israeli israelis egyptian egyptians libyan
-    tunisian tunisians algerian algerians moroccan moroccans sudanese ethiopian ethiopians eritrean somali somalis kenyan kenyans
-    ugandan ugandans tanzanian tanzanians rwandan burundian congolese cameroonian nigerian nigerians ghanaian ghanaians
-    senegalese malian ivorian liberian gambian togolese beninese angolan mozambican zambian zimbabwean zimbabweans namibian
-    botswanan african africans afghan afghans pakistani pakistanis indian indians bangladeshi bangladeshis nepali nepalese
-    bhutanese sri lankan lankans chinese japanese korean koreans mongolian mongolians taiwanese tibetan tibetans vietnamese thai
-    thais cambodian laotian burmese malaysian malaysians singaporean singaporeans indonesian indonesians filipino filipinos
-    filipina australian australians aussie aussies zealander zealanders kiwi kiwis fijian samoan tongan hawaiian hawaiians maori
-    european europeans asian asians latino latinos latina latinas hispanic hispanics caucasian caucasians kazakh kazakhs uzbek
-    uzbeks tajik turkmen kyrgyz uyghur catalan basque breton flemish bavarian sicilian corsican caribbean scandinavian slavic
-    jewish jew jews christian christians catholic catholics protestant protestants muslim muslims islamic sunni shia shiite
-    hindu hindus buddhist buddhists sikh sikhs mormon mormons baptist methodist lutheran presbyterian evangelical anglican
-    orthodox atheist amish quaker democrat democrats democratic republican republicans cherokee navajo sioux apache mohawk inuit
-    zulu yoruba igbo hausa berber roma gypsy texan texans californian californians londoner londoners parisian parisians
-    afro-american barbadian bahamian bruneian chadian djiboutian gabonese grenadian guinean guyanese surinamese trinidadian
-    belizean comoran equatoguinean lesotho basotho swazi malawian maldivian marshallese mauritanian mauritian micronesian
-    monegasque nauruan palauan papuan andorran liechtensteiner seychellois timorese vanuatuan tuvaluan afrikaner""".split()  # noqa: SIM905
-)
-TITLES: Final = frozenset(
-    """mr mrs ms miss mx dr doctor prof professor sir madam lord lady rev reverend father sister brother pastor rabbi imam judge
-    justice captain capt lieutenant lt sergeant sgt colonel col major general officer senator governor president chairman nurse
-    mister herr frau monsieur madame mme señor señora sra sr signor signora don doña princess prince king queen aunt uncle
-    auntie granny grandma grandpa coach detective""".split()  # noqa: SIM905
-)
-STREETS: Final = frozenset(
-    """street st avenue ave av boulevard blvd road rd lane ln drive dr court ct place pl square sq terrace ter trail trl parkway
-    pkwy circle cir highway hwy way alley aly loop crescent cres close grove gardens mews row walk path plaza turnpike expressway
-    bypass crossing ridge heights hill hollow canyon view apartment apt suite ste unit floor fl building bldg room rm box po lot
-    strasse straße str gasse weg platz allee rue chemin impasse via viale piazza corso calle avenida carrera paseo plaza rua
-    travessa praça straat laan gracht plein kade ulica ulitsa prospekt utca út gatan vägen gade vej""".split()  # noqa: SIM905
-)
-COMPANIES: Final = frozenset(
-    """inc incorporated corp corporation co company llc llp lp ltd limited plc gmbh ag kg sa sas sarl srl spa bv nv ab oy as aps
-    pty group holdings holding partners associates sons brothers bros bank trust fund foundation institute university college
-    school academy hospital clinic center centre medical healthcare health pharmacy laboratories labs laboratory technologies
-    technology systems solutions services industries enterprises consulting logistics airlines motors foods media studios
-    records press times post society association council committee agency department ministry church club union league museum
-    library theatre theater orchestra insurance capital ventures international global hospice rehabilitation memorial""".split()  # noqa: SIM905
-)
-KIN: Final = frozenset(
-    """mother father mom dad mum parent son daughter wife husband spouse partner sister brother sibling aunt uncle cousin niece
-    nephew grandmother grandfather grandson granddaughter friend roommate neighbor neighbour girlfriend boyfriend fiance fiancee
-    patient pt client guardian caregiver boss manager colleague coworker name named called signed from cc attn attention dear hi
-    hello hey contact provider physician surgeon witness author subscriber member insured beneficiary next kin""".split()  # noqa: SIM905
-)
-DAYS: Final = frozenset(
-    """monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thur thurs fri sat sun january february march
-    april may june july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec christmas
-    easter thanksgiving halloween ramadan""".split()  # noqa: SIM905
-)
-CLINICAL: Final = frozenset(
-    """alzheimer alzheimers parkinson parkinsons crohn crohns hodgkin hodgkins bell bells graves hashimoto addison cushing raynaud
-    sjogren sjögren huntington tourette down turner klinefelter marfan ehlers danlos wilson paget kaposi burkitt wilms ewing
-    lyme ebola zika meniere ménière barrett bartter brugada kawasaki guillain barre barré charcot marie tooth duchenne becker
-    gaucher fabry pompe tay sachs hirschsprung dupuytren peyronie osgood schlatter baker achilles babinski romberg phalen tinel
-    murphy mcburney rovsing homan homans kernig brudzinski glasgow apgar foley swan ganz hickman holter doppler valsalva
-    trendelenburg fowler heimlich kegel whipple roux nissen billroth papanicolaou gram pap snellen ishihara weber rinne
-    mallory weiss zenker wernicke korsakoff korsakov broca horner munchausen asperger stevens johnson ringer ringers""".split()  # noqa: SIM905
-)
+# The sections of words.txt, in the order of the flags.
+_CLASSES: Final = ("group", "title", "street", "company", "kin", "day", "clinical", "drug")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +61,14 @@ class Lists:
     states: tuple[str, ...]
     codes: tuple[str, ...]
     groups: frozenset[str]
+    words: dict[str, frozenset[str]]  # of words.txt, by section
 
 
 @cache
 def read_lists() -> Lists:
     """The lists beside this file, which says where each is from."""
     names, places = _sections("names.txt"), _sections("places.txt")
+    words = {name: frozenset(word for line in lines for word in line.split()) for name, lines in _sections("words.txt").items()}
     whole = [*places["city"], *places["country"], *places["state"]]
     return Lists(
         given=frozenset([*names["given"], *names["both"]]),
@@ -145,7 +78,8 @@ def read_lists() -> Lists:
         countries=tuple(places["country"]),
         states=tuple(places["state"]),
         codes=tuple(places["code"]),
-        groups=GROUPS,
+        groups=words["group"],
+        words=words,
     )
 
 
@@ -175,6 +109,7 @@ class Words:
         self._countries = {word.lower() for place in (*lists.countries, *lists.states) for word in place.split()}
         self._codes = frozenset(lists.codes)
         self._places = lists.places
+        self._classes = [lists.words[name] for name in _CLASSES]
         parts = [place.split() for place in lists.places if " " in place]
         self._begins = {words[0] for words in parts}
         self._goes_on = {word for words in parts for word in words[1:]}
@@ -213,13 +148,7 @@ class Words:
             lower in self._goes_on,
             lower in self._countries,
             word in self._codes,
-            lower in GROUPS,
-            lower in TITLES,
-            lower in STREETS,
-            lower in COMPANIES,
-            lower in KIN,
-            lower in DAYS,
-            lower in CLINICAL,
+            *(lower in words for words in self._classes),
             blanks == 1,
             blanks > 1,
         )

@@ -1,7 +1,7 @@
 """What can be known of a place in a text before a large pattern is tried there.
 
-The pattern of labels has hundreds of alternatives and fails at nearly every word; whether a word can begin a label at all depends
-on the word alone, and words repeat.
+The pattern of labels has hundreds of alternatives and fails at nearly every word; whether a word can begin a label at all
+depends on the word alone, and words repeat.
 """
 
 from __future__ import annotations
