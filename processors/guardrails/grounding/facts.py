@@ -271,6 +271,14 @@ def _frequency(words: Sequence[Word], at: int) -> Fact | None:
     if word.low in ("every", "each", "per") and at + 1 < len(words):
         number = _number(words, at + 1)
         unit = (number[1] if number else at) + 1
+        # "every 4 to 6 hours" is taken at its mildest.
+        if (
+            number
+            and unit + 1 < len(words)
+            and words[unit].low in ("to", "-", "–", "or")
+            and (later := _number(words, unit + 1))
+        ):
+            number, unit = later, later[1] + 1
         if unit < len(words):
             span_h = _EVERY_H.get(words[unit].key, 0.0)
             count = number[0] if number else 1.0

@@ -1,0 +1,270 @@
+"""Guidelines: does a response give more of a drug than its label allows, or a drug that something said of the patient forbids?
+
+    response ─► drugs it gives (not: warns of, stops, reports as toxic) ─┬─► doses ─► GUIDELINE_DOSE
+    prompt, context, response ─► conditions, drugs, allergies ───────────┴─► GUIDELINE_CONTRAINDICATION
+
+A screen with few false alarms, not a pharmacist: adult maxima, a drug and its amount in one sentence, and a rule only where its
+file has one (`guidelines.yaml`, and a site's own). Each finding covers the drug, or the dose, in the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from ..ports import Batch, Finding, Sample, Verdict
+from .facts import Fact, facts
+from .polarity import polarity
+from .reading import Word, key_of, sentences, words
+from .rules import Dose, Rules, read_rules
+
+# How far a drug's name may stand from its amount, in words: "metformin extended release tablets, 500 mg", "500 mg of metformin".
+AFTER_WORDS, BEFORE_WORDS = 8, 3
+# A sentence with one of these warns, or tells of harm: what it names is not advised.
+_WARNS: Final = frozenset(
+    key_of(word)
+    for word in """avoid avoided avoiding contraindicated contraindication contraindications contraindicate caution cautious warning
+    warn danger dangerous unsafe harmful toxic toxicity overdose overdosed poisoning exceed exceeds exceeding excess interact
+    interaction interactions interacts stop stopped hold held discontinue discontinued instead unless refrain prohibited inappropriate
+    allergic allergy allergies intolerance reaction anaphylaxis ingested swallowed""".split()
+)
+# A sentence with one of these, or with an amount, gives or recommends.
+_GIVES: Final = frozenset(
+    key_of(word)
+    for word in """take takes taking give gives given giving start started starting begin prescribe prescribed prescribing recommend
+    recommended recommending suggest use using add adding administer administered try continue initiate increase switch consider
+    should can may could safe fine okay ok treat treated treatment prn daily option first-line dose""".split()
+)  # fmt: skip
+_RELATIVES: Final = frozenset(
+    "mother father brother sister grandmother grandfather aunt uncle cousin son daughter wife husband".split()
+)
+
+
+class Mention(NamedTuple):
+    """A name the rules know, in one sentence of one text."""
+
+    name: str
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class Said(NamedTuple):
+    """One sentence, read for names."""
+
+    words: list[Word]
+    polarity: list[int]
+    mentions: list[Mention]
+    facts: list[Fact]
+
+
+class GuidelineDetector:
+    """Implements `Detector`."""
+
+    name = "guideline"
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.version = f"1.{rules.sha256[:8]}"
+        self._phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self._doses: dict[str, list[Dose]] = {}
+        for dose in rules.doses.values():
+            for name in dose.names:
+                self._doses.setdefault(name, []).append(dose)
+        known = set(self._doses)
+        for rule in rules.contraindications.values():
+            known |= rule.drugs | rule.reasons
+        for allergy in rules.allergies.values():
+            known |= allergy.drugs | allergy.also
+        for name in sorted(known):
+            keys = tuple(word.key for word in words(name) if word.key)
+            self._phrases.setdefault(keys[0], []).append((keys, name))
+        for phrases in self._phrases.values():
+            phrases.sort(key=lambda each: -len(each[0]))
+
+    @classmethod
+    def load(cls, extra: Path | None = None) -> GuidelineDetector:
+        """The shipped rules, and a site's own. Raises `GuidelineError`, which says the line and what to do."""
+        return cls(read_rules(extra))
+
+    def describe(self) -> Mapping[str, Any]:
+        """For `tidegate models`."""
+        count = len(self._rules.doses) + len(self._rules.contraindications) + len(self._rules.allergies)
+        source = f"{count} rules from public labels and guidelines"
+        return {"backend": "rules", "source": source, "sha256": self._rules.sha256, "licence": "as Tidegate"}
+
+    def assess(self, batch: Batch) -> list[Verdict]:
+        """One verdict for each sample, in order."""
+        return [Verdict(findings=self._assess(sample)) for sample in batch.samples]
+
+    def _assess(self, sample: Sample) -> list[Finding]:
+        if not sample.response:
+            return []
+        said = self._read(sample.response)
+        if not any(each.mentions for each in said):
+            return []
+        about = [each for text in (sample.prompt, *sample.context) if text for each in self._read(text)]
+        found: dict[tuple[int, int, str], Finding] = {}
+        for one in [*self._overdoses(said), *self._forbidden(said, about), *self._allergic(said, about)]:
+            key = (one.start, one.end, one.type)
+            if key not in found or found[key].score < one.score:
+                found[key] = one
+        return sorted(found.values(), key=lambda one: (one.start, one.type))
+
+    def _read(self, text: str) -> list[Said]:
+        found: list[Said] = []
+        for span in sentences(text):
+            read = words(text, span.start, span.end)
+            mentions = self._mentions(read)
+            numbers = facts(text, read) if any(mention.name in self._doses for mention in mentions) else []
+            found.append(Said(read, polarity(read), mentions, numbers))
+        return found
+
+    def _mentions(self, read: Sequence[Word]) -> list[Mention]:
+        keys = [word.key for word in read]
+        found: list[Mention] = []
+        at = 0
+        while at < len(keys):
+            step = 1
+            for phrase, name in self._phrases.get(keys[at], ()):
+                if tuple(keys[at : at + len(phrase)]) == phrase:
+                    step = len(phrase)
+                    found.append(Mention(name, read[at].start, read[at + step - 1].end, at, at + step - 1))
+                    break
+            at += step
+        return found
+
+    def _overdoses(self, said: Iterable[Said]) -> Iterable[Finding]:
+        for each in said:
+            if _warns(each):
+                continue
+            for place, mention in enumerate(each.mentions):
+                for dose in self._doses.get(mention.name, ()):
+                    if each.polarity[mention.first] < 0:
+                        continue
+                    yield from self._over(each, place, dose)
+
+    def _over(self, said: Said, place: int, dose: Dose) -> Iterable[Finding]:
+        mention = said.mentions[place]
+        drugs = [other for other in said.mentions if other.name in self._doses]
+        later = min((other.first for other in drugs if other.first > mention.last), default=len(said.words))
+        earlier = max((other.last for other in drugs if other.last < mention.first), default=-1)
+        amounts = [fact for fact in said.facts if fact.kind == dose.dimension and _is_amount(said.words, fact)]
+        mine = [fact for fact in amounts if mention.last < fact.first < min(later, mention.last + 1 + AFTER_WORDS)]
+        if not mine:
+            mine = [fact for fact in amounts if max(earlier, mention.first - BEFORE_WORDS - 2) < fact.first < mention.first]
+        for fact in mine[:2]:
+            often = [
+                other
+                for other in said.facts
+                if other.kind == "frequency" and fact.last < other.first < min(later, fact.last + 6)
+            ]
+            whole_day = _is_of_a_day(said.words, fact)
+            daily = fact.amount if whole_day else fact.amount * often[0].amount if often else None
+            over_single = dose.single is not None and not whole_day and fact.amount > dose.single * 1.001
+            over_daily = dose.daily is not None and daily is not None and daily > dose.daily * 1.001
+            if dose.weekly_only:
+                over_daily = over_daily and bool(often) and often[0].amount >= 1
+            if over_single or over_daily:
+                yield (
+                    Finding(self.name, "GUIDELINE_DOSE", "response", mention.start, fact.end, dose.severity)
+                    if (fact.start > mention.start)
+                    else Finding(self.name, "GUIDELINE_DOSE", "response", fact.start, mention.end, dose.severity)
+                )
+
+    def _forbidden(self, said: Sequence[Said], about: Sequence[Said]) -> Iterable[Finding]:
+        true = {mention.name for each in about if not _is_family(each) for mention in _affirmed(each)}
+        for each in said:
+            if not _gives(each):
+                continue
+            given = {mention.name: mention for mention in _affirmed(each)}
+            for rule in self._rules.contraindications.values():
+                if self._is_warned_of(said, rule.drugs, rule.reasons):
+                    continue
+                here = true | set(given)
+                for name, mention in given.items():
+                    for drugs, reasons in ((rule.drugs, rule.reasons), (rule.reasons, rule.drugs)):
+                        told = name in drugs and (here - {name}) & reasons
+                        if told and (drugs is rule.drugs or self._is_drug(name)):
+                            yield Finding(
+                                self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, rule.severity
+                            )
+
+    def _is_drug(self, name: str) -> bool:
+        return name in self._doses or any(name in rule.drugs for rule in self._rules.contraindications.values())
+
+    def _is_warned_of(self, said: Sequence[Said], drugs: frozenset[str], reasons: frozenset[str]) -> bool:
+        """Whether some sentence of the response itself says that the two do not go together."""
+        return any(
+            {mention.name for mention in each.mentions} & drugs
+            and {mention.name for mention in each.mentions} & reasons
+            and (_warns(each) or any(each.polarity[mention.first] < 0 for mention in each.mentions))
+            for each in said
+        )
+
+    def _allergic(self, said: Sequence[Said], about: Sequence[Said]) -> Iterable[Finding]:
+        allergens = {name for each in [*about, *said] if not _is_family(each) for name in _allergens(each)}
+        if not allergens:
+            return
+        for each in said:
+            if not _gives(each):
+                continue
+            for mention in _affirmed(each):
+                if mention.name in allergens:
+                    yield Finding(self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, 1.0)
+                for rule in self._rules.allergies.values():
+                    if mention.name in rule.drugs and allergens & (rule.drugs | rule.also):
+                        yield Finding(
+                            self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, rule.severity
+                        )
+
+
+def _warns(said: Said) -> bool:
+    lows = [word.low for word in said.words]
+    more_than = any(one == "more" and other == "than" for one, other in zip(lows, lows[1:], strict=False))
+    return more_than or any(word.key in _WARNS for word in said.words)
+
+
+def _gives(said: Said) -> bool:
+    """Whether a sentence gives or recommends what it names, rather than mentions it."""
+    if _warns(said):
+        return False
+    return bool(said.facts) or any(word.key in _GIVES for word in said.words)
+
+
+def _affirmed(said: Said) -> list[Mention]:
+    return [mention for mention in said.mentions if said.polarity[mention.first] > 0]
+
+
+def _is_family(said: Said) -> bool:
+    return any(word.key in _RELATIVES for word in said.words)
+
+
+def _allergens(said: Said) -> list[str]:
+    """The names that a sentence says someone is allergic to: after "allergic to", "allergy:", or before "allergy"."""
+    for place, word in enumerate(said.words):
+        if word.key not in ("allergic", "allergy", "anaphylaxis") or said.polarity[place] < 0:
+            continue
+        return [mention.name for mention in said.mentions if said.polarity[mention.first] > 0]
+    return []
+
+
+def _is_amount(read: Sequence[Word], fact: Fact) -> bool:
+    """Not a strength or a rate: "250 mg/5 mL", "15 mg/kg", "mg per kg"."""
+    end = next((place for place, word in enumerate(read) if word.end == fact.end), fact.last)
+    after = [word.low for word in read[end + 1 : end + 3]]
+    return not (after[:1] in (["/"], ["per"]) and after[1:2] and after[1] not in ("day", "d", "24"))
+
+
+def _is_of_a_day(read: Sequence[Word], fact: Fact) -> bool:
+    """Whether an amount is what is taken in a whole day: "4 g per day", "3,000 mg/day", "in 24 hours", "daily dose of 4 g"."""
+    end = next((place for place, word in enumerate(read) if word.end == fact.end), fact.last)
+    after = [word.low for word in read[end + 1 : end + 4]]
+    before = [word.low for word in read[max(0, fact.first - 5) : fact.first]]
+    return (
+        after[:2] in (["per", "day"], ["/", "day"], ["a", "day"], ["/", "d"], ["each", "day"])
+        or after[:3] in (["in", "24", "hours"], ["per", "24", "hours"], ["in", "a", "day"], ["over", "24", "hours"])
+        or ("daily" in before and bool({"dose", "maximum", "max", "total"} & set(before)))
+    )
