@@ -52,8 +52,8 @@ _PLACEHOLDERS: Final = re.compile(
     r"(?:[XYZ][\s.]*){1,3}|ABC|A[\s.]*B[\s.]*C|X+|_+|Name|First|Last|N/?A|Unknown|None", re.IGNORECASE
 )
 _SPEAKERS: Final = re.compile(
-    r"(?:doctor|dr|patient|pt|nurse|guest[_ ]?\w*|clinician|physician|provider|agent|customer|user|assistant|system|bot|human|ai"
-    r"|caller|interviewer|speaker)s?",
+    r"(?:doctor|dr|patient|pt|nurse|guest[_ ]?\w*|clinician|physician|provider|agent|customer|user|assistant|system|bot|human"
+    r"|ai|caller|interviewer|speaker)s?",
     re.IGNORECASE,
 )
 # Behind an eponym these say that a disease, a sign or a thing is meant, and nobody.
