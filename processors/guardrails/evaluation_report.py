@@ -28,9 +28,9 @@ def markdown(evaluation: Evaluation, names: Sequence[str], plots: Sequence[Path]
         parts += ["## PHI", *_phi(spans)]
     for label, reports in evaluation.score_reports().items():
         unscored = evaluation.series[label]["all"].unscored
-        parts += [f"## {label}", _scores(label, reports)]
+        parts += [f"## {label}", *([_scores(label, reports)] if reports else [])]
         if unscored:
-            parts.append(f"{unscored:,} lines with this label have no score, and are in no figure above.")
+            parts.append(f"{unscored:,} lines with this label have no score, and are in no figure here.")
     parts += [f"![{path.stem}]({path.name})" for path in plots]
     return "\n\n".join(parts) + "\n"
 

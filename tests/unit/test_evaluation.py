@@ -1,0 +1,190 @@
+"""Figures of an evaluation: held against sklearn, against hand-counted cases, and against what labels must not hide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+pytest.importorskip("matplotlib", reason="the extra `evaluate` is not installed")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from tidegate.processors.guardrails import evaluation_scores, evaluation_spans
+from tidegate.processors.guardrails.evaluation import Evaluation, read_labelled
+from tidegate.processors.guardrails.evaluation_plots import draw
+from tidegate.processors.guardrails.evaluation_report import markdown
+from tidegate.processors.guardrails.evaluation_spans import Marked
+from tidegate.processors.guardrails.ports import Finding, Sample
+from tidegate.processors.guardrails.suite import Assessment
+from tidegate.schemas.errors import InvalidEvent
+
+PROMPT = ("prompt", 0)
+TEXT = "Rosa Martinez came on 3 May with Dr. Lee"
+
+
+def gold(start: int, end: int, kind: str, *, optional: bool = False) -> Marked:
+    return Marked.gold(PROMPT, start, end, kind, TEXT, optional)
+
+
+def said(start: int, end: int, kind: str) -> Marked:
+    return Marked(PROMPT, start, end, kind)
+
+
+def test_a_span_is_found_by_type_where_half_of_both_is_shared_and_out_where_nine_tenths_are() -> None:
+    name, day, doctor = gold(0, 13, "PERSON"), gold(22, 27, "DATE_TIME"), gold(37, 40, "PERSON")
+    found = [said(0, 8, "PERSON"), said(22, 27, "AGE"), said(33, 40, "PERSON")]
+
+    report = evaluation_spans.compare([([name, day, doctor], found)])
+
+    people, days = report.by_type["PERSON"], report.by_type["DATE_TIME"]
+    assert (people.gold, people.typed, people.found, people.said, people.alarms) == (2, 1, 1, 2, 0)
+    assert (days.typed, days.found, report.by_type["AGE"].alarms) == (0, 1, 0)
+    assert report.total.any_recall == pytest.approx(2 / 3)
+    assert report.total.f1 == pytest.approx(2 * 1 / (3 + 3))
+    assert report.left_share == pytest.approx(5 / 19), "tinez, of all letters and digits"
+    assert report.said_as["DATE_TIME", "AGE"] == 1
+
+
+def test_one_finding_counts_for_one_span_and_a_finding_elsewhere_is_an_alarm() -> None:
+    twice = [said(0, 13, "PERSON"), said(0, 13, "PERSON"), said(14, 18, "PERSON")]
+
+    report = evaluation_spans.compare([([gold(0, 13, "PERSON")], twice), ([], []), ([], [said(0, 4, "PERSON")])])
+
+    assert report.total.precision == pytest.approx(1 / 4)
+    assert report.total.alarms == 2
+    assert report.flagged_share == 0.5
+
+
+def test_optional_spans_count_neither_way() -> None:
+    doctor = gold(33, 40, "PERSON", optional=True)
+
+    found = evaluation_spans.compare([([doctor], [said(33, 40, "ORGANIZATION")])])
+    missed = evaluation_spans.compare([([doctor], [])])
+
+    assert found.total == missed.total == evaluation_spans.Counts()
+    assert found.clean == 0
+
+
+def test_a_finding_in_another_text_of_the_call_meets_nothing() -> None:
+    elsewhere = Marked(("context", 1), 0, 13, "PERSON")
+
+    report = evaluation_spans.compare([([gold(0, 13, "PERSON")], [elsewhere])])
+
+    assert (report.total.found, report.total.alarms) == (0, 1)
+
+
+def test_scores_are_as_sklearn_says_and_length_stands_beside_them() -> None:
+    random = np.random.default_rng(5)
+    labels = random.random(400) < 0.3
+    scores = np.clip(labels * 0.3 + random.random(400) * 0.7, 0, 1)
+    alarms = scores > 0.5
+    lengths = np.where(labels, 10, 30) + random.integers(0, 25, 400)
+
+    report = evaluation_scores.compare(labels.tolist(), scores.tolist(), alarms.tolist(), lengths.tolist())
+
+    assert report.auroc == pytest.approx(roc_auc_score(labels, scores))
+    assert report.length_auroc == pytest.approx(1 - roc_auc_score(labels, lengths)), "short texts are the positives here"
+    assert report.precision == pytest.approx(precision_score(labels, alarms))
+    assert report.recall == pytest.approx(recall_score(labels, alarms))
+    assert report.f1 == pytest.approx(f1_score(labels, alarms))
+    assert report.auroc_low < report.auroc < report.auroc_high
+    assert report.best_f1 == pytest.approx(max(f1_score(labels, scores >= at) for at in np.unique(scores)))
+
+
+def test_recall_at_a_share_of_false_alarms_is_counted_by_hand() -> None:
+    truth = np.array([True, True, True, False, False, False, False])
+    scores = np.array([0.9, 0.6, 0.2, 0.7, 0.5, 0.3, 0.1])
+
+    none, a_quarter, all_of_them = (evaluation_scores.recall_at(truth, scores, share) for share in (0.0, 0.25, 1.0))
+
+    assert (none, a_quarter, all_of_them) == (pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
+
+
+def test_calibration_error_is_nought_for_shares_that_come_true_and_half_for_certainty_that_does_not() -> None:
+    truth = np.array([True, False] * 50)
+
+    honest = evaluation_scores.calibration_error(truth, np.full(100, 0.5))
+    certain = evaluation_scores.calibration_error(truth, np.ones(100))
+
+    assert honest == pytest.approx(0.0)
+    assert certain == pytest.approx(0.5)
+
+
+# Each example draws three hundred samples again.
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.booleans(), st.integers(0, 99)), max_size=30))
+def test_figures_are_shares_or_unknown_whatever_the_labels(rows: list[tuple[bool, float, bool, int]]) -> None:
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
+
+    report = evaluation_scores.compare(*columns)
+
+    figures = [value for name, value in report.as_dict().items() if isinstance(value, float) and name != "best_threshold"]
+    assert all(0 <= figure <= 1 + 1e-9 for figure in figures)
+    assert (report.auroc is None) == (len(set(columns[0])) < 2)
+
+
+def labelled(**more: object) -> bytes:
+    return json.dumps({"id": "a", "prompt": TEXT, "response": "ok", **more}).encode()
+
+
+def test_an_unfaithful_answer_is_what_should_alarm() -> None:
+    evaluation = Evaluation()
+    wrong = Finding("faithfulness", "CONTRADICTED_DOSE", "response", 0, 2, 0.9)
+    hedge = Finding("faithfulness", "HEDGED", "response", 0, 2, 0.5)
+    for faithful, score, finding in ((1, 0.9, hedge), (0, 0.2, wrong), (1, 0.8, None), (0, 0.4, wrong)):
+        line = read_labelled(labelled(labels={"faithful": faithful}))
+        assessment = Assessment([finding] if finding else [], {("response", "faithfulness"): score})
+        evaluation.add(line, line.sample(1), assessment)
+
+    report = evaluation.score_reports()["faithful"]["all"]
+
+    assert (report.auroc, report.recall, report.false_alarms) == (1.0, 1.0, 0.0)
+
+
+def test_lines_without_a_score_are_counted_and_in_no_figure() -> None:
+    evaluation = Evaluation()
+    line = read_labelled(labelled(labels={"toxicity": True}, source="forum"))
+    evaluation.add(line, line.sample(1), Assessment(failed={"toxicity": "RuntimeError"}))
+
+    report = markdown(evaluation, ["lines.jsonl"])
+
+    assert evaluation.series["toxicity"]["all"].unscored == 1
+    assert evaluation.failed == {"toxicity": 1}
+    assert "toxicity on 1 lines" in report
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({}, "no labels"),
+        ({"labels": {"toxic": 1}}, "labels: Extra inputs"),
+        ({"labels": {"toxicity": 2}}, "labels: Input should be 0 or 1"),
+        ({"labels": {"phi": [{"type": "PERSON", "start": 0, "end": 99}]}}, r"labels.phi\[0\] is outside"),
+        ({"labels": {"phi": [{"type": "PERSON", "start": 0, "end": 4, "where": "context"}]}}, r"labels.phi\[0\] is outside"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_refused_without_quoting_the_text(more: dict[str, object], problem: str) -> None:
+    with pytest.raises(InvalidEvent, match=problem) as raised:
+        read_labelled(labelled(**more))
+
+    assert "Rosa" not in str(raised.value)
+
+
+def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    evaluation = Evaluation()
+    for number in range(20):
+        labels = {"toxicity": number % 2, "phi": [{"type": "PERSON", "start": 0, "end": 13}]}
+        line = read_labelled(labelled(labels=labels, source=f"s{number % 3}"))
+        person = Finding("phi", "PERSON", "prompt", 0, 13, 0.9)
+        evaluation.add(line, Sample("a", TEXT), Assessment([person], {("prompt", "toxicity"): number / 20}))
+
+    drawn = draw(evaluation, tmp_path)
+
+    assert [path.name for path in drawn] == ["toxicity-curves.png", "toxicity-calibration.png", "phi-types.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    assert "| s0 |" in markdown(evaluation, ["x"], drawn)
