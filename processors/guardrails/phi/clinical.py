@@ -17,6 +17,14 @@ _WORDS: Final = frozenset(
     if not line.startswith("#")
     for word in line.split()
 )
+# How drugs, diseases and procedures end. Four letters before, for Mr. Caine and the month of April are no drugs.
+_ENDINGS: Final = re.compile(
+    r"\w{4,}(?:mab|tinib|sartan|olol|azole|cillin|mycin|micin|statin|prazole|gliptin|gliflozin|tidine|oxetine|azepam|zolam|dipine|parin"
+    r"|xaban|gatran|triptan|cycline|floxacin|nisone|solone|thasone|profen|caine|thiazide|semide|lukast|dronate|setron|dafil|glutide"
+    r"|barbital|triptyline|phylline|terol|tropium|codone|morphone|vudine|navir|ciclovir|cyclovir"
+    r"|itis|osis|emia|ectomy|otomy|ostomy|opathy|algia|uria|pnea|plasty|scopy|graphy|gram|megaly|plegia|paresis|carcinoma|sarcoma"
+    r"|penia|cytosis|trophy|plasia|sclerosis|stenosis|thermia|glycemia|lipidemia|tension|ology)s?"
+)
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 # The bearer of a sign or syndrome is long dead; the same surname without one is somebody.
 _EPONYMS: Final = frozenset(
@@ -52,7 +60,12 @@ _TITLED: Final = re.compile(r"(?:\b(?:mr|mrs|ms|miss|dr|doctor|prof|nurse)\.?\s+
 def _known(word: str) -> bool:
     """A short word is one only in capitals: ED is a department, Ed is somebody."""
     folded = word.casefold()
-    return word.isdigit() or len(word) == 1 or (folded in _WORDS and (len(word) > 3 or not word.istitle()))
+    return (
+        word.isdigit()
+        or len(word) == 1
+        or (folded in _WORDS and (len(word) > 3 or not word.istitle()))
+        or (_ENDINGS.fullmatch(folded) is not None)
+    )
 
 
 def is_medicine(text: str, span: Span) -> bool:

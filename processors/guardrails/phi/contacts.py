@@ -49,6 +49,7 @@ _PHONE: Final = re.compile(
       | (?P<trunk>(?:00\d{{1,3}}[-.\ /]?)?\(?0\d{{1,5}}\)?(?:[-.\ /]{{0,3}}\d{{2,8}}){{1,5}})
       | (?P<pairs>\d{{2}}(?P<s>[-.\ ])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
       | (?P<groups>(?:\(\d{{2,5}}\)[-.\ ]{{0,2}}\d{{2,4}}|\d{{2,5}}[-.\ ]\d{{3,4}})[-.\ ]\d{{3,4}}(?:[-.\ ]\d{{2,4}})?)
+      | (?P<many>\d{{2,4}}(?P<t>[-.\ ])\d{{2,4}}(?:(?P=t)\d{{2,4}}){{1,3}})(?!\ \d)
       | (?P<vanity>1-8\d\d-(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{{3,4}}-?[A-Z0-9]{{3,4}})
       | (?P<local>[2-9]\d{{2}}-\d{{4}})
     ){_EXTENSION}(?![\w%]|[-–]\d|\.\d)""",
@@ -59,6 +60,11 @@ SPOKEN: Final = re.compile(rf"\b(?:(?:double\ |triple\ )?(?:{_WORDS})[\s,.-]+){{
 # A National Drug Code is 4-4-2, 5-3-2 or 5-4-2; no telephone is grouped so.
 _NDC: Final = re.compile(r"\d{4}-\d{4}-\d{2}\Z|\d{5}-\d{3,4}-\d{1,2}\Z")
 
+# Social security numbers, days, network addresses and ranges of years.
+_OTHERWISE: Final = re.compile(
+    r"\d{3}\D\d\d\D\d{4}\Z|\d{4}\D\d\d\D\d\d\Z|\d\d\D\d\d\D\d{4}\Z|(?:\d+\.){3}\d+\Z|(?:19|20)\d\d\D(?:19|20)\d\d"
+)
+
 _PHONE_SCORES: Final = {
     "plus": 0.9,
     "nanp": 0.8,
@@ -68,6 +74,7 @@ _PHONE_SCORES: Final = {
     "trunk": 0.55,
     "pairs": 0.5,
     "groups": 0.4,
+    "many": 0.4,
     "local": 0.3,
 }
 
@@ -145,6 +152,11 @@ def find_phones(text: str) -> Iterator[Span]:
             continue
         if kind == "plus" and not 8 <= len(core) <= 15:
             continue
-        if kind == "groups" and not 8 <= len(core) <= 13:
+        if kind == "many" and not (8 <= len(core) <= 12 and core[0] != "1" and _OTHERWISE.match(written) is None):
+            continue
+        if kind == "pairs" and match["s"] == " " and written[0] != "0":
+            yield Span(match.start(), match.end(), "PHONE_NUMBER", 0.35)  # a list of numbers looks the same
+            continue
+        if kind == "groups" and not (8 <= len(core) <= 13 and _OTHERWISE.match(written) is None):
             continue
         yield Span(match.start(), match.end(), "PHONE_NUMBER", _PHONE_SCORES[kind])

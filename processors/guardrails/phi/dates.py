@@ -42,12 +42,12 @@ UNIT: Final = (
 )
 
 _NUMERIC: Final = re.compile(
-    rf"""(?<![\w/.$€£-])(?:
+    rf"""(?<![\w/.$€£])(?<!(?<!/\d\d)(?<!/\d{{4}})-)(?:
         (?P<iso>(?P<y1>(?:1[89]|20)\d{{2}})(?P<s1>[-/.])(?P<m1>0?[1-9]|1[0-2])(?P=s1)(?P<d1>0?[1-9]|[12]\d|3[01]))(?:T?{_CLOCK})
       | (?P<a>\d{{1,2}})(?P<s2>\ ?[-/.–]\ ?)(?P<b>\d{{1,2}})(?P=s2)(?P<y2>(?:1[89]|20)\d{{2}}|\d{{2}}){_CLOCK}
       | (?P<m3>0?[1-9]|1[0-2])[/-](?P<y3>(?:19|20)\d{{2}})
       | (?P<y4>(?:19|20)\d{{2}})-(?P<m4>0[1-9]|1[0-2])
-    )(?![\w%]|[/-]\d|\.\d)""",
+    )(?![\w%]|/\d|-\d+(?![\d/])|\.\d)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _TEXTUAL: Final = re.compile(
@@ -72,7 +72,7 @@ _LEADS_TO_MONTH: Final = re.compile(
 )
 _CUED: Final = re.compile(
     r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|discharged?|visit|appt|appointment|due|performed|done|drawn|"
-    r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for)\b[\s:(]{0,3})"
+    r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for|(?:birthday|bday|b-day|dob)\s+is)\b[\s:(]{0,3})"
     r"(?P<value>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
     rf"(?![\w/%-]|\.\d|\s*(?:strength|power|murmur|systolic|diastolic|reflex|pulse|pain|scale|motor|{UNIT})\b)",
     re.IGNORECASE,
@@ -138,6 +138,8 @@ def _numeric_score(match: re.Match[str]) -> float | None:
     if not (1 <= first <= 31 and 1 <= second <= 31 and min(first, second) <= 12):
         return None
     separator = match["s2"].strip()
+    if len(match["y2"]) == 2 and separator != "/" and _FOLLOWED_BY_UNIT.match(match.string, match.end()):
+        return None
     if len(match["y2"]) == 2 and (separator == "." or len(match["s2"]) > 1) and not (len(match["a"]) == len(match["b"]) == 2):
         return None  # 1.2.20 is a version or a section
     return 0.85

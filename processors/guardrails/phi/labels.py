@@ -21,6 +21,7 @@ _NAMES: Final[dict[str, str]] = {
     "LICENSE_PLATE": r"""(?:licen[sc]e|number|registration|vehicle|car)\ (?:plates?|tags?)|plates?|vehicle\ registration|lpn|tag\ number""",
     "VEHICLE_ID": r"""vin|vehicle\ (?:identification|id|identifier|serial)|chassis""",
     "US_PASSPORT": r"""passport(?:\ book|\ card)?""",
+    "UK_NINO": r"""national\ insurance|nino|ni\ number""",
     "US_SSN": r"""ssn|ss\#|soc(?:ial)?(?:\.|)\ ?sec(?:urity)?|socials?|soc|ss\ (?:no|number)""",
     "US_ITIN": r"""itin|individual\ taxpayer(?:\ identification)?""",
     "US_PROVIDER_TAX_ID": r"""(?:provider|practice|federal|employer|billing)?\ ?(?:tax\ ?(?:id|identification|payer\ id)|ein|tin)""",
@@ -57,12 +58,15 @@ _NAMES: Final[dict[str, str]] = {
         |permit|green\ card|alien\ registration|a-number|uscis|visa\ number""",
     "UNIQUE_ID": r"""(?:study|trial|research)|(?:study\ |research\ |trial\ )?(?:subject|participant|enrollment|donor|recipient|screening|randomi[sz]ation)|employee|emp|badge|staff|student|user|login|inmate
         |military|service|dod|edipi|veteran|va\ file|voter|ident(?:ity|ification)?|national|tax|id|identifier|reference|ref|tracking|ticket|incident|record|docket|file|pin|serial|registry""",
-    "PHONE_NUMBER": r"""(?:tele)?phones?|tel|cell(?:ular|phone)?|mobile|mob|landline|pager|beeper|call(?:\ (?:me|us|him|her|them|back))?|text|whatsapp|contact|reach|ring|ph|hotline|helpline|office|home|work|[ptmch](?=:)""",
+    "PHONE_NUMBER": r"""(?:tele)?phones?|tel|cell(?:ular|phone)?|mobile|mob|landline|pager|beeper|call(?:\ (?:me|us|him|her|them|back))?|text|whatsapp|contact|reach|reachable|answering|messages?|sms|dial|registered|ring|ph|hotline|helpline|office|home|work|[ptmch](?=:)""",
 }
 
 TYPES: Final = tuple(_NAMES)
+# Words of a label may be parted by what keys of JSON have, and a key may go on in camel case: "member_id", "memberId".
 LABEL: Final = re.compile(
-    r"(?<![A-Za-z])(?:" + "|".join(f"(?P<{name}>{names})" for name, names in _NAMES.items()) + r")(?![A-Za-z])",
+    r"(?<![A-Za-z])(?:"
+    + "|".join(f"(?P<{name}>{names})".replace(r"\ ", r"[\ _-]") for name, names in _NAMES.items())
+    + r")(?:(?![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))",
     re.IGNORECASE | re.VERBOSE,
 )
 

@@ -205,7 +205,9 @@ def _shapes(text: str) -> Iterator[_Shape]:
     for span in contacts.find_phones(text):
         yield _Shape(span.start, span.end, span.type, span.score)
     for match in _TOKEN.finditer(text):
-        if _HAS_DIGIT.search(match.group()) and not _PUBLIC.match(match.group()):
+        written = match.group()
+        # Most numbers are counts, doses and years: three digits that stand alone are nobody's, whatever is said of them.
+        if (len(written) > 3 or not written.isdigit()) and _HAS_DIGIT.search(written) and not _PUBLIC.match(written):
             yield _token(match)
 
 
@@ -239,6 +241,9 @@ def _iban(match: re.Match[str]) -> _Shape | None:
 
 def _token(match: re.Match[str]) -> _Shape:
     written, start, end = match.group(), match.start(), match.end()
+    if written.startswith("**") and written.endswith("**"):  # bold, not masked
+        start, end = start + 2, end - 2
+        written = written[2:-2]
     bare = written.replace("-", "")
     digits = sum(map(str.isdigit, written))
     if len(written) == 17 and written.isalnum() and not written.isdigit() and check_digits.vin(written):
