@@ -101,12 +101,7 @@ def test_lines_that_are_wrong_are_told_by_number_and_stand_in_their_place(tmp_pa
     assert said[4]["redacted"]["context"] == ["one text"]
     told = done.stderr.decode()
     places = ["line 2", "line 4", "line 5", "3 of 5 lines could not be scored"]
-    assert [line.partition(":")[0] for line in told.splitlines()] == [
-        "line 2",
-        "line 4",
-        "line 5",
-        "3 of 5 lines could not be scored",
-    ]
+    assert [line.partition(":")[0] for line in told.splitlines()] == places
     assert secret not in told + done.stdout.decode()
 
 
