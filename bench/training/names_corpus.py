@@ -1,9 +1,9 @@
 """Made sentences with names, places, organisations and groups, for the name tagger.
 
-    a template ─ slots filled from lists ─► text and spans ─ now and then lower case, capitals, cut, joined ─► a sample
+    a template ─ slots filled from lists ─► text and spans ─ now and then lower case, capitals, joined ─► a sample
 
-The names come from the lists beside the tagger, mixed at random: nobody is meant. The templates are our own; those of
-`presidio_templates.txt`, which the tagger is evaluated on, are not among them.
+The names come from the lists beside the tagger, mixed at random: nobody is meant. The sentences are our own, in
+names_corpus.txt; those of `presidio_templates.txt`, which the tagger is evaluated on, are not among them.
 """
 
 from __future__ import annotations
@@ -11,78 +11,39 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tidegate.processors.guardrails.phi.ner_words import Lists
 
 from .names_silver import Labelled
-from .names_templates import COMPANIES, JOBS, PLAIN, TEMPLATES
 
+# Slots that any entry of a section fills.
+_SECTIONS: Final = {
+    "title": "title",
+    "form": "legal form",
+    "family": "family",
+    "trade": "trade",
+    "adjective": "adjective",
+    "company": "company suffix",
+    "word": "street word",
+    "job": "job",
+}
 _SLOT: Final = re.compile(r"\{(\w+)\}")
-_COMMON_GIVEN: Final = """James John Robert Michael William David Richard Joseph Thomas Charles Mary Patricia Linda Barbara Elizabeth
-Jennifer Maria Susan Margaret Dorothy Lisa Nancy Karen Betty Helen Sandra Donna Carol Ruth Sharon Michelle Laura Sarah Kimberly
-Deborah Jessica Daniel Mark Paul Steven Andrew Kenneth George Joshua Kevin Brian Edward Ronald Anthony Emily Hannah Olivia Emma
-Sophia Mia Noah Liam Lucas Ethan Jacob Rosa Carmen Jose Luis Carlos Ahmed Mohamed Fatima Wei Mei Priya Raj Olga Ivan Yuki""".split()  # noqa: SIM905
-_PARTICLES: Final = (
-    "van",
-    "van der",
-    "de",
-    "de la",
-    "von",
-    "di",
-    "da",
-    "dos",
-    "del",
-    "bin",
-    "al-",
-    "Mac",
-    "O'",
-    "St. ",
-    "le",
-    "ter",
-)
-_STREET_SUFFIXES: Final = (
-    "Street St St. Avenue Ave Ave. Road Rd Rd. Drive Dr Dr. Lane Ln Boulevard Blvd Blvd. Court Ct Place Pl Terrace Way Circle Parkway"
-    " Pkwy Square Trail Crescent Close Highway Hwy Loop Alley Row Walk Grove Gardens Mews Plaza"
-).split()
-_STREET_WORDS: Final = (
-    "Main Oak Elm Maple Cedar Pine Walnut Chestnut Washington Lincoln Park Lake Hill River Church High Station Mill Spring Sunset"
-    " North South East West Highland Forest Meadow Valley Ridge View Victoria Queen King Bridge Green Market Broad Center Union"
-    " Franklin Jefferson Madison Jackson Willow Birch Cherry Dogwood Magnolia Sycamore Prospect Pleasant Grand Court School College"
-    " Railroad Front Water Liberty Cambridge Oxford Windsor Rosewood Brook Fox Deer Eagle Stone Gold Silver Diamond Harbor Bay"
-).split()
-_FOREIGN_STREETS: Final = (
-    "{surname}straße {number}", "{word}strasse {number}", "{number} rue {surname}", "{number}, rue de {city}", "Via {person} {number}",
-    "Via {surname}, {number}", "Calle {surname} {number}", "C/ {surname} {number}", "Calle de {city}, {number}", "Avenida {person} {number}",
-    "Rua {person} {number}", "Rua {surname}, {number}", "{surname}gatan {number}", "{surname}vej {number}", "{surname}veien {number}",
-    "{surname}straat {number}", "{surname}weg {number}", "ul. {surname} {number}", "{surname} utca {number}.", "{number} {surname} Marg",
-    "Kirchweg {number}", "Hauptstrasse {number}", "{surname}allee {number}", "Piazza {surname} {number}", "{number} avenue {person}",
-    "{number} boulevard {surname}", "Paseo {surname} {number}", "{number} chemin {surname}", "{surname}katu {number}", "{surname} {number}",
-    "Plac {surname} {number}", "{surname}laan {number}", "{surname}gata {number}", "Rúa {surname} {number}", "{surname}ring {number}",
-)  # fmt: skip
-_ORGANIZATIONS: Final = (
-    "{surname} {company}", "{surname} {company}", "{surname} and {surname}", "{surname} & {surname} {company}", "{surname}-{surname}",
-    "{surname}, {surname} and {surname}", "{surname}, {surname} & {surname}", "{surname} Group", "{surname} and Sons", "{surname} Ltd",
-    "{surname} Inc", "{surname} PLC", "{surname} LLC", "{surname} GmbH", "{city} {company}", "{city} General Hospital", "Bank of {city}",
-    "{city} Medical Center", "St. {given}'s Hospital", "{surname} Memorial Hospital", "University of {city}", "{city} University",
-    "{surname} University", "{city} Children's Hospital", "{word} {company}", "{word} {word} {company}", "{surname} Pharmacy",
-    "{surname} Family Practice", "{city} Cancer Institute", "{surname} Clinic", "{city} High School", "{word}Tech", "{word} Health",
-    "{surname} Insurance", "Department of {word}", "{city} Police Department", "{word} & {word}", "{surname} Foundation", "The {word} Company",
-    "{surname} Bros", "{surname} Partners LLP", "{surname} Healthcare", "{city} Orthopedics", "{surname} Hospice", "{coined}", "{coined}",
-    "{coined} {company}", "{coined} {company}", "{city} Symphony Orchestra", "{surname} Holdings", "Church of {given}",
-)  # fmt: skip
-_ORG_SUFFIXES: Final = (
-    "Inc Inc. Corp Corporation Co. LLC Ltd Ltd. Group Holdings Partners Associates Systems Solutions Technologies Industries Enterprises"
-    " Consulting Logistics Airlines Motors Foods Media Studios Records Insurance Capital Ventures Pharmaceuticals Labs Hospital Clinic"
-    " Bank Institute Foundation University College School Academy PLC GmbH AG SA NV AB"
-).split()
-_SYLLABLES: Final = (
-    "al an ar ax be bel bo bra ca cal cen co cor da del do dy el en er ex fa fi fo ga gen go hal he in ja ka ki la len lo lu ma mar me"
-    " mi mo na ne no nu ob om on or pa pe pro qua ra re ri ro sa se si so sta sy ta te ti to tra tu ul un va ve vi vo xa ya ze zi zo"
-).split()
-_NATIONS: Final = (
-    "American British German French Italian Spanish Japanese Chinese Korean Indian Mexican Brazilian Russian Polish".split()
-)  # noqa: SIM905
+_PARTS: Final = Path(__file__).parent / "names_corpus.txt"
+
+
+def read_parts(path: Path = _PARTS) -> dict[str, list[str]]:
+    """Section → its entries: sentences with slots, kinds of organisations and streets, and what they are made of."""
+    parts: dict[str, list[str]] = {}
+    into: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            into = parts.setdefault(line[1:-1], [])
+        elif line and not line.startswith("#"):
+            into.append(line.replace("\\n", "\n").replace("\\t", "\t"))
+    return parts
 
 
 class Maker:
@@ -90,11 +51,13 @@ class Maker:
 
     def __init__(self, lists: Lists, seed: int) -> None:
         self._random = random.Random(seed)
+        self._parts = read_parts()
         self._given = sorted(name for name in lists.given if len(name) > 1)
         self._surnames = sorted(name for name in lists.surnames if len(name) > 1)
         self._cities, self._countries = lists.cities, lists.countries
         self._states, self._codes = lists.states, lists.codes
         self._groups = sorted(lists.groups)
+        self._drugs, self._clinical = sorted(lists.words["drug"]), sorted(lists.words["clinical"])
         self._slots: dict[str, Callable[[], str]] = {
             "person": self.person,
             "given": self.given,
@@ -102,41 +65,46 @@ class Maker:
             "last_first": self.last_first,
             "formal": self.formal,
             "initials": self.initials,
-            "city": lambda: self._random.choice(self._cities),
+            "city": self.city,
             "country": lambda: self._random.choice(self._countries),
             "state": lambda: self._random.choice(self._states),
             "code": lambda: self._random.choice(self._codes),
-            "place": lambda: self._random.choice((self._cities, self._cities, self._countries, self._states)[self._below(4)]),
+            "place": lambda: (self.city, self.city, self._slots["country"], self._slots["state"])[self._below(4)](),
+            "medical": lambda: self._any("medical beginning") + self._any("medical ending"),
+            "drug": lambda: self._random.choice((str, str.capitalize))(self._random.choice(self._drugs)),
+            "eponym": lambda: self._random.choice(self._clinical).capitalize(),
+            "letter": lambda: self._shaped("@"),
+            "letters": lambda: self._shaped(self._random.choice(("@@", "@@@", "@@@@"))),
             "street": self.street,
             "address": self.address,
             "street_name": self.street_name,
             "org": self.organization,
             "group": self.group,
-            "title": lambda: self._random.choice(("Mr.", "Mrs.", "Ms.", "Dr.", "Mr", "Mrs", "Miss", "Ms", "Dr", "Prof.", "Herr", "Sra.")),
-            "company": lambda: self._random.choice(_ORG_SUFFIXES),
-            "word": lambda: self._random.choice(_STREET_WORDS),
-            "coined": lambda: "".join(self._random.choices(_SYLLABLES, k=self._random.randint(2, 4))).capitalize(),
+            "coined": self.coined,
             "number": lambda: str(self._random.choice((self._random.randint(1, 99), self._random.randint(100, 99999)))),
             "zip": self.postcode,
-            "phone": lambda: re.sub("#", lambda _: str(self._below(10)), self._random.choice(("(###) ###-####", "###-###-####", "+## ### ### ####", "0## ### ## ##"))),
-            "email": lambda: f"{self.surname().lower().replace(' ', '')}{self._below(99)}@{self._random.choice(_SYLLABLES)}mail.com",
-            "date": lambda: self._random.choice((f"{self._random.randint(1, 12)}/{self._random.randint(1, 28)}/{self._random.randint(1930, 2026)}", f"{self._random.randint(1950, 2025)}-0{self._random.randint(1, 9)}-1{self._below(10)}", f"{self._random.choice(('March', 'June', 'Oct', 'January'))} {self._random.randint(1, 28)}, {self._random.randint(1950, 2026)}")),
+            "phone": lambda: self._shaped(self._any("telephone")),
+            "email": lambda: f"{self.surname().lower().replace(' ', '')}{self._below(99)}@{self._any('syllable')}mail.com",
+            "date": lambda: self._shaped(self._any("date")),
             "age": lambda: str(self._random.randint(1, 99)),
-            "digits": lambda: "".join(str(self._below(10)) for _ in range(self._random.randint(5, 16))),
-            "job": lambda: self._random.choice(JOBS),
+            "digits": lambda: self._shaped("#" * self._random.randint(5, 16)),
             "year": lambda: str(self._random.randint(1900, 2026)),
-        }  # fmt: skip
+        }
+        for slot, section in _SECTIONS.items():
+            self._slots[slot] = partial(self._any, section)
 
     def sample(self) -> Labelled:
         """One text: a template, or two, in whatever case people write."""
         kind = self._random.random()
         if kind < 0.08:
-            made = Labelled(self._random.choice(PLAIN), [])
+            made = self.fill(self._any("plain"))
         elif kind < 0.78:
-            made = self.fill(self._random.choice(TEMPLATES))
+            made = self.fill(self._any("sentence"))
         else:
             made = _joined(
-                self.fill(self._random.choice(TEMPLATES)), self.fill(self._random.choice((*TEMPLATES, *PLAIN))), self._random
+                self.fill(self._any("sentence")),
+                self.fill(self._random.choice((*self._parts["sentence"], *self._parts["plain"]))),
+                self._random,
             )
         return cased(made, self._random)
 
@@ -167,12 +135,23 @@ class Maker:
             return self.group()
         return self.organization()
 
+    def _any(self, section: str) -> str:
+        return self._random.choice(self._parts[section])
+
+    def _shaped(self, form: str) -> str:
+        """The form with a digit for each "#" and a capital for each "@"."""
+        return re.sub("[#@]", lambda sign: str(self._below(10)) if sign[0] == "#" else chr(65 + self._below(26)), form)
+
+    def coined(self) -> str:
+        """A name that no list can know, made of syllables."""
+        return "".join(self._random.choices(self._parts["syllable"], k=self._random.randint(2, 4))).capitalize()
+
     def _below(self, limit: int) -> int:
         return self._random.randrange(limit)
 
     def given(self) -> str:
         if self._random.random() < 0.15:
-            return self._random.choice(_COMMON_GIVEN)
+            return self._any("given name")
         return _capital(self._random.choice(self._given), self._random)
 
     def surname(self) -> str:
@@ -181,11 +160,10 @@ class Maker:
         if chance < 0.04:
             return f"{name}-{_capital(self._random.choice(self._surnames), self._random)}"
         if chance < 0.09:
-            particle = self._random.choice(_PARTICLES)
+            particle = self._any("particle")
             return particle + name if particle[-1] in "-' c" else f"{particle} {name}"
         if chance < 0.12:
-            # A name that no list can know: made of syllables.
-            return "".join(self._random.choices(_SYLLABLES, k=self._random.randint(2, 4))).capitalize()
+            return self.coined()
         return name
 
     def person(self) -> str:
@@ -226,13 +204,26 @@ class Maker:
 
     def group(self) -> str:
         if self._random.random() < 0.3:
-            return self._random.choice(_NATIONS)
+            return self._any("nation")
         return self._random.choice(self._groups).capitalize()
 
     def organization(self) -> str:
         if self._random.random() < 0.3:
-            return self._random.choice(COMPANIES)
-        return self.fill(self._random.choice(_ORGANIZATIONS)).text
+            return self._any("company")
+        return self.fill(self._any("organization")).text
+
+    def city(self) -> str:
+        chance = self._random.random()
+        if chance < 0.72:
+            return self._random.choice(self._cities)
+        name = _capital(self._random.choice((self._given, self._surnames)[self._below(2)]), self._random)
+        if chance < 0.80:
+            return f"{self._any('town beginning')} {name}"
+        if chance < 0.88:
+            return name.replace(" ", "") + self._any("town ending")
+        if chance < 0.92:
+            return name + self._any("town tail").replace("_", " ")
+        return name if chance < 0.94 else self.coined()
 
     def street_name(self) -> str:
         first = self._random.choice((self.surname, self.given, self._slots["word"], self._slots["city"]))()
@@ -243,33 +234,18 @@ class Maker:
             first = f"{self._random.choice(('N', 'S.', 'West', 'Old', 'Upper', 'E'))} {first}"
         elif chance < 0.35:
             first = f"{first} {self._slots['word']()}"
-        return f"{first} {self._random.choice(_STREET_SUFFIXES)}"
+        return f"{first} {self._any('street suffix')}"
 
     def street(self) -> str:
         if self._random.random() < 0.3:
-            return self.fill(self._random.choice(_FOREIGN_STREETS)).text
+            return self.fill(self._any("foreign street")).text
         return f"{self._slots['number']()} {self.street_name()}"
 
     def postcode(self) -> str:
-        form = self._random.choice(
-            (
-                "#####",
-                "#####",
-                "#####-####",
-                "@@# #@@",
-                "@# #@@",
-                "@#@ #@#",
-                "####",
-                "#### @@",
-                "###-####",
-                "## ###",
-                "#####-###",
-            )
-        )
-        return re.sub("[#@]", lambda sign: str(self._below(10)) if sign[0] == "#" else chr(65 + self._below(26)), form)
+        return self._shaped(self._any("postal code"))
 
     def address(self) -> str:
-        street, city, zip_code = self.street(), self._slots["city"](), self.postcode()
+        street, city, zip_code = self.street(), self.city(), self.postcode()
         if self._random.random() < 0.3:
             unit = self._random.choice(("Apt.", "Apt", "Suite", "Unit", "#", "Floor", "PO Box", "Room", "Flat"))
             number = f"{self._random.randint(1, 999)}{self._random.choice(('', '', 'A', 'B'))}"
@@ -290,6 +266,14 @@ class Maker:
             f"{street}\n {city}\n {self._slots['country']()}",
             f"{street}\n{city}\n{zip_code}",
             f"{street} {zip_code} {city.upper()}",
+            f"{street}\n{city}, {self._any('region')}, {zip_code}",
+            f"{street}\n{zip_code}, {city} ({self._any('region')})",
+            f"{street}\n{city}, {self._any('region')} {zip_code}",
+            f"{street}\n{city}, {zip_code}",
+            f"{street}, {city} {zip_code}",
+            f"{street}, {city}, {zip_code}",
+            f"{street}\n {zip_code} {city}",
+            f"{street}, {city}, {self._any('region')}",
         )
         return self._random.choice(forms)
 
@@ -339,7 +323,9 @@ def cased(made: Labelled, chance: random.Random) -> Labelled:
         return _mapped(made, str.lower)
     if which < 0.16:
         return _mapped(made, str.upper)
-    if which < 0.26:
+    if which < 0.21:
+        return _headline(made, chance)
+    if which < 0.30:
         letters = list(made.text)
         change = str.lower if chance.random() < 0.5 else str.upper
         for start, end, kind in made.spans:
@@ -347,6 +333,21 @@ def cased(made: Labelled, chance: random.Random) -> Labelled:
                 letters[start:end] = [_one(change, letter) for letter in letters[start:end]]
         return Labelled("".join(letters), made.spans)
     return made
+
+
+def _headline(made: Labelled, chance: random.Random) -> Labelled:
+    """Some words with a capital that name nothing, as in a heading."""
+    share = chance.choice((0.1, 0.3, 1.0))
+    letters = list(made.text)
+    named = {at for start, end, _ in made.spans for at in range(start, end)}
+    for word in re.finditer(r"[a-z]{3,}", made.text):
+        if (
+            word.start() not in named
+            and chance.random() < share
+            and (word.start() == 0 or not made.text[word.start() - 1].isalpha())
+        ):
+            letters[word.start()] = letters[word.start()].upper()
+    return Labelled("".join(letters), made.spans)
 
 
 def _mapped(made: Labelled, change: Callable[[str], str]) -> Labelled:

