@@ -118,16 +118,23 @@ def _structured(report: SpanReport) -> Counts:
 
 
 def _of_cards() -> Iterator[Target]:
-    toxicity = _card("heads/toxicity.json")
+    toxicity, injection = _card("heads/toxicity.json"), _card("injection/injection.json")
     for source, numbers in toxicity.get("unseen_source", {}).items():
         yield Target(f"toxicity, unseen source {source}: AUROC", numbers["auroc"], 0.92, basis="card")
         yield Target(f"toxicity, unseen source {source}: AUROC of length alone", numbers["auroc_by_length"], None, basis="card")
-    injection = _card("injection/injection.json")
     for source, numbers in injection.get("unseen_source", {}).items():
         yield Target(f"injection, unseen source {source}: recall", numbers["recall"], 0.75, basis="card")
-    for source, share in injection.get("false_alarms", {}).items():
-        if isinstance(share, float):
-            yield Target(f"injection, {source}: alarms", share, 0.02, at_least=False, basis="card")
+        yield Target(f"injection, unseen source {source}: AUROC", numbers["auroc"], None, basis="card")
+        yield Target(
+            f"injection, unseen source {source}: AUROC of length alone", numbers["auroc_by_length"], None, basis="card"
+        )
+    for name, most, numbers in (("toxicity", 0.05, toxicity), ("injection", 0.02, injection)):
+        for source, shares in numbers.get("false_alarms", {}).items():
+            # What ships has also seen where these texts are from.
+            if source.startswith("without_"):
+                worst = max(shares, key=lambda lot: shares[lot])
+                metric = f"{name}, {source.replace('_', ' ')}: alarms on {worst.replace('_', ' ')}, the worst of {len(shares)}"
+                yield Target(metric, shares[worst], most, at_least=False, basis="card")
 
 
 def _card(name: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class OfflineEncoder:
             "sha256": SHA256[WEIGHTS],
             "licence": "MIT",
             "dimensions": self.dimensions,
+            "size_bytes": sum((installed() / name).stat().st_size for name in SHA256),
         }
 
     def encode(self, texts: Sequence[str]) -> Vectors:

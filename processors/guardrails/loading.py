@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
 from ...schemas.errors import UsageError
 from ...schemas.settings import DETECTORS, Settings
-from .ports import Batch, Detector, Encoder, Verdict
+from .ports import Detector, Encoder
 from .suite import Suite
 
 log = structlog.get_logger("tidegate.guardrails")
@@ -112,14 +112,17 @@ class _Loader:
         def offline() -> Detector:
             from .heads.toxicity import ToxicityDetector
 
-            return self._on_offline_vectors(ToxicityDetector.load())
+            # Its head was trained on the offline vectors, and means nothing over others.
+            self.encoder_used = True
+            return ToxicityDetector.load(self.offline_encoder)
 
         return self._backend("guard_toxicity", {"detoxify": detoxify}, offline)
 
     def _injection(self) -> Detector:
         from .injection.detector import InjectionDetector
 
-        return self._on_offline_vectors(InjectionDetector.load())
+        self.encoder_used = True
+        return InjectionDetector.load(self.offline_encoder)
 
     def _faithfulness(self) -> Detector:
         from .grounding.detector import FaithfulnessDetector
@@ -168,44 +171,3 @@ class _Loader:
                 raise
             self._trouble(f"{setting}={asked}: {error}")
         return offline()
-
-    def _on_offline_vectors(self, detector: Detector) -> Detector:
-        """`detector`'s head was trained on the offline encoder's vectors, and means nothing over others."""
-        self.encoder_used = True
-        if self.encoder is self.offline_encoder:
-            return detector
-        return _OnVectors(detector, self._offline_batches)
-
-    @cached_property
-    def _offline_batches(self) -> _Batches:
-        return _Batches(self.offline_encoder)
-
-
-class _Batches:
-    """The batch in hand, with another encoder. One is remembered, so that its embeddings are shared by who asks next."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._of: Batch | None = None
-        self._batch: Batch | None = None
-
-    def of(self, batch: Batch) -> Batch:
-        if self._batch is None or self._of is not batch:
-            self._of, self._batch = batch, Batch(batch.samples, self._encoder)
-        return self._batch
-
-
-class _OnVectors:
-    """A detector that is given the vectors it was trained on, whatever encoder the others use."""
-
-    def __init__(self, detector: Detector, batches: _Batches) -> None:
-        self.name = detector.name
-        self.version = detector.version
-        self._detector = detector
-        self._batches = batches
-
-    def assess(self, batch: Batch) -> list[Verdict]:
-        return self._detector.assess(self._batches.of(batch))
-
-    def describe(self) -> Mapping[str, Any]:
-        return self._detector.describe()

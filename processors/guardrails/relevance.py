@@ -13,13 +13,15 @@ An answer drawn from what was retrieved for the question is as near to it as tha
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from .grounding.lexicon import EMPTY_KEYS, FRAME_KEYS, commonness, lexicon
+from .grounding.lexicon import COMMON_FILE, EMPTY_KEYS, FILE, FRAME_KEYS, commonness, lexicon
 from .grounding.reading import sentences, words
 from .ports import Batch, Finding, Sample, Verdict
 
@@ -57,7 +59,10 @@ class RelevanceDetector:
     """Implements `Detector`."""
 
     name = "relevance"
-    version = "1"
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in (Path(__file__), FILE, COMMON_FILE))).hexdigest()
+        self.version = f"1.{self._sha256[:8]}"
 
     @classmethod
     def load(cls) -> RelevanceDetector:
@@ -69,7 +74,7 @@ class RelevanceDetector:
         return {
             "backend": "offline",
             "source": "the shared embedding and shared words",
-            "sha256": None,
+            "sha256": self._sha256,
             "licence": "as Tidegate",
         }
 

@@ -66,6 +66,7 @@ class ToxicityDetector:
             "source": f"{WEIGHTS.name}, over {self._encoder.name}",
             "sha256": self._head.card["sha256"],
             "licence": self._head.card["licence"],
+            "size_bytes": WEIGHTS.stat().st_size,
             "threshold": self.threshold,
         }
 
