@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from . import zones
 from .check_digits import digits_of
 from .ner import Span
+from .zones import Zones, matches
 
 _EMAIL: Final = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,24}", re.UNICODE)
 _SPELLED_EMAIL: Final = re.compile(
@@ -31,6 +33,9 @@ _URL: Final = re.compile(
     |(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:{_TLDS})(?:\.(?:uk|au|nz|br|jp|in|za|mx))?(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?(?![\w@]|-\w|\.\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
+# What an address has and most prose has not; each begins with a literal, for that is quick to look for.
+_DOTTED: Final = re.compile(r"\.[a-z]{2}|://", re.IGNORECASE)
+_COLONS: Final = re.compile(r":[0-9a-f]{0,4}:", re.IGNORECASE)
 _SHARED_FOLDER: Final = re.compile(r"(?<!\w)\\\\[\w.$-]+(?:\\[\w.$ -]+)+")
 _IPV4: Final = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?:/\d{1,2})?(?::\d{2,5})?(?![\w]|\.\d)")
 _IPV6: Final = re.compile(
@@ -56,7 +61,11 @@ _PHONE: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _WORDS: Final = "zero|oh|one|two|three|four|five|six|seven|eight|nine"
-SPOKEN: Final = re.compile(rf"\b(?:(?:double\ |triple\ )?(?:{_WORDS})[\s,.-]+){{6,}}(?:{_WORDS})\b", re.IGNORECASE)
+SPOKEN: Final = re.compile(rf"(?<!\w)(?:(?:double\ |triple\ )?(?:{_WORDS})[\s,.-]+){{6,}}(?:{_WORDS})\b", re.IGNORECASE)
+# Two of them in a row, quick to look for.
+MAY_BE_SPOKEN: Final = re.compile(
+    r"[zZoOtTfFsSeEnN](?:ero|h|ne|wo|hree|our|ive|ix|even|ight|ine)[\s,.-]+(?:[zZ]ero|[oO]h|[oO]ne|[tT]wo|[tT]hree|[fF]our|[fF]ive|[sS]ix|[sS]even|[eE]ight|[nN]ine)\b"
+)
 # A National Drug Code is 4-4-2, 5-3-2 or 5-4-2; no telephone is grouped so.
 _NDC: Final = re.compile(r"\d{4}-\d{4}-\d{2}\Z|\d{5}-\d{3,4}-\d{1,2}\Z")
 
@@ -79,8 +88,9 @@ _PHONE_SCORES: Final = {
 }
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """E-mail, web and network addresses of one text."""
+    within = zones.of(text) if within is None else within
     if "@" in text:
         for match in _EMAIL.finditer(text):
             start = match.start()
@@ -91,22 +101,23 @@ def find(text: str) -> Iterator[Span]:
     if _SPELLED.search(text):
         for match in _SPELLED_EMAIL.finditer(text):
             yield Span(match.start(), match.end(), "EMAIL_ADDRESS", 0.9)
-    if "." in text:
+    if _DOTTED.search(text) is not None:
         for match in _URL.finditer(text):
             yield from _url(match, text)
-        for match in _IPV4.finditer(text):
+    if within:
+        for match in matches(_IPV4, text, within):
             octets = [int(part) for part in re.split(r"[/:]", match.group())[0].split(".")]
             if max(octets) <= 255 and octets[0] not in (0, 127, 255):  # a mask or the machine itself names nobody
                 yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
-        if "\\\\" in text:
-            for match in _SHARED_FOLDER.finditer(text):
-                yield Span(match.start(), match.end(), "URL", 0.7)
-    if ":" in text:
+    if "\\\\" in text:
+        for match in _SHARED_FOLDER.finditer(text):
+            yield Span(match.start(), match.end(), "URL", 0.7)
+    if within and _COLONS.search(text) is not None:
         for match in _IPV6.finditer(text):
             if match.group().count(":") >= 2 and _is_ipv6(match.group()):
                 yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
-    if ":" in text or "-" in text or "." in text:
-        for match in _MAC.finditer(text):
+    if within:
+        for match in matches(_MAC, text, within):
             yield Span(match.start(), match.end(), "MAC_ADDRESS", 0.9)
 
 
@@ -138,9 +149,9 @@ def _is_ipv6(written: str) -> bool:
     return int(address) > 0xFFFF or any(letter.isalpha() for letter in written) or written.count(":") > 2
 
 
-def find_phones(text: str) -> Iterator[Span]:
+def find_phones(text: str, within: Zones) -> Iterator[Span]:
     """What is grouped like a telephone number, seven to fifteen digits. Weak shapes score below .5: they wait for a label."""
-    for match in _PHONE.finditer(text):
+    for match in matches(_PHONE, text, within):
         kind = match.lastgroup if match.lastgroup in _PHONE_SCORES else next(name for name in _PHONE_SCORES if match[name])
         written = match.group()
         core = digits_of(match[kind])

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Final
 
+from . import zones
 from .ner import Span
+from .zones import Zones, matches
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -56,14 +58,13 @@ _TEXTUAL: Final = re.compile(
       | (?P<dm>{_DAY}(?:\s?(?:-|–|to|and|&)\s?{_DAY})?(?:\ (?:day\ )?of)?[-\ ./]{{0,2}}{_MONTH}(?:(?:,|\ of)?[-\ ./]{{0,2}}(?:{_YEAR}|\d{{2}}(?=\b(?![:.]\d))(?<=[-/.]\d\d)))?){_CLOCK}
       | (?P<my>{_MONTH}(?:,|\ of|\ in)?[-\ /]{{0,2}}{_YEAR}|{_MONTH}[-/]\d{{2}})
       | (?P<words>{_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|(?:the\ )?{_ORDINAL}\ (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|{_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS})
-      | (?P<season>(?:spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new\ year'?s(?:\ (?:eve|day))?)(?:\ of|,)?\ (?:19|20)\d{{2}})
     )(?!\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
 # A month or a weekday alone; the capital keeps the verbs "may" and "march" out.
 _LONE: Final = re.compile(
-    r"(?<![\w-])(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)(?![\w-]|'s\b)"
-    r"|(?<![\w-])(?P<day>(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?)(?![\w-])"
+    r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)(?![\w-]|'s\b)"
+    r"|(?P<day>Mondays?|Tuesdays?|Wednesdays?|Thursdays?|Fridays?|Saturdays?|Sundays?)(?![\w-])"
 )
 _LEADS_TO_MONTH: Final = re.compile(
     r"(?:\b(?:in|since|until|till|by|during|last|next|this|past|early|late|mid|from|between|to|through|before|after|for|of|every|each|around|about|and|or|"
@@ -98,35 +99,74 @@ _AGE: Final = re.compile(
     r"|\b(?P<n5>9\d|1[0-3]\d)(?=\s?[MF]\b)",
     re.IGNORECASE,
 )
-_HAS_MONTH: Final = re.compile(
-    "|".join(MONTHS) + "|spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new year", re.IGNORECASE
+_SEASON: Final = re.compile(
+    r"(?<!\w)(?:spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new\ year'?s(?:\ (?:eve|day))?)"
+    r"(?:\ of|,)?\ (?:19|20)\d{2}(?!\w)",
+    re.IGNORECASE,
 )
-_DIGIT: Final = re.compile(r"\d")
+# Begins with a set of letters, for that is quick to look for: what may be a month, and then is looked up.
+_MAY_BE_A_MONTH: Final = re.compile(r"[jfmasondJFMASOND][aeupcoAEUPCO][nlbrygptvcNLBRYGPTVC][a-zA-Z]*")
+_MONTH_WORDS: Final = frozenset(
+    [
+        *MONTHS,
+        "sept",
+        "january",
+        "february",
+        "march",
+        "april",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ]
+)
+# From the month, how far a date may reach: "Wednesday, the twenty-third day of" and "… thirty-first, two thousand twenty-four".
+_ABOUT_A_MONTH: Final = (36, 64)
+_SPELLED_AGE: Final = re.compile(r"[nNhH](?:inety|undred)")
 _FOLLOWED_BY_UNIT: Final = re.compile(rf"\s?-?\s?(?:{UNIT})\b", re.IGNORECASE)
 _ANY_ORDER_LOWER: Final = frozenset({"may", "march", "mar", "sun", "sat"})
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Dates and ages of one text; they may overlap. Scores: .85 a whole date, .6 a month or weekday alone."""
-    has_digit = _DIGIT.search(text) is not None
-    if has_digit:
-        for match in _NUMERIC.finditer(text):
+    within = zones.of(text) if within is None else within
+    if within:
+        for match in matches(_NUMERIC, text, within):
             if (score := _numeric_score(match)) is not None:
                 yield Span(match.start(), match.end(), "DATE_TIME", score)
-        for match in _CUED.finditer(text):
+        for match in matches(_CUED, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.5)
-        for match in _COMPACT.finditer(text):
+        for match in matches(_COMPACT, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.8)
-    if _HAS_MONTH.search(text) is not None:
-        for match in _TEXTUAL.finditer(text):
-            if _means_a_day(match, text):
-                yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
+        for match in matches(_SEASON, text, within):
+            yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
+    for match in matches(_TEXTUAL, text, _about_months(text)):
+        if _means_a_day(match, text):
+            yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
     for match in _LONE.finditer(text):
-        if match["day"] is not None:
+        if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] == "-"):
+            continue
+        if match["day"] is not None or _LEADS_TO_MONTH.search(text, max(0, match.start() - 24), match.start()):
             yield Span(match.start(), match.end(), "DATE_TIME", 0.6)
-        elif _LEADS_TO_MONTH.search(text, max(0, match.start() - 24), match.start()):
-            yield Span(match.start(), match.end(), "DATE_TIME", 0.6)
-    yield from _ages(text)
+    yield from _ages(text, within)
+
+
+def _about_months(text: str) -> Zones:
+    """The surroundings of each month's name."""
+    about: Zones = []
+    for match in _MAY_BE_A_MONTH.finditer(text):
+        start, end = match.span()
+        if match.group().lower() not in _MONTH_WORDS or (start and text[start - 1].isalpha()):
+            continue
+        start, end = max(0, start - _ABOUT_A_MONTH[0]), end + _ABOUT_A_MONTH[1]
+        if about and start <= about[-1][1]:
+            about[-1] = (about[-1][0], end)
+        else:
+            about.append((start, end))
+    return about
 
 
 def _numeric_score(match: re.Match[str]) -> float | None:
@@ -158,14 +198,12 @@ def _means_a_day(match: re.Match[str], text: str) -> bool:
     return True
 
 
-def _ages(text: str) -> Iterator[Span]:
-    for match in _AGE.finditer(text):
-        for name in ("n1", "n2", "n3", "n4", "n5"):
-            if match[name] is not None:
-                written = match[name]
-                if written.isdigit() and int(written) < 90:
-                    continue
-                yield Span(*match.span(name), "AGE", 0.85 if name != "n2" else 0.6)
+def _ages(text: str, within: Zones) -> Iterator[Span]:
+    found = _AGE.finditer(text) if _SPELLED_AGE.search(text) is not None else matches(_AGE, text, within)
+    for match in found:
+        name = str(match.lastgroup)
+        if not match[name].isdigit() or int(match[name]) >= 90:
+            yield Span(*match.span(name), "AGE", 0.85 if name != "n2" else 0.6)
 
 
 def read(written: str) -> date | None:

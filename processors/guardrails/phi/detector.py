@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ..ports import Batch, Finding, Verdict
-from . import clinical, contacts, dates, leak, numbers, places
+from . import clinical, contacts, dates, leak, numbers, places, zones
 from .foreign import Foreign
 from .labels import TYPES
 from .merge import settle
@@ -98,7 +98,8 @@ class PhiDetector:
 
 def structured_spans(text: str) -> list[Span]:
     """What has a form: before it is settled, and without names."""
-    return [*contacts.find(text), *dates.find(text), *numbers.find(text), *places.find(text)]
+    within = zones.of(text)
+    return [*contacts.find(text, within), *dates.find(text, within), *numbers.find(text, within), *places.find(text, within)]
 
 
 def _rules_sha256() -> str:

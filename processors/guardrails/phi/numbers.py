@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from . import check_digits, contacts
+from . import check_digits, contacts, zones
 from .check_digits import digits_of
 from .labels import LABEL, LINK
 from .ner import Span
 from .prefilter import labels as label_matches
+from .zones import Zones, matches
 
 # How far before a number its label may stand: "Medicare beneficiary identifier on the card is: …" takes some 50 characters.
 _BEFORE: Final = 72
@@ -46,6 +47,7 @@ _PICTURE: Final = re.compile(
     r"(?<![\w/\\@.-])(?P<name>[\w()-]{1,80}(?:\.[\w()-]{1,40}){0,3})\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|cr2|nef)\b(?!\.\w)",
     re.IGNORECASE,
 )
+_PICTURE_ENDING: Final = re.compile(r"\.(?:jpe?g|png|heic|heif|gif|bmp|tiff?|webp|dcm|cr2|nef)\b", re.IGNORECASE)
 _PICTURED: Final = re.compile(
     r"face|photo|patient|portrait|headshot|selfie|picture|mugshot|img|dsc|scan|wound|dicom", re.IGNORECASE
 )
@@ -159,52 +161,53 @@ class _Shape(NamedTuple):
     sure: bool = False  # its check digit holds: no label says otherwise
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Identifiers of one text; they may overlap. Scores: .95 and more by a check digit, .85 by a label, below by shape alone."""
-    if _HAS_DIGIT.search(text):
-        for shape in _shapes(text):
+    within = zones.of(text) if within is None else within
+    if within:
+        for shape in _shapes(text, within):
             yield from _judged(shape, text)
-        for match in _LAST_FOUR.finditer(text):
+        for match in matches(_LAST_FOUR, text, within):
             card = re.search(r"card|account", match.group(), re.IGNORECASE) or re.search(
                 r"card", text[max(0, match.start() - 30) : match.start()]
             )
             yield Span(*match.span("value"), "CREDIT_CARD" if card else "US_SSN", 0.7)
-    if "." in text:
+    if _PICTURE_ENDING.search(text) is not None:
         for match in _PICTURE.finditer(text):
             if (start := _picture_start(match, text)) is not None:
                 yield Span(start, match.end(), "PHOTO_ID", 0.86)
-    for match in contacts.SPOKEN.finditer(text):
+    for match in contacts.SPOKEN.finditer(text) if contacts.MAY_BE_SPOKEN.search(text) is not None else ():
         label = _label_before(text, match.start())
         if label is None or label.type not in ("CODE", "UNIQUE_ID"):
             yield Span(match.start(), match.end(), label.type if label else "PHONE_NUMBER", 0.7)
 
 
-def _shapes(text: str) -> Iterator[_Shape]:
-    for match in _SSN.finditer(text):
+def _shapes(text: str, within: Zones) -> Iterator[_Shape]:
+    for match in matches(_SSN, text, within):
         yield _Shape(match.start(), match.end(), *_ssn_or_itin(match.group()))
-    for match in _CARD.finditer(text):
+    for match in matches(_CARD, text, within):
         digits = digits_of(match.group())
         sure = _CARD_OF.fullmatch(digits) is not None and check_digits.luhn(digits)
         shaped = len(digits) == 16 and not match.group().isdigit()
         yield _Shape(match.start(), match.end(), "CREDIT_CARD" if sure or shaped else None, 0.95 if sure else 0.5, sure)
-    for match in _IBAN.finditer(text):
+    for match in matches(_IBAN, text, within):
         if (shape := _iban(match)) is not None:
             yield shape
-    for match in _MBI.finditer(text):
+    for match in matches(_MBI, text, within):
         yield _Shape(match.start(), match.end(), "US_MBI", 0.95, True)
-    for match in _UDI.finditer(text):
+    for match in matches(_UDI, text, within):
         device = re.match(r"\(01\)\s?(\d{14})", match.group())
         yield _Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.9, True)
-    for match in _CRYPTO.finditer(text):
+    for match in matches(_CRYPTO, text, within):
         if _HAS_DIGIT.search(match.group()) and any(letter.isupper() for letter in match.group()) | match.group().startswith(
             ("bc1", "0x")
         ):
             yield _Shape(match.start(), match.end(), "CRYPTO", 0.8, True)
-    for match in _UUID.finditer(text):
+    for match in matches(_UUID, text, within):
         yield _Shape(match.start(), match.end(), "UUID", 0.5)
-    for span in contacts.find_phones(text):
+    for span in contacts.find_phones(text, within):
         yield _Shape(span.start, span.end, span.type, span.score)
-    for match in _TOKEN.finditer(text):
+    for match in matches(_TOKEN, text, within):
         written = match.group()
         # Most numbers are counts, doses and years: three digits that stand alone are nobody's, whatever is said of them.
         if (len(written) > 3 or not written.isdigit()) and _HAS_DIGIT.search(written) and not _PUBLIC.match(written):

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from . import zones
 from .ner import Span
+from .zones import Zones, matches
 
 STATES: Final = (
     "AL|AK|AZ|AR|CA|CO|CT|DE|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA|RI|SC|SD|TN|TX|UT|VT"
@@ -32,16 +34,17 @@ _UK: Final = re.compile(
 _CANADA: Final = re.compile(r"(?<![\w-])[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])")
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Postal codes of one text."""
-    for match in _LABELLED.finditer(text):
+    within = zones.of(text) if within is None else within
+    for match in matches(_LABELLED, text, within):
         yield Span(*match.span("value"), "LOCATION", 0.85)
-    for match in _WITH_STATE.finditer(text):
+    for match in matches(_WITH_STATE, text, within):
         yield Span(*match.span("value"), "LOCATION", 0.85)
-    for match in _LIVES_IN.finditer(text):
+    for match in matches(_LIVES_IN, text, within):
         yield Span(*match.span("value"), "LOCATION", 0.6)
-    for match in _NINE.finditer(text):
+    for match in matches(_NINE, text, within):
         yield Span(match.start(), match.end(), "LOCATION", 0.6)
     for pattern in (_UK, _CANADA):
-        for match in pattern.finditer(text):
+        for match in matches(pattern, text, within):
             yield Span(match.start(), match.end(), "LOCATION", 0.6)
