@@ -132,7 +132,10 @@ def retire(
     key = ring.opening(key_id)
     _say(f"{key_id} opens, and no longer seals")
     sealing = ring.sealing(key.tenant)
-    if sealing is None:
+    if isinstance(_source(file, data), FolderKeys):
+        if ring.own(key.tenant) is None:
+            _say(f"the next text of {key.tenant or _EVERYBODY} makes a new key")
+    elif sealing is None:
         _warn(
             f"nothing seals for {key.tenant or _EVERYBODY} now, and their texts are not sent; `tidegate keys rotate` mends it"
         )
@@ -157,7 +160,7 @@ def shred(
     if not keys:
         raise UsageError(f"{path} has no key of {plain(tenant)}; `tidegate keys list` shows whose there are")
     if not yes:
-        if not sys.stdin.isatty():
+        if not at_a_terminal():
             raise UsageError("shredding cannot be undone: type the tenant's name on a terminal, or give --yes")
         answer = typer.prompt(f"{_count(len(keys), 'key')} of {plain(tenant)} will be gone for good. Type the tenant's name")
         if answer != tenant:
@@ -186,6 +189,11 @@ def check(file: FileOption = None, data: DataOption = None) -> None:
     modes = Settings.read()
     if modes.content == "off" and not modes.content_tenants:
         _warn("TIDEGATE_CONTENT is off: nothing is sealed")
+
+
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 def _source(file: Path | None, data: Path | None) -> KeySource:
