@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,20 +47,23 @@ def models(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(parts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
         return
-    out.print(_models_table(parts))
+    for part in parts:
+        for told in (part, *_inner(part)):
+            out.print(Text(plain(str(told["detector"])), style="bold"))
+            out.print(_told(told))
 
 
-def _models_table(parts: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("detector", "backend", "version", "source", "sha256", "licence", "size"):
-        table.add_column(name, overflow="fold", header_style="dim")
-    rows = [row for part in parts for row in (part, *_inner(part))]
-    for part in rows:
-        cells = [str(part.get(name) or "·") for name in ("detector", "backend", "version", "source")]
-        pinned = " pinned" if part.get("pinned") else ""
-        size = part.get("size_bytes")
-        cells += [str(part.get("sha256") or "·")[:12] + pinned, str(part.get("licence") or "·")]
-        table.add_row(*(Text(plain(cell)) for cell in cells), "·" if size is None else f"{size / 1e6:.1f} MB")
+def _told(part: Mapping[str, Any]) -> Table:
+    """One part in lines of its own: what it is and where it is from can be long."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name in ("backend", "version", "source", "licence"):
+        table.add_row(f"  {name}", Text(plain(str(part.get(name) or "·"))))
+    pinned = {True: ", pinned", False: ", not pinned"}.get(part.get("pinned"), "")  # type: ignore[arg-type]  # or absent
+    table.add_row("  sha256", Text(plain(str(part.get("sha256") or "·")[:16] + pinned)))
+    if (size := part.get("size_bytes")) is not None:
+        table.add_row("  size", f"{size / 1e6:.1f} MB")
     return table
 
 
@@ -68,7 +71,7 @@ def _inner(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Models inside a detector: the judge of faithfulness, the names of phi."""
     for name, value in part.items():
         if isinstance(value, Mapping) and "sha256" in value:
-            yield {"detector": f"  {name}", **value}
+            yield {"detector": f"{part['detector']}: {name}", **value}
 
 
 @models_app.command()
