@@ -11,7 +11,8 @@ and the offline default takes its place, under its own version. Only `strict` ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Final, TypeVar
 
@@ -63,6 +64,15 @@ def _log_trouble(problem: str) -> None:
     log.error("guardrail_model_unavailable", problem=problem, instead="the offline default scores")
 
 
+@contextmanager
+def _a_persons_to_mend(error: type[Exception]) -> Iterator[None]:
+    """A file that is not the one that ships, or a site's own with a mistake in it: its message says what to do."""
+    try:
+        yield
+    except error as problem:
+        raise UsageError(str(problem)) from problem
+
+
 class _Loader:
     """Loads each part at most once, and only if a detector wants it."""
 
@@ -80,10 +90,8 @@ class _Loader:
     def offline_encoder(self) -> Encoder:
         from .encoder import EncoderUnavailable, OfflineEncoder
 
-        try:
+        with _a_persons_to_mend(EncoderUnavailable):
             return OfflineEncoder.load()
-        except EncoderUnavailable as error:
-            raise UsageError(str(error)) from error
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -110,19 +118,23 @@ class _Loader:
             return DetoxifyDetector.load(name)
 
         def offline() -> Detector:
+            from .heads.linear import HeadUnavailable
             from .heads.toxicity import ToxicityDetector
 
             # Its head was trained on the offline vectors, and means nothing over others.
             self.encoder_used = True
-            return ToxicityDetector.load(self.offline_encoder)
+            with _a_persons_to_mend(HeadUnavailable):
+                return ToxicityDetector.load(self.offline_encoder)
 
         return self._backend("guard_toxicity", {"detoxify": detoxify}, offline)
 
     def _injection(self) -> Detector:
+        from .heads.linear import HeadUnavailable
         from .injection.detector import InjectionDetector
 
         self.encoder_used = True
-        return InjectionDetector.load(self.offline_encoder)
+        with _a_persons_to_mend(HeadUnavailable):
+            return InjectionDetector.load(self.offline_encoder)
 
     def _faithfulness(self) -> Detector:
         from .grounding.detector import FaithfulnessDetector
@@ -145,8 +157,10 @@ class _Loader:
 
     def _guideline(self) -> Detector:
         from .grounding.guideline import GuidelineDetector
+        from .grounding.rules import GuidelineError
 
-        return GuidelineDetector.load(self._settings.guideline_file)
+        with _a_persons_to_mend(GuidelineError):
+            return GuidelineDetector.load(self._settings.guideline_file)
 
     def _bias(self) -> Detector:
         from .bias import BiasDetector
