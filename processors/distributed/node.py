@@ -27,7 +27,7 @@ from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
 from ..folder_mark import keep_to_kafka
-from ..topology import METER, POLICIES, SINK
+from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .log_view import LogView, Progress
 from .signal_feed import SignalFeed
 from .sink_thread import SinkThread
@@ -101,6 +101,7 @@ class KafkaBackend:
             "totals": dict(progress.totals),
             "meter_lag_records": progress.lag(METER),
             "policies_lag_records": progress.lag(POLICIES),
+            "guardrails_lag_records": progress.lag(GUARDRAILS),
             "sink_lag_records": progress.lag(SINK),
             "today": self._today.usage(),
             "store_away": self.store_away,
