@@ -25,6 +25,8 @@ _COMMAND_TIMEOUT_S: Final = 10.0
 # How soon a rotation in the vault is heard of; a key that nobody here knows is asked for sooner.
 _COMMAND_EVERY_S: Final = 300.0
 _COMMAND_AGAIN_S: Final = 10.0
+# A closer that saves what a stuck thread has left must not be stuck itself.
+_COMMAND_PATIENCE_S: Final = 1.0
 
 
 class KeySource(Protocol):
@@ -179,11 +181,18 @@ class CommandKeys(_Keys):
         self._problem = ""
 
     def ring(self) -> KeyRing:
-        with self._lock:
+        # While somebody waits for the command, others go on with what it has printed before.
+        if not self._lock.acquire(timeout=0 if self._ring is not None else _COMMAND_PATIENCE_S):
+            if self._ring is None:
+                raise UsageError("TIDEGATE_KEY_COMMAND has not printed a key ring yet")
+            return self._ring
+        try:
             self._run_if_older(_COMMAND_EVERY_S if self._ring is not None else _COMMAND_AGAIN_S)
             if self._ring is None:
                 raise UsageError(self._problem)
             return self._ring
+        finally:
+            self._lock.release()
 
     def opening(self, key_id: str) -> Key:
         try:
