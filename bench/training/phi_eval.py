@@ -1,8 +1,8 @@
 """How well PHI is found: `python -m bench.training.phi_eval [--stock] [--dev FOLDER]` prints the tables.
 
-A finding is right when it has the type of a labelled span and shares at least half of their union; recall of any type is the share
-of labelled spans of which at least 90 % of the letters and digits are covered, whatever the type. What is optional counts neither
-way.
+A finding is right when it has the type of a labelled span and shares at least half of their union; recall of any type is the
+share of labelled spans of which at least 90 % of the letters and digits are covered, whatever the type. What is optional counts
+neither way.
 """
 
 from __future__ import annotations
@@ -155,9 +155,8 @@ def main() -> None:
         )
     for name, sentences in sets.items():
         result = tally(sentences, find([sentence.text for sentence in sentences]))
-        print(
-            f"\n{name}: {len(sentences)} sentences\n\n| type | labelled | precision | recall | F1 | any-type recall |\n|---|---|---|---|---|---|"
-        )
+        print(f"\n{name}: {len(sentences)} sentences\n")
+        print("| type | labelled | precision | recall | F1 | any-type recall |\n|---|---|---|---|---|---|")
         for kind, gold, precision, recall, f1, covered in result.rows():
             print(f"| {kind} | {gold} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {covered:.3f} |")
         structured = [kind for kind in result.gold if kind in phi_sentences.STRUCTURED]

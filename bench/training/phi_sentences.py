@@ -62,40 +62,107 @@ class Sentence:
     golds: tuple[Gold, ...]
 
 
-GIVEN: Final = (
-    "James Mary Wei Fatima Carlos Ingrid Kwame Priya Oluwaseun Yuki Sofia Lars Aisha Dmitri Chiara Mateo Noor Anneke Tomasz Siobhan Rahul "
-    "Keiko Emeka Linh Abdullah Beatriz Gunnar Ximena Hye-jin Zainab Pieter Maeve Arjun Chidi Leila Bogdan Esperanza Thabo Mei Jamal "
-    "Katarzyna Santiago Amara Henrik Nadia Giorgos Ravi Camille Tariq Solveig Malik Ioana Hiroshi Paloma Kofi Rosa Walter Doris Ethel Brandon"
-).split()  # noqa: SIM905 — a list of words reads better as one
-FAMILY: Final = (
-    "Smith Nguyen Garcia Okafor Petrov Kowalski Yamamoto Haddad Lindqvist O'Brien Patel Hernandez Kim Rossi Dubois Schneider Van-Dyke Mbeki "
-    "Andersen Papadopoulos Chen Silva Ivanova Abebe Castillo Johansson Ferrari Nakamura Osei Rahman McAllister Delgado Novak Tanaka Weber "
-    "Adeyemi Moreau Santos Larsen Kapoor Baptiste Whitfield Ramsey Thornton Gutierrez Fitzgerald Popescu Hassan Bergstrom Washington"
-).split()  # noqa: SIM905
-CITIES: Final = (
-    "Springfield Denver Boise Savannah Portland Tucson Milwaukee Lyon Leeds Hamburg Osaka Nairobi Mumbai Toronto Recife Uppsala Krakow "
-    "Valencia Galway Perth Utrecht Lagos Monterrey Busan Charlotte Albuquerque Worcester Spokane Duluth Macon"
-).split()  # noqa: SIM905
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+GIVEN: Final = _words(
+    """James Mary Wei Fatima Carlos Ingrid Kwame Priya Oluwaseun Yuki Sofia Lars Aisha Dmitri Chiara Mateo Noor
+    Anneke Tomasz Siobhan Rahul Keiko Emeka Linh Abdullah Beatriz Gunnar Ximena Hye-jin Zainab Pieter Maeve
+    Arjun Chidi Leila Bogdan Esperanza Thabo Mei Jamal Katarzyna Santiago Amara Henrik Nadia Giorgos Ravi
+    Camille Tariq Solveig Malik Ioana Hiroshi Paloma Kofi Rosa Walter Doris Ethel Brandon"""
+)
+FAMILY: Final = _words(
+    """Smith Nguyen Garcia Okafor Petrov Kowalski Yamamoto Haddad Lindqvist O'Brien Patel Hernandez Kim Rossi
+    Dubois Schneider Van-Dyke Mbeki Andersen Papadopoulos Chen Silva Ivanova Abebe Castillo Johansson Ferrari
+    Nakamura Osei Rahman McAllister Delgado Novak Tanaka Weber Adeyemi Moreau Santos Larsen Kapoor Baptiste
+    Whitfield Ramsey Thornton Gutierrez Fitzgerald Popescu Hassan Bergstrom Washington"""
+)
+CITIES: Final = _words(
+    """Springfield Denver Boise Savannah Portland Tucson Milwaukee Lyon Leeds Hamburg Osaka Nairobi Mumbai Toronto
+    Recife Uppsala Krakow Valencia Galway Perth Utrecht Lagos Monterrey Busan Charlotte Albuquerque Worcester
+    Spokane Duluth Macon"""
+)
 COUNTRIES: Final = (
-    "France,Brazil,Nigeria,Japan,Canada,Germany,India,Mexico,Sweden,Poland,Kenya,Vietnam,New Zealand,Argentina,South Korea,Ireland"
-).split(",")
-NATIONALITIES: Final = (
-    "French Brazilian Nigerian Japanese Canadian German Indian Mexican Swedish Polish Kenyan Vietnamese Irish American"
-).split()  # noqa: SIM905
+    "France",
+    "Brazil",
+    "Nigeria",
+    "Japan",
+    "Canada",
+    "Germany",
+    "India",
+    "Mexico",
+    "Sweden",
+    "Poland",
+    "Kenya",
+    "Vietnam",
+    "New Zealand",
+    "Argentina",
+    "South Korea",
+    "Ireland",
+)
+NATIONALITIES: Final = _words(
+    """French Brazilian Nigerian Japanese Canadian German Indian Mexican Swedish Polish Kenyan Vietnamese Irish
+    American"""
+)
 STREETS: Final = (
-    "Maple,Oak Hill,Washington,Elm,Sunset,Martin Luther King Jr.,Church,Mill,Highland,Cedar Creek,Lakeview,Third,Harbor".split(
-        ","
-    )
+    "Maple",
+    "Oak Hill",
+    "Washington",
+    "Elm",
+    "Sunset",
+    "Martin Luther King Jr.",
+    "Church",
+    "Mill",
+    "Highland",
+    "Cedar Creek",
+    "Lakeview",
+    "Third",
+    "Harbor",
 )
-SUFFIXES: Final = "Street,St,Avenue,Ave,Road,Rd,Lane,Drive,Dr.,Blvd,Court,Way,Place,Terrace".split(",")
-STATES: Final = (
-    "AL AK AZ CA CO CT FL GA IA ID IL KS MA MD ME MI MN MO MT NC NE NH NJ NM NY OH OR PA TX UT VA VT WA WI WY".split()
-)  # noqa: SIM905
-FIRMS: Final = "Acme,Globex,Initech,Northwind Traders,Umbrella Logistics,Stark Industries,Blue Harbor,Contoso,Vandelay Imports,Summit Ridge".split(
-    ","
+SUFFIXES: Final = (
+    "Street",
+    "St",
+    "Avenue",
+    "Ave",
+    "Road",
+    "Rd",
+    "Lane",
+    "Drive",
+    "Dr.",
+    "Blvd",
+    "Court",
+    "Way",
+    "Place",
+    "Terrace",
 )
-JOBS: Final = "accountant,civil engineer,teacher,data analyst,librarian,electrician,Sales Manager,Product designer".split(",")
-MONTHS: Final = "January February March April May June July August September October November December".split()  # noqa: SIM905
+STATES: Final = _words(
+    """AL AK AZ CA CO CT FL GA IA ID IL KS MA MD ME MI MN MO MT NC NE NH NJ NM NY OH OR PA TX UT VA VT WA WI WY"""
+)
+FIRMS: Final = (
+    "Acme",
+    "Globex",
+    "Initech",
+    "Northwind Traders",
+    "Umbrella Logistics",
+    "Stark Industries",
+    "Blue Harbor",
+    "Contoso",
+    "Vandelay Imports",
+    "Summit Ridge",
+)
+JOBS: Final = (
+    "accountant",
+    "civil engineer",
+    "teacher",
+    "data analyst",
+    "librarian",
+    "electrician",
+    "Sales Manager",
+    "Product designer",
+)
+BRITISH: Final = ("Leeds LS1 4AP", "London SW1A 2AA", "York YO1 7HH")
+MONTHS: Final = _words("""January February March April May June July August September October November December""")
 
 Maker = Callable[[random.Random], str]
 
@@ -308,7 +375,7 @@ def _address(rng: random.Random) -> str:
             f"P.O. Box {rng.randint(10, 9999)}, {rng.choice(CITIES)}, {rng.choice(STATES)} {_form(rng, '#####')}",
             f"Lindenstraße {rng.randint(1, 99)}, {_form(rng, '%####')} {rng.choice(('Hamburg', 'Köln', 'Leipzig'))}",
             f"{rng.randint(1, 99)} rue de la Paix, {_form(rng, '75###')} Paris",
-            f"{rng.randint(1, 99)} {rng.choice(STREETS)} Road, {rng.choice(('Leeds LS1 4AP', 'London SW1A 2AA', 'York YO1 7HH'))}",
+            f"{rng.randint(1, 99)} {rng.choice(STREETS)} Road, {rng.choice(BRITISH)}",
         )
     )
 

@@ -16,38 +16,51 @@ from typing import Final
 
 from .phi import dates
 
-_GIVEN: Final = (
-    "Alma Amos Bram Carla Cleo Dario Edda Elio Fenna Gita Hugo Ilse Ivor Jonas Kaia Lars Lena Mira Nico Nora Odin Orla Pavel Petra "
-    "Quinn Rhea Rolf Sanna Selma Tarik Thea Ugo Vera Viggo Wanda Xenia Yara Yuri Zelda Zeno"
-).split()  # noqa: SIM905
-_FAMILY: Final = (
-    "Abney Barlow Corwin Dunmore Eastvale Farrow Garrick Hollis Ingram Jessop Kestrel Larkin Marlow Norwell Oakes Prewitt Quill "
-    "Ravenel Sorrel Thorne Underhay Vickery Wexley Yarrow Zeller Ashdown Birchall Cresswell Denholm Elmsley"
-).split()  # noqa: SIM905
-_PLACES: Final = (
-    "Alderbrook Brindleton Cedarmoor Dunhaven Elmsworth Fairhollow Glenmere Hartsfield Inverlake Juniper Kingsmead Larchmont "
-    "Millbrae Northwick Oakenford Pinehurst Quarrydale Rosemount Stonebridge Thornbury Upwell Valewood Westmarch Yewdale"
-).split()  # noqa: SIM905
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_GIVEN: Final = _words(
+    """Alma Amos Bram Carla Cleo Dario Edda Elio Fenna Gita Hugo Ilse Ivor Jonas Kaia Lars Lena Mira Nico Nora Odin
+    Orla Pavel Petra Quinn Rhea Rolf Sanna Selma Tarik Thea Ugo Vera Viggo Wanda Xenia Yara Yuri Zelda Zeno"""
+)
+_FAMILY: Final = _words(
+    """Abney Barlow Corwin Dunmore Eastvale Farrow Garrick Hollis Ingram Jessop Kestrel Larkin Marlow Norwell Oakes
+    Prewitt Quill Ravenel Sorrel Thorne Underhay Vickery Wexley Yarrow Zeller Ashdown Birchall Cresswell Denholm
+    Elmsley"""
+)
+_PLACES: Final = _words(
+    """Alderbrook Brindleton Cedarmoor Dunhaven Elmsworth Fairhollow Glenmere Hartsfield Inverlake Juniper
+    Kingsmead Larchmont Millbrae Northwick Oakenford Pinehurst Quarrydale Rosemount Stonebridge Thornbury Upwell
+    Valewood Westmarch Yewdale"""
+)
 _GROUPS: Final = ("Norlander", "Estmarian", "Valdorian", "Hespian", "Ostrian", "Merovian")
 # What says nothing of whom: it stays, so that a text reads on.
-_TITLES: Final = frozenset("mr mrs ms miss dr prof rev jr sr ii iii iv md phd".split())  # noqa: SIM905
+_TITLES: Final = frozenset(_words("mr mrs ms miss dr prof rev jr sr ii iii iv md phd"))
 _KEPT: Final = frozenset(
-    """street st avenue ave road rd lane ln drive dr court ct boulevard blvd way place pl terrace ter circle cir highway hwy parkway
-    pkwy suite ste apt apartment unit floor fl room rm box po north south east west ne nw se sw hospital clinic center centre
-    university college school inc llc ltd corp company co group health medical care of the and""".split()  # noqa: SIM905
+    _words(
+        """street st avenue ave road rd lane ln drive dr court ct boulevard blvd way place pl terrace ter circle
+        cir highway hwy parkway pkwy suite ste apt apartment unit floor fl room rm box po north south east west
+        ne nw se sw hospital clinic center centre university college school inc llc ltd corp company co group
+        health medical care of the and"""
+    )
 )
 _OF_DATES: Final = frozenset(
-    "of the at on in and to through day st nd rd th am pm t z m a p spring summer fall autumn winter".split()
-)  # noqa: SIM905
-_ORDINALS: Final = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
-).split()  # noqa: SIM905
-_CARDINALS: Final = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()  # noqa: SIM905
-_STATES: Final = "AZ CO GA IA KY MN NE OR TN VT WI WY".split()  # noqa: SIM905
+    _words("of the at on in and to through day st nd rd th am pm t z m a p spring summer fall autumn winter")
+)
+_ORDINALS: Final = _words(
+    """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
+    fifteenth"""
+)
+_CARDINALS: Final = _words(
+    """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"""
+)
+_STATES: Final = _words("""AZ CO GA IA KY MN NE OR TN VT WI WY""")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _WORDS_AND_REST: Final = re.compile(r"(?P<word>[^\W\d_]+)|(?P<rest>(?:[\W\d_])+)")
 _MONTH: Final = re.compile(r"[A-Za-z]+")
-_FULL_MONTHS: Final = ("January February March April May June July August September October November December").split()  # noqa: SIM905
+_FULL_MONTHS: Final = _words("""January February March April May June July August September October November December""")
 
 
 class Surrogates:
@@ -274,13 +287,8 @@ def _written_like(value: str, day: date, moved: date) -> str | None:
 
 
 def _padded(number: int, like: str) -> str:
-    return (
-        f"{number:02d}"
-        if len(like) == 2 and like[0] == "0" or number > 9
-        else f"{number:0{len(like)}d}"
-        if len(like) == 2
-        else f"{number}"
-    )
+    """With a leading zero where `like` has two digits."""
+    return f"{number:02d}" if len(like) == 2 else f"{number}"
 
 
 def _year(year: int, like: str) -> str:

@@ -19,7 +19,8 @@ _SPELLED_EMAIL: Final = re.compile(
     \ ?(?:\[\ ?at\ ?\]|\(\ ?at\ ?\)|\{\ ?at\ ?\}|\ at\ |@|\ @\ |<at>)\ ?
     [a-z0-9][\w-]*(?:\ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ |\ ?\.\ ?)\ ?[a-z0-9][\w-]*){0,3}
     \ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ )\ ?
-    (?:com|org|net|edu|gov|mil|io|info|biz|health|co(?:\ ?(?:\.|dot)\ ?uk)?|uk|us|ca|de|fr|it|es|nl|ch|at|au|in|jp|br|mx|se|no|dk|fi|ie|eu)\b""",
+    (?:com|org|net|edu|gov|mil|io|info|biz|health|co(?:\ ?(?:\.|dot)\ ?uk)?|uk|us|ca|de|fr|it|es|nl|ch|at|au|in|jp|br|mx
+        |se|no|dk|fi|ie|eu)\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 _SPELLED: Final = re.compile(r"\bdot\b|[\[({<] ?at ?[\])}>]| @ ", re.IGNORECASE)
@@ -30,7 +31,8 @@ _TLDS: Final = (
 _URL: Final = re.compile(
     rf"""(?:\b(?:https?|ftps?|sftp|wss?)://[^\s<>"'{{}}|\\^`]+)
     |(?<![\w@.-])(?:www\d?\.)(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?
-    |(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:{_TLDS})(?:\.(?:uk|au|nz|br|jp|in|za|mx))?(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?(?![\w@]|-\w|\.\w)""",
+    |(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:{_TLDS})(?:\.(?:uk|au|nz|br|jp|in|za|mx))?(?::\d{{2,5}})?
+        (?:/[^\s<>"'()]*)?(?![\w@]|-\w|\.\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
 # What an address has and most prose has not; each begins with a literal, for that is quick to look for.
@@ -48,7 +50,8 @@ _EXTENSION: Final = r"(?:\ ?,?\ ?(?:x|ext|extn|extension)\.?\ ?:?\ ?\d{1,6})?"
 _PHONE: Final = re.compile(
     rf"""(?<![\w./$€£*-])(?<!\d[\ ,])(?:
         (?P<plus>\+\ ?\d(?:[\ ().\-–/]{{0,3}}\d){{6,15}})
-      | (?P<nanp>(?:(?:00)?1[-.\ /]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\ /]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?|\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
+      | (?P<nanp>(?:(?:00)?1[-.\ /]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\ /]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?
+        |\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
       | (?P<plain>(?:1[-\ ]?)?[2-9]\d{{2}}[2-9]\d{{6}})
       | (?P<mixed>(?:1[-.\ ])?\(?[2-9]\d{{2}}\)?[-.\ ]{{0,2}}[2-9]\d{{2}}[-.\ ]?\d{{4}})
       | (?P<trunk>(?:00\d{{1,3}}[-.\ /]?)?\(?0\d{{1,5}}\)?(?:[-.\ /]{{0,3}}\d{{2,8}}){{1,5}})
@@ -127,7 +130,7 @@ def _url(match: re.Match[str], text: str) -> Iterator[Span]:
     if "://" not in written and not written.lower().startswith("www"):
         labels = host.split(".")
         # "fever.No cough", "e.g.in" and "J.Am" are prose without a space; a name of a site is written small, or with a path.
-        if any(len(label) < 2 for label in labels) or len(labels[-2]) < 3 and len(labels) < 3:
+        if any(len(label) < 2 for label in labels) or (len(labels[-2]) < 3 and len(labels) < 3):
             return
         known = labels[-1].lower() in ("com", "org", "net", "edu", "gov", "io", "health")
         if not known and (

@@ -1,7 +1,7 @@
 """Dates more exact than a year, and ages above 89: what Safe Harbor asks to be taken out (45 CFR 164.514(b)(2)(i)(C)).
 
-A bare year, a duration ("for 10 days"), a distance ("2 weeks ago") and a time of day name no day: they are let stand. A month, a
-day and month, a weekday, or a season of a year do.
+A bare year, a duration ("for 10 days"), a distance ("2 weeks ago") and a time of day name no day: they are let stand. A month,
+a day and month, a weekday, or a season of a year do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _MONTH: Final = (
 _DAY: Final = r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\d)"
 _YEAR: Final = r"(?:(?:1[89]|20)\d{2}(?!\d)|['’]\d{2}(?!\d))"
 _WEEKDAY: Final = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs?)?|fri|sat(?:ur)?|sun)(?:day)?"
-_CLOCK: Final = r"(?:,?\ {0,2}(?:at\ |@\ ?|T)?(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:\ ?[ap]\.?m\b\.?)?(?:Z|[+-][0-2]\d:?[0-5]\d)?)?"
+_CLOCK: Final = (
+    r"(?:,?\ {0,2}(?:at\ |@\ ?|T)?(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
+    r"(?:\ ?[ap]\.?m\b\.?)?(?:Z|[+-][0-2]\d:?[0-5]\d)?)?"
+)
 _ONES: Final = "one|two|three|four|five|six|seven|eight|nine"
 _TEENS: Final = "ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"
 _TENS: Final = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
@@ -34,13 +37,16 @@ _YEAR_WORDS: Final = (
     rf"(?:two\ thousand(?:\ (?:and\ )?{_UNDER_100})?|(?:nineteen|twenty|eighteen)[-\ ](?:hundred|{_UNDER_100}))"
 )
 _ORDINAL: Final = (
-    r"(?:(?:twenty|thirty)[-\ ])?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|thirteenth"
+    r"(?:(?:twenty|thirty)[-\ ])?(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
+    r"|thirteenth"
     r"|fourteenth|fifteenth|sixteenth|seventeenth|eighteenth|nineteenth|twentieth|thirtieth)\b"
 )
 # Behind a number these make it a dose or a reading, and "Mar 10 mg" is no day in March.
 UNIT: Final = (
-    r"(?:mg|mcg|µg|ug|g|gm|kg|ml|cc|l|dl|meq|mmol|iu|units?|mmhg|bpm|cm|mm|tabs?|tablets?|caps?|capsules?|puffs?|drops?|percent|%|lbs?|pounds?"
-    r"|kcal|cal|hrs?|hours?|mins?|minutes?|days?|weeks?|wks?|months?|mos?|years?|yrs?|times|x|doses?|pills?|ounces?|oz|inch(?:es)?|feet|ft)"
+    r"(?:mg|mcg|µg|ug|g|gm|kg|ml|cc|l|dl|meq|mmol|iu|units?|mmhg|bpm|cm|mm|tabs?|tablets?|caps?|capsules?|puffs?|drops?"
+    r"|percent|%|lbs?|pounds?"
+    r"|kcal|cal|hrs?|hours?|mins?|minutes?|days?|weeks?|wks?|months?|mos?|years?|yrs?|times|x|doses?|pills?|ounces?|oz"
+    r"|inch(?:es)?|feet|ft)"
 )
 
 _NUMERIC: Final = re.compile(
@@ -54,10 +60,13 @@ _NUMERIC: Final = re.compile(
 )
 _TEXTUAL: Final = re.compile(
     rf"""(?<![\w-])(?:(?P<weekday>{_WEEKDAY})\b,?\.?\ (?:the\ )?)?(?:
-        (?P<md>{_MONTH}[-\ ,./]{{0,2}}(?P<dd1>{_DAY})(?:\s?(?:-|–|to|through|and|&|,)\s?{_DAY}(?!\s?(?:{UNIT}\b|:)))?(?:(?:,|\ of|,?\ in)?[-\s]{{0,2}}{_YEAR})?){_CLOCK}
-      | (?P<dm>{_DAY}(?:\s?(?:-|–|to|and|&)\s?{_DAY})?(?:\ (?:day\ )?of)?[-\ ./]{{0,2}}{_MONTH}(?:(?:,|\ of)?[-\ ./]{{0,2}}(?:{_YEAR}|\d{{2}}(?=\b(?![:.]\d))(?<=[-/.]\d\d)))?){_CLOCK}
+        (?P<md>{_MONTH}[-\ ,./]{{0,2}}(?P<dd1>{_DAY})(?:\s?(?:-|–|to|through|and|&|,)\s?{_DAY}(?!\s?(?:{UNIT}\b|:)))?
+        (?:(?:,|\ of|,?\ in)?[-\s]{{0,2}}{_YEAR})?){_CLOCK}
+      | (?P<dm>{_DAY}(?:\s?(?:-|–|to|and|&)\s?{_DAY})?(?:\ (?:day\ )?of)?[-\ ./]{{0,2}}{_MONTH}(?:(?:,
+        |\ of)?[-\ ./]{{0,2}}(?:{_YEAR}|\d{{2}}(?=\b(?![:.]\d))(?<=[-/.]\d\d)))?){_CLOCK}
       | (?P<my>{_MONTH}(?:,|\ of|\ in)?[-\ /]{{0,2}}{_YEAR}|{_MONTH}[-/]\d{{2}})
-      | (?P<words>{_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|(?:the\ )?{_ORDINAL}\ (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|{_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS})
+      | (?P<words>{_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|(?:the\ )?{_ORDINAL}\
+        (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|{_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS})
     )(?!\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -67,21 +76,26 @@ _LONE: Final = re.compile(
     r"|(?P<day>Mondays?|Tuesdays?|Wednesdays?|Thursdays?|Fridays?|Saturdays?|Sundays?)(?![\w-])"
 )
 _LEADS_TO_MONTH: Final = re.compile(
-    r"(?:\b(?:in|since|until|till|by|during|last|next|this|past|early|late|mid|from|between|to|through|before|after|for|of|every|each|around|about|and|or|"
+    r"(?:\b(?:in|since|until|till|by|during|last|next|this|past|early|late|mid|from|between|to|through|before|after|for"
+    r"|of|every|each|around|about|and|or|"
     r"on|around|following|previous|coming|end\ of|beginning\ of|month\ of)[\s-]+(?:the\s+)?)\Z",
     re.IGNORECASE,
 )
 _CUED: Final = re.compile(
-    r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|discharged?|visit|appt|appointment|due|performed|done|drawn|"
-    r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for|(?:birthday|bday|b-day|dob)\s+is)\b[\s:(]{0,3})"
+    r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|discharged?|visit|appt"
+    r"|appointment|due|performed|done|drawn|"
+    r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for|(?:birthday|bday|b-day"
+    r"|dob)\s+is)\b[\s:(]{0,3})"
     r"(?P<value>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))"
     rf"(?![\w/%-]|\.\d|\s*(?:strength|power|murmur|systolic|diastolic|reflex|pulse|pain|scale|motor|{UNIT})\b)",
     re.IGNORECASE,
 )
 # Eight digits are a day only where something says so.
 _COMPACT: Final = re.compile(
-    r"\b(?:dob|d\.o\.b\.?|birth\s?date|birthday|date(?:\s+of\s+(?:birth|service|death|admission|discharge|visit))?|born|admitted|discharged|dos)(?!\w)[\s.:#=(]*(?:is|was|on)?[\s:(]*"
-    r"(?P<value>(?:(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))|(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:19|20)\d{2})|\d{6})(?!\d)",
+    r"\b(?:dob|d\.o\.b\.?|birth\s?date|birthday|date(?:\s+of\s+(?:birth|service|death|admission|discharge|visit))?|born"
+    r"|admitted|discharged|dos)(?!\w)[\s.:#=(]*(?:is|was|on)?[\s:(]*"
+    r"(?P<value>(?:(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))|(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"(?:19|20)\d{2})|\d{6})(?!\d)",
     re.IGNORECASE,
 )
 _OLD: Final = r"(?:\s*-?\s*(?:years?|yrs?|yr\.)[-\s]*(?:old|of\s+age|young)|[-\s]*(?:y/?o|yo|y\.o\.?)\b|[-\s]year[-\s]old)"
@@ -90,7 +104,8 @@ _AGE_WORDS: Final = (
 )
 _AGE: Final = re.compile(
     rf"(?<![\w.$/-])(?P<n1>9\d|1[0-3]\d)(?={_OLD})"
-    rf"|\b(?:age[ds]?|turn(?:ed|s|ing)?|aged?\s+of|age\s*[:=]|age\s+is|(?:s?he|patient|pt|mother|father|grandmother|grandfather|who)(?:'s|\s+is|\s+was)(?:\s+now)?"
+    rf"|\b(?:age[ds]?|turn(?:ed|s|ing)?|aged?\s+of|age\s*[:=]|age\s+is|(?:s?he|patient|pt|mother|father|grandmother"
+    rf"|grandfather|who)(?:'s|\s+is|\s+was)(?:\s+now)?"
     r"|i'?\s?a?m)\s*[:=]?\s*(?:now\s+)?(?P<n2>9\d|1[0-2]\d)(?![\w%/]|\.\d|-\d|\s*(?:%|percent|"
     + UNIT.replace("years?|yrs?|", "")
     + r"|systolic|over|bpm|degrees|or)\b)"

@@ -16,10 +16,8 @@ from .merge import settle
 from .ner import NameFinder, Span
 
 # What redaction has written: no finding, so that a redacted text stays as it is.
-_KINDS: Final = "|".join(
-    [*TYPES, "PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME", "AGE", "EMAIL_ADDRESS", "URL", "IP_ADDRESS"]
-    + ["MAC_ADDRESS", "CRYPTO", "UUID"]
-)
+_NOT_LABELLED: Final = "PERSON|LOCATION|ORGANIZATION|NRP|DATE_TIME|AGE|EMAIL_ADDRESS|URL|IP_ADDRESS|MAC_ADDRESS|CRYPTO|UUID"
+_KINDS: Final = "|".join(TYPES) + "|" + _NOT_LABELLED
 _REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|\b(?:{_KINDS})_[0-9a-f]{{8}}\b")
 _THRESHOLD: Final = 0.35
 

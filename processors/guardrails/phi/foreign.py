@@ -41,10 +41,10 @@ _RECOGNIZERS: Final = (
 )
 # Context words that stand everywhere, and so say nothing of a country.
 _VAGUE: Final = frozenset(
-    """number no id identity identification card code tax national health insurance social security medical service patient document
-    registration business company personal government population citizen resident permanent account voter steuer fin permit
-    identifier person individual unique civil republic medicare cf abn acn singapore sweden finland australia canada india korea
-    turkey thailand ssn epic rente""".split()  # noqa: SIM905
+    """number no id identity identification card code tax national health insurance social security medical service patient
+    document registration business company personal government population citizen resident permanent account voter
+    steuer fin permit identifier person individual unique civil republic medicare cf abn acn singapore sweden finland
+    australia canada india korea turkey thailand ssn epic rente""".split()  # noqa: SIM905
 )
 _VAGUE_PAIRS: Final = frozenset({"national id", "id number", "identity number", "personal identity number", "health authority"})
 # A pattern this weak is one of nearly anything: it counts only where the validator agrees.

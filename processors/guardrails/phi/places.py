@@ -20,7 +20,8 @@ STATES: Final = (
 )
 _LABELLED: Final = re.compile(
     r"\b(?:zip(?:\s?-?\s?codes?)?|postal\s?codes?|post\s?codes?|postcode|pin\s?code|plz)\b[\s:#=(]*(?:is|was|of|are|:)?[\s:#(]*"
-    r"(?P<value>\d{5}(?:-\d{4})?|\d{3}\*{2}|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|\d{4}\s?[A-Z]{2}|\d{3,4}[- ]?\d{2,4}|\d{3,7})(?![\w-])",
+    r"(?P<value>\d{5}(?:-\d{4})?|\d{3}\*{2}|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d|\d{4}\s?[A-Z]{2}"
+    r"|\d{3,4}[- ]?\d{2,4}|\d{3,7})(?![\w-])",
     re.IGNORECASE,
 )
 _WITH_STATE: Final = re.compile(rf"(?<![A-Za-z])(?:{STATES})[\s,]{{1,3}}(?P<value>\d{{5}}(?:-\d{{4}})?)(?![\w-]|[,.]\d)")
@@ -29,7 +30,8 @@ _LIVES_IN: Final = re.compile(
 )
 _NINE: Final = re.compile(r"(?<![\w.-])\d{5}-\d{4}(?![\w-]|\.\d)")
 _UK: Final = re.compile(
-    r"(?<![\w-])(?:GIR 0AA|[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKSTUW]|[A-HK-Y]\d[ABEHMNPRV-Y]) \d[ABD-HJLNP-UW-Z]{2})(?![\w-])"
+    r"(?<![\w-])(?:GIR 0AA|[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKSTUW]"
+    r"|[A-HK-Y]\d[ABEHMNPRV-Y]) \d[ABD-HJLNP-UW-Z]{2})(?![\w-])"
 )
 _CANADA: Final = re.compile(r"(?<![\w-])[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])")
 
