@@ -51,10 +51,11 @@ class Sampling:
     # Prompt → since when its new versions are counted, and how many there were.
     _counts: OrderedDict[Name, tuple[int, int]] = field(default_factory=OrderedDict, repr=False)
 
-    def choose(self, event: ContentEvent, key: bytes, now_ms: int, behind: bool) -> Choice:
-        """What becomes of this call; notes that it was seen. `key` is the ring's, for fingerprints."""
+    def choose(self, event: ContentEvent, key: bytes, now_ms: int, *, behind: bool, far_behind: bool = False) -> Choice:
+        """What becomes of this call; notes that it was seen. `key` is the ring's, for fingerprints. What is merely new is
+        left out as well once scoring is `far_behind`: on the first day everything is."""
         new = self._is_new(event, now_ms)
-        if new or self._named(event) or self._is_watched(event):
+        if (new and not far_behind) or self._named(event) or self._is_watched(event):
             return Choice.AT_RISK
         if behind or draw(key, event.call_id) >= self.share:
             return Choice.LEFT_OUT

@@ -194,9 +194,9 @@ class Partition:
             next_seq = self._producers.get(envelope.producer, envelope.seq)
             known = min(max(next_seq - envelope.seq, 0), len(raw))
             found.envelope = envelope
-            behind = now - record.appended_ms / 1_000 > BEHIND_S
+            age_s = now - record.appended_ms / 1_000
             found.lines = [
-                self._line(one, seq, record.appended_ms, opening, fingerprint_key, behind)
+                self._line(one, seq, record.appended_ms, opening, fingerprint_key, age_s)
                 for seq, one in enumerate(raw[known:], envelope.seq + known)
             ]
             found.next_seq = self._producers[envelope.producer] = max(next_seq, envelope.seq + len(raw))
@@ -209,7 +209,7 @@ class Partition:
         self._lines.update({line.job.number: line for line in asked if line.job})
         return [(line.job, line.choice) for line in asked if line.job]
 
-    def _line(self, raw: bytes, seq: int, appended_ms: int, opening: Opening, fingerprint_key: bytes, behind: bool) -> _Line:
+    def _line(self, raw: bytes, seq: int, appended_ms: int, opening: Opening, fingerprint_key: bytes, age_s: float) -> _Line:
         line = _Line(seq, raw)
         try:
             line.event = event = decode_content(raw)
@@ -219,7 +219,9 @@ class Partition:
         if event.mode == "hashed" or event.sealed is None or event.key_id is None:
             line.verdict = Judged(number=-1, outcome="hashed")
             return line
-        line.choice = self._sampling.choose(event, fingerprint_key, appended_ms, behind)
+        line.choice = self._sampling.choose(
+            event, fingerprint_key, appended_ms, behind=age_s > BEHIND_S, far_behind=age_s > ALERT_BEHIND_S
+        )
         if line.choice is Choice.LEFT_OUT:
             line.verdict = Judged(number=-1, outcome="sampled_out")
             return line
