@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .ner_rules import again, by_form, means_nobody
 from .ner_tagger import TYPES, Tagged, Tagger
@@ -22,8 +23,10 @@ from .ner_words import read_lists
 from .spans import Span as Span
 
 WEIGHTS: Final = Path(__file__).parent / "ner.npz"
-# Above this chance a piece belongs to a name, whatever type. Missing one costs more than one too many.
-_CHANCE: Final = 0.5
+# Above this chance a piece belongs to a name, whatever type; between two that do, a lesser one is enough.
+_CHANCE, _BETWEEN = 0.5, 0.2
+# A piece that may as well go on with a name as begin one goes on.
+_ANEW: Final = 2.0
 _EDGES: Final = " \t\n\r,;:()[]{}<>\"'’“”|-–—*#@!?/\\_=+&•"
 
 
@@ -70,13 +73,14 @@ def _united(spans: Iterable[Span]) -> list[Span]:
 def _runs(text: str, tagged: Tagged) -> Iterator[Span]:
     """Pieces next to each other that belong to one name; its type is what most of it looks like."""
     chances = tagged.chances
-    likely = np.flatnonzero(chances[:, 0] < 1 - _CHANCE)
-    if not len(likely):
+    named = chances[:, 0] < 1 - _CHANCE
+    if not named.any():
         return
+    likely = np.flatnonzero(_bridged(named, chances[:, 0] < 1 - _BETWEEN))
     chosen = chances[likely]
     begins, goes_on = chosen[:, 1::2], chosen[:, 2::2]
     by_type = begins + goes_on
-    starts_anew = (begins.max(1) > goes_on.max(1)).tolist()
+    starts_anew = (begins.max(1) > _ANEW * goes_on.max(1)).tolist()
     parts, ends = tagged.pieces, np.cumsum([len(part) for part in tagged.pieces])
     places = likely.tolist()
     at = 0
@@ -92,6 +96,13 @@ def _runs(text: str, tagged: Tagged) -> Iterator[Span]:
             kind = TYPES[int(by_type[at:after].sum(0).argmax())]
             yield Span(start, end, kind, min(0.99, round(float(1 - chances[first : last + 1, 0].mean()), 2)))
         at = after
+
+
+def _bridged(named: NDArray[np.bool_], perhaps: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Also the pieces that may belong to a name and stand between two that do."""
+    bridged: NDArray[np.bool_] = named.copy()
+    bridged[1:-1] |= perhaps[1:-1] & named[:-2] & named[2:]
+    return bridged
 
 
 def _bound(parts: Sequence[str], place: int) -> bool:

@@ -130,6 +130,10 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
         return True
     lower = written.lower()
     words = lower.split()
+    if len(lower) < 2 and not (span.type == "PERSON" and text[span.end : span.end + 1] == "."):
+        return True
+    if all(word.strip(",.:#") in lists.words["label"] or not any(map(str.isalpha, word)) for word in words):
+        return True  # what stands before a number
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
         return written != written.title() or lower in lists.words["never"]
     if span.type in {"PERSON", "ORGANIZATION"} and all(word.strip(",./-") in lists.words["drug"] for word in words):
