@@ -13,12 +13,13 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
+from support import finding
 from tidegate.processors.distributed.sink import KafkaSink
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.producers.kafka_client import client_options
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import ALERTS, DEAD_LETTERS, METERED, REQUESTS, Topic
+from tidegate.schemas.topics import ALERTS, DEAD_LETTERS, FINDINGS, METERED, REQUESTS, TRANSCRIPTS, Topic
 from tidegate.sinks.clickhouse import Store
 
 # Just before an hour, a day and a month end, so that batches and rollups cross all three.
@@ -67,6 +68,8 @@ class Meter:
         yield Sent(METERED, partition, tuple(self._call(source, pick) for _ in range(pick.randint(1, 7))), source)
         if pick.random() < 0.3:
             yield Sent(REQUESTS, partition, (self._request(source),), source)
+        # Dice of their own: the other records are what they were before there were verdicts.
+        yield from self._of_guardrails(partition, source, random.Random(f"{self.seed}:{self.calls}:verdicts"))
         if pick.random() < 0.2:
             yield Sent(DEAD_LETTERS, partition, (a_dead_letter(source),), source)
         if pick.random() < 0.1:
@@ -83,8 +86,20 @@ class Meter:
             "price_book": "test",
         }
 
+    def _of_guardrails(self, partition: int, source: tuple[int, int], pick: random.Random) -> Iterator[Sent]:
+        """Verdicts, and a transcript, of which the source is another topic's: its numbers only have to grow."""
+        if pick.random() < 0.4:
+            verdicts = tuple(self._row(source) | a_verdict(pick) for _ in range(pick.randint(1, 4)))
+            yield Sent(FINDINGS, partition, verdicts, source)
+            texts = {"redaction": "tag", "redacted_response": "[PERSON] is well", "redacted_context": []}
+            row = {name: value for name, value in self._row(source).items() if name != "event"}
+            yield Sent(TRANSCRIPTS, partition, (row | texts,), source)
+
     def _request(self, source: tuple[int, int]) -> dict[str, Any]:
         self.calls += 1
+        return self._row(source)
+
+    def _row(self, source: tuple[int, int]) -> dict[str, Any]:
         return {
             "event": "request",
             "call_id": f"call-{self.calls % 100}",  # ids repeat: they are not the identity
@@ -97,6 +112,11 @@ class Meter:
             "source_partition": source[0],
             "source_offset": source[1],
         }
+
+
+def a_verdict(pick: random.Random) -> dict[str, Any]:
+    found = [finding(type=pick.choice(("PERSON", "US_SSN")), leak=pick.random() < 0.5) for _ in range(pick.randrange(3))]
+    return {"event": "scored", "scored_at": START.isoformat(), "outcome": "scored", "findings": found}
 
 
 def a_dead_letter(source: tuple[int, int]) -> dict[str, Any]:
@@ -142,6 +162,9 @@ def oracle(records: Iterable[Sent]) -> dict[str, Any]:
         "calls": {tenant: (calls[tenant], cost[tenant], errors[tenant]) for tenant in calls},
         "distinct": len({(row["producer"], row["seq"]) for row in rows(METERED)}),
         "requests": len(rows(REQUESTS)),
+        "verdicts": len(rows(FINDINGS)),
+        "findings": Counter(one["type"] for row in rows(FINDINGS) for one in row["findings"]),
+        "transcripts": len(rows(TRANSCRIPTS)),
         "dead_letters": len(rows(DEAD_LETTERS)),
         "alerts": len(rows(ALERTS)),
     }
@@ -159,10 +182,16 @@ def ledger(store: Store) -> dict[str, Any]:
     said = sums("SELECT tenant, count(), coalesce(sum(cost_nano_usd), 0), countIf(error_type != '') FROM calls")
     for view in ("v_calls_1m", "v_calls_1h"):
         assert sums(f"SELECT tenant, sum(requests), sum(cost_nano_usd), sum(errors) FROM {view}") == said, view
+    found = Counter(dict(store.query("SELECT type, count() FROM findings GROUP BY type").rows))
+    assert dict(store.query("SELECT type, sum(findings) FROM v_findings_1h GROUP BY type").rows) == found
+    assert store.query("SELECT sum(verdicts) FROM v_scored_1h").rows == [(count("scored_calls"),)]
     return {
         "calls": said,
         "distinct": int(store.query("SELECT uniqExact(producer, seq) FROM calls").rows[0][0]),
         "requests": count("call_requests"),
+        "verdicts": count("scored_calls"),
+        "findings": found,
+        "transcripts": count("transcripts"),
         "dead_letters": count("dead_letters"),
         "alerts": count("alerts"),
     }

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,11 @@ class Outage:
 
 
 def records() -> list[Sent]:
-    """Some envelopes; in every fourth record, one row is spoilt."""
+    """Some envelopes; in every third record of priced rows, one row is spoilt."""
     sent = []
-    for number, record in enumerate(Meter(seed=5).envelopes(14)):
-        bad = record.topic == METERED and number % 4 == 0
+    numbers = count()
+    for record in Meter(seed=5).envelopes(14):
+        bad = record.topic == METERED and next(numbers) % 3 == 0
         sent.append(spoilt(record, len(record.rows) // 2) if bad else record)
     # Alerts have no source to be known by: only the promise keeps them from going in twice.
     return sent + [Sent(ALERTS, 0, ({"at": START.isoformat(), "key": f"alert {number}"},), None) for number in range(30)]

@@ -837,6 +837,7 @@ def test_every_table_remembers_its_batches_and_outlives_a_power_cut(store: Store
     tables = dict(store.query(f"{engines} AND name != 'schema_migrations'").rows)
 
     assert {"calls", "call_requests", "dead_letters", "calls_1m", "calls_1h"} <= tables.keys()
+    assert {"scored_calls", "scored_1h", "findings_1h", "transcripts"} <= tables.keys()
     for setting in ("non_replicated_deduplication_window = 10000", "fsync_after_insert = 1", "fsync_part_directory = 1"):
         assert all(setting in made for made in tables.values())
 
