@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from .labels import LABEL
 from .ner import Span
 
 _WORDS: Final = frozenset(
@@ -61,6 +62,7 @@ _DESCRIBES: Final = re.compile(
     re.IGNORECASE,
 )
 _STATE: Final = re.compile(r",\s\Z")
+_ABBREVIATED: Final = re.compile(r"-[A-Z]{2}\Z")
 _TITLED: Final = re.compile(r"(?:\b(?:mr|mrs|ms|miss|dr|doctor|prof|nurse)\.?\s+)\Z", re.IGNORECASE)
 
 
@@ -85,6 +87,10 @@ def is_medicine(text: str, span: Span) -> bool:
         return False
     if span.type == "LOCATION" and _STATE.search(text, max(0, span.start - 3), span.start) is not None and len(written) == 2:
         return False  # "Eugene, OR" is no operating room
+    if span.type == "LOCATION" and _ABBREVIATED.search(text, max(0, span.start - 1), span.end) is not None:
+        return True  # the hydroxyl of "25-OH"
+    if LABEL.fullmatch(written) is not None and (len(written) > 4 or written.isupper() or written.islower()):
+        return True  # it says what the number behind it is
     if all(_known(word) for word in _WORD.findall(written)):
         return any(len(word) > 1 for word in words)
     if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from .ner import Span
@@ -11,7 +12,7 @@ SOFT = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
 
 
 def settle(text: str, structured: Iterable[Span], names: Iterable[Span]) -> list[Span]:
-    """Spans in order of place, none overlapping. Structured beats names, then a higher score, then the longer; what is left
+    """Spans in order of place, none overlapping. Structured beats names, surer beats less sure, longer beats shorter; what is left
     of a beaten span stays, if it still holds a letter or digit, so that no part of it is let through."""
     ranked = sorted(structured, key=_rank) + sorted(names, key=_rank)
     taken: list[Span] = []
@@ -20,8 +21,9 @@ def settle(text: str, structured: Iterable[Span], names: Iterable[Span]) -> list
     return joined(text, sorted(taken))
 
 
-def _rank(span: Span) -> tuple[float, int, int]:
-    return (-span.score, span.start - span.end, span.start)
+def _rank(span: Span) -> tuple[bool, bool, int, float, int]:
+    """A check digit that holds, then a label or a full form, then a guess; among equals the longer."""
+    return span.score < 0.95, span.score < 0.7, span.start - span.end, -span.score, span.start
 
 
 def _rest(text: str, span: Span, taken: Sequence[Span]) -> list[Span]:
@@ -50,18 +52,20 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
+# What parts the lines of an address, quoted or not.
+_BETWEEN = re.compile(r"[\s,;>?|*]{1,10}\Z")
+_STATE = re.compile(r"[A-Z]{2}\b")
+
+
 def joined(text: str, spans: Sequence[Span]) -> list[Span]:
-    """Neighbours of one soft type with at most a comma between them are one: a street, its city and its ZIP code."""
+    """The parts of one address are one: a street, its city, its state and ZIP code. Two cities in a row stay two."""
     merged: list[Span] = []
     for span in spans:
         last = merged[-1] if merged else None
-        if (
-            last is not None
-            and last.type == span.type == "LOCATION"
-            and text[last.end : span.start].strip(" ,\n") == ""
-            and span.start - last.end <= 3
-        ):
-            merged[-1] = Span(last.start, span.end, span.type, max(last.score, span.score))
-        else:
-            merged.append(span)
+        if last is not None and last.type == span.type == "LOCATION" and _BETWEEN.match(text, last.end, span.start):
+            numbered = any(character.isdigit() for character in text[last.start : last.end] + text[span.start : span.end])
+            if numbered or _STATE.match(text, span.start, span.end) is not None or "\n" in text[last.end : span.start]:
+                merged[-1] = Span(last.start, span.end, span.type, max(last.score, span.score))
+                continue
+        merged.append(span)
     return merged

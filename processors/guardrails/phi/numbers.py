@@ -217,7 +217,10 @@ def _shapes(text: str, within: Zones) -> Iterator[_Shape]:
     for match in matches(_TOKEN, text, within):
         written = match.group()
         # Most numbers are counts, doses and years: three digits that stand alone are nobody's, whatever is said of them.
-        if (len(written) > 3 or not written.isdigit()) and _HAS_DIGIT.search(written) and not _PUBLIC.match(written):
+        alone = (
+            len(written) <= 3 and written.isdigit() and _LEADING.search(text, max(0, match.start() - 5), match.start()) is None
+        )
+        if not alone and _HAS_DIGIT.search(written) and not _PUBLIC.match(written):
             yield _token(match)
 
 
