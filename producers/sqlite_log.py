@@ -282,17 +282,18 @@ class SqliteLog:
         return total
 
     def waiting_bytes_guessed(self, group: str, topic: str) -> int:
-        """The same from the newest few records and their number: for large ones, of which many may wait for long."""
+        """The same from the newest few records and their number: for large ones, of which many may wait for long, and which
+        may be trimmed unread."""
         total = 0
         with _translated(self.path):
             for partition in range(self.partitions):
-                waiting = self.end_offset(topic, partition) - self.committed(group, topic, partition)
-                if waiting > 0:
-                    (mean,) = self.db.execute(
-                        f"SELECT coalesce(avg(length(value)), 0) FROM (SELECT value FROM {_table(topic, partition)}"
-                        " ORDER BY offset DESC LIMIT 64)"
-                    ).fetchone()
-                    total += int(waiting * mean)
+                table = _table(topic, partition)
+                (first,) = self.db.execute(f"SELECT min(offset) FROM {table}").fetchone()
+                start, end = self.committed(group, topic, partition), self.end_offset(topic, partition)
+                if first is not None and max(start, first) < end:
+                    newest = f"SELECT length(value) AS size FROM {table} ORDER BY offset DESC LIMIT 64"
+                    (mean,) = self.db.execute(f"SELECT avg(size) FROM ({newest})").fetchone()
+                    total += int((end - max(start, first)) * mean)
         return total
 
     def trim(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 2_000) -> int:

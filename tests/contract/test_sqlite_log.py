@@ -164,6 +164,22 @@ def test_waiting_bytes_are_those_not_yet_passed(log: SqliteLog) -> None:
     assert many == pytest.approx(300_600, rel=0.02)
 
 
+def test_waiting_bytes_are_guessed_from_the_newest_records_that_are_still_there(log: SqliteLog) -> None:
+    nothing = log.waiting_bytes_guessed("meter", CALLS.name)
+    add(log, *[b"x" * 1_000] * 10, *[b"x" * 100] * 64)
+
+    all_wait = log.waiting_bytes_guessed("meter", CALLS.name)
+    with log.transaction():
+        log.commit_offset("meter", CALLS.name, 0, 4)
+    some_passed = log.waiting_bytes_guessed("meter", CALLS.name)
+    log.trim(CALLS.name, 0, below=70, older_than_ms=2**62)
+    most_trimmed = log.waiting_bytes_guessed("meter", CALLS.name)
+    log.trim(CALLS.name, 0, below=74, older_than_ms=2**62)
+
+    assert (nothing, all_wait, some_passed, most_trimmed) == (0, 7_400, 7_000, 400)
+    assert log.waiting_bytes_guessed("meter", CALLS.name) == 0
+
+
 def test_trimming_takes_the_oldest_that_are_below_and_older(folder: Path) -> None:
     clock = iter(range(0, 1_000, 100))
     with SqliteLog(folder, fsync="normal", clock_ms=lambda: next(clock)) as log:

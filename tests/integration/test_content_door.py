@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from node_process import NodeProcess, tidegate
+from node_process import NodeProcess, eventually, tidegate
 from tidegate.producers.connect import connect
 from tidegate.producers.key_source import FileKeys, FolderKeys
 from tidegate.producers.keyring import KeyRing
@@ -148,6 +148,17 @@ def test_content_at_the_door_for_calls_is_refused_there(node: NodeProcess) -> No
     answer = node.post([content("x")], {"Authorization": "Bearer open-sesame"})
 
     assert (answer.status, json.loads(answer.data)["rejected"]) == (202, 1)
+
+
+def test_content_that_nobody_has_judged_closes_its_own_door_and_no_other(tmp_path: Path) -> None:
+    call = {"event": "response", "call_id": "c", "started_at": "2026-11-02T08:00:00Z", "request_model": "m"}
+
+    with NodeProcess(tmp_path / "data", TIDEGATE_GUARD="false", TIDEGATE_MAX_BACKLOG_BYTES="1000") as node:
+        answer = eventually(lambda: node.post([content("c")] * 5, path="/v1/content"), lambda answer: answer.status == 503)
+        calls = node.post([call])
+
+    assert (answer.status, calls.status) == (503, 202)
+    assert int(answer.headers["Retry-After"]) >= 1
 
 
 def test_a_node_of_its_own_folder_opens_what_services_there_have_sealed(tmp_path: Path) -> None:
