@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import block, distributed, embedded, emit, gate, metering, overspend, phi, report, scopes, sink
+from . import block, distributed, embedded, emit, gate, guardrails, metering, overspend, phi, report, scopes, sink
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -31,6 +31,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "block": block.run,
     "overspend": overspend.run,
     "scopes": scopes.run,
+    "guardrails": guardrails.run,
     "phi": phi.run,
 }
 
