@@ -29,6 +29,11 @@ SERVICES_SIDE = {
     "http_log",
     "gate",
     "guard",
+    "lane",
+    "content",
+    "content_pump",
+    "call_texts",
+    "log_texts",
 }
 # What both ends of a record need: where it lies, and what it is sealed with.
 SHARED = ("producers.ports", "producers.keyring", "producers.key_source", "producers.sealing")
