@@ -17,13 +17,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .ner_rules import again, by_form, means_nobody
+from .ner_rules import again, by_form, known_name, means_nobody
 from .ner_tagger import TYPES, Tagged, Tagger
-from .ner_words import read_lists
+from .ner_words import Lists, read_lists
 from .spans import Span as Span
 
 WEIGHTS: Final = Path(__file__).parent / "ner.npz"
-# Above this chance a piece belongs to a name, whatever type; between two that do, a lesser one is enough.
+# Above this chance a piece belongs to a name, whatever type; a lesser one is enough between two that do, and where a list
+# knows the name.
 _CHANCE, _BETWEEN = 0.5, 0.2
 # A piece that may as well go on with a name as begin one goes on.
 _ANEW: Final = 2.0
@@ -50,7 +51,7 @@ class NameFinder:
         return [self._settled(text, tagged) for text, tagged in zip(texts, self._tagger.tag(texts), strict=True)]
 
     def _settled(self, text: str, tagged: Tagged) -> list[Span]:
-        spans = [*_runs(text, tagged), *by_form(text, self._lists)]
+        spans = [*_runs(text, tagged, self._lists), *by_form(text, self._lists)]
         if not spans:
             return spans
         spans = [span for span in spans if not means_nobody(text, span, self._lists)]
@@ -70,13 +71,18 @@ def _united(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _runs(text: str, tagged: Tagged) -> Iterator[Span]:
+def _runs(text: str, tagged: Tagged, lists: Lists) -> Iterator[Span]:
     """Pieces next to each other that belong to one name; its type is what most of it looks like."""
     chances = tagged.chances
-    named = chances[:, 0] < 1 - _CHANCE
-    if not named.any():
+    perhaps = chances[:, 0] < 1 - _BETWEEN
+    if not perhaps.any():
         return
-    likely = np.flatnonzero(_bridged(named, chances[:, 0] < 1 - _BETWEEN))
+    named = chances[:, 0] < 1 - _CHANCE
+    for place in np.flatnonzero(perhaps & ~named):
+        named[place] = known_name(tagged.pieces[place], lists)
+    likely = np.flatnonzero(_bridged(named, perhaps))
+    if not len(likely):
+        return
     chosen = chances[likely]
     begins, goes_on = chosen[:, 1::2], chosen[:, 2::2]
     by_type = begins + goes_on

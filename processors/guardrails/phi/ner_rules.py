@@ -147,6 +147,13 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     return False
 
 
+def known_name(piece: str, lists: Lists) -> bool:
+    """A word with a capital that a list knows as a name of people, and that is no word of every day."""
+    word = piece.strip()
+    lower = word.lower()
+    return word.istitle() and _named(word, lists) and lower not in lists.words["common"] and not _clinical(lower, lists)
+
+
 def _named(word: str, lists: Lists) -> bool:
     lower = word.lower()
     return lower in lists.given or lower in lists.surnames or (len(word) == 2 and word[1] == ".")

@@ -5,6 +5,7 @@ All of it depends on the word alone, so that a word met again costs one look int
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,13 +14,12 @@ from typing import Final
 from zlib import crc32
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
 _HERE: Final = Path(__file__).parent
 
 # A piece is a word, a number, one sign or white space; blanks before it belong to it: the pieces of a text are the text.
-_PIECES: Final = regex.compile(r"[ \t]*(?:['’]s\b|[^\W\d_]+(?:['’](?!s\b)[^\W\d_]+)*|\d+|[^\w\s]|_)|\s+|.", regex.DOTALL)
+_PIECES: Final = re.compile(r"[ \t]*(?:['’]s\b|[^\W\d_]+(?:['’](?!s\b)[^\W\d_]+)*|\d+|[^\w\s]|_)|\s+|.", re.DOTALL)
 
 SHAPES: Final = 512
 LETTERS: Final = 8_192
