@@ -23,7 +23,7 @@ from tidegate.processors.aggregate import UsageKey
 from tidegate.processors.policy_file import read_policies
 from tidegate.processors.series import Series, series_of
 from tidegate.schemas.signal import POLICIES_KEY, Signal, decode_gates, decode_signal, heartbeat_number, parse_signal_key
-from tidegate.schemas.topics import DEAD_LETTERS, METERED, REQUESTS, Topic
+from tidegate.schemas.topics import DEAD_LETTERS, FINDINGS, METERED, REQUESTS, Topic
 from tidegate.schemas.unit_prices import PRICES_KEY, decode_unit_prices
 from tidegate.schemas.usage import Usage
 
@@ -51,12 +51,18 @@ policies:
      hysteresis: 0}
   - {name: ward-calls, scope: [label.ward], match: {environment: production}, measure: requests,
      window: {calendar: week, time_zone: Europe/Berlin}, limit: 5, action: block, hysteresis: 0}
-  - {name: leaks, scope: [task_type], measure: finding_rate, window: {rolling: 24h}, limit: 0.1, action: block, hysteresis: 0}
+  - {name: leaky, scope: [task_type], measure: finding_rate, window: {rolling: 24h}, limit: 0.1, action: block, hysteresis: 0}
+  - {name: toxic, measure: finding_rate, finding_type: toxicity, minimum_requests: 3, window: {rolling: 31d}, limit: 0.3,
+     action: alert, hysteresis: 0}
+  - {name: leaks, scope: [tenant, user], measure: findings, finding_type: phi_leak, window: {calendar: month}, limit: 3,
+     action: block, hysteresis: 0}
+  - {name: found, scope: [model], match: {environment: production}, measure: findings, window: {rolling: 24h}, limit: 4,
+     action: alert, hysteresis: 0}
 """
 
 # What a word says of the moment at which it was said, and nothing of the scope.
 _OF_ITS_MOMENT: Final = ("at", "since", "sequence", "applied", "window_end", "burn_per_s", "exhausted_at")
-_ROWS: Final = (METERED, REQUESTS, DEAD_LETTERS)
+_ROWS: Final = (METERED, REQUESTS, FINDINGS, DEAD_LETTERS)
 # Told of each kind of difference; more would say no more.
 _TOLD: Final = 5
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from kafka_broker import needs_broker
 from parity_engines import Engines
 from parity_sides import Appended
-from support import rejected, request, response
+from support import finding, rejected, request, response, scored
+from tidegate.schemas.content import OfCall
 from tidegate.schemas.envelope import Envelope
 
 pytestmark = [pytest.mark.slow, needs_broker]
@@ -111,6 +112,22 @@ answers = st.fixed_dictionaries(
         "response_model": st.sampled_from(["gpt-4o-2024-08-06", "unpriced-8b"]),
     },
 )
+found = st.builds(
+    finding, leak=st.booleans(), detector=st.sampled_from(["phi", "toxicity"]), type=st.sampled_from(["PERSON", "insult"])
+)
+verdicts = st.fixed_dictionaries(
+    {
+        "outcome": st.sampled_from(["scored", "scored", "partial", "sampled_out", "quarantined"]),
+        "findings": st.lists(found, max_size=3),
+    },
+    optional={
+        "request_model": st.none(),
+        "service_tier": st.just("batch"),  # nothing that a verdict knows: a dead letter
+        "failed": st.sampled_from([{"phi": "KeyError"}, {"toxicity": "TimeoutError"}]),
+        "more_findings": st.integers(0, 3),
+        "scores": st.dictionaries(st.sampled_from(["prompt.toxicity", "response.relevance"]), st.floats(0, 1)),
+    },
+)
 noise = st.binary(max_size=40).map(lambda line: line.replace(b"\n", b" "))
 nonsense = st.sampled_from([b"", b"{", b"null", b'{"event":"response"}', b"\xff\xfe", b'{"event":"bill"}'])
 # What is wrong with a few of them.
@@ -122,7 +139,7 @@ wrong = st.sampled_from(
 @st.composite
 def events(draw: st.DrawFn) -> bytes:
     """One line: mostly an event that a meter takes."""
-    kind = draw(st.sampled_from(["response"] * 6 + ["request"] * 2 + ["rejected", "junk"]))
+    kind = draw(st.sampled_from(["response"] * 6 + ["request"] * 2 + ["scored"] * 2 + ["rejected", "junk"]))
     if kind == "junk":
         return draw(st.one_of(noise, nonsense))
     if kind == "rejected":
@@ -133,6 +150,9 @@ def events(draw: st.DrawFn) -> bytes:
     if kind == "request":
         fields |= {"estimated_input_tokens": draw(st.one_of(st.none(), st.integers(0, 4_000))), "estimated_output_tokens": 200}
         return json.dumps(request(draw(call_ids), **fields)).encode()
+    if kind == "scored":
+        known = {name: value for name, value in fields.items() if name in OfCall.model_fields}
+        return json.dumps(scored(draw(call_ids), **known | draw(verdicts))).encode()
     said = draw(answers) | draw(counted)
     if draw(st.integers(0, 9)) == 7:
         said |= draw(wrong)
@@ -261,5 +281,15 @@ def test_any_stream_comes_to_the_same_on_both_engines(house: House) -> None:
     each_stream(house)
 
     totals = house.engines().totals()
-    for name in ("responses", "requests", "rejected", "dead_letters", "bad_envelopes", "duplicates", "lost", "dropped"):
+    for name in (
+        "responses",
+        "requests",
+        "scored",
+        "rejected",
+        "dead_letters",
+        "bad_envelopes",
+        "duplicates",
+        "lost",
+        "dropped",
+    ):
         assert totals[name] > EXAMPLES / 4, f"hardly any of {name}: the test tests less"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -16,7 +17,9 @@ import pytest
 from kafka_broker import needs_broker
 from parity_engines import Engines
 from parity_sides import Appended
+from support import finding, scored
 from tidegate.producers.simulate import generate
+from tidegate.schemas.content import OfCall
 from tidegate.schemas.envelope import Envelope
 
 pytestmark = [pytest.mark.slow, needs_broker]
@@ -28,11 +31,11 @@ PRODUCERS = 7
 SIZES = (1, 5, 20, 100, 100, 400)
 
 
-def traffic(count: int, partitions: int, *, seed: int, announced: float = 0.0) -> Iterator[Appended]:
+def traffic(count: int, partitions: int, *, seed: int, announced: float = 0.0, judged: float = 0.0) -> Iterator[Appended]:
     """`count` calls that end by now, by several producers, in envelopes of many sizes; one in a hundred comes twice.
 
-    A share of `announced` has a request event before its response. The log's clock is the end of the call that filled an
-    envelope.
+    A share of `announced` has a request event before its response, one of `judged` a verdict after it. The log's clock is
+    the end of the call that filled an envelope.
     """
     chance = random.Random(seed)
     ended = datetime.now(UTC) - timedelta(seconds=60)
@@ -48,7 +51,13 @@ def traffic(count: int, partitions: int, *, seed: int, announced: float = 0.0) -
         yield record
         if chance.random() < 0.01:
             yield record
+        found = (verdict_on(orjson.loads(line), judged, chance) for line in lines) if judged else ()
+        if verdicts := [orjson.dumps(verdict) for verdict in found if verdict]:
+            guardrails = f"guardrails-{record.partition}"
+            yield Appended.of(Envelope.of(guardrails, told_before[guardrails], verdicts), at_ms, partitions)
+            told_before[guardrails] += len(verdicts)
 
+    told_before = Counter[str]()
     at_ms = int(begun.timestamp() * 1_000)
     for event in islice(generate(seed, begun, rate_per_s=RATE_PER_S, diurnal=False), count):
         producer = int(chance.random() * PRODUCERS)
@@ -70,6 +79,15 @@ def request_of(event: dict[str, Any]) -> dict[str, Any]:
     return said | {"event": "request", "estimated_input_tokens": 1_000, "estimated_output_tokens": 300}
 
 
+def verdict_on(event: dict[str, Any], judged: float, chance: random.Random) -> dict[str, Any] | None:
+    """What is found in a share of the calls that have ended: mostly nothing."""
+    if event["event"] != "response" or chance.random() >= judged:
+        return None
+    said = {name: event[name] for name in OfCall.model_fields if name in event}
+    found = [finding(leak=chance.random() < 0.5)] * (chance.random() < 0.1)
+    return scored(**said | {"findings": found, "outcome": chance.choice(("scored", "scored", "partial", "sampled_out"))})
+
+
 def test_a_million_calls_come_to_the_same_on_both_engines(tmp_path: Path, kafka_url: str) -> None:
     with Engines(tmp_path / "engines", kafka_url, partitions=3, flush_bytes=1 << 20) as engines:
         records = traffic(EVENTS, engines.partitions, seed=20261122)
@@ -86,7 +104,7 @@ def test_a_million_calls_come_to_the_same_on_both_engines(tmp_path: Path, kafka_
 def test_workers_that_join_leave_and_are_killed_change_nothing(tmp_path: Path, kafka_url: str) -> None:
     with Engines(tmp_path, kafka_url, partitions=4, flush_bytes=100_000) as engines:
         fleet = engines.distributed.fleet
-        records = list(traffic(60_000, engines.partitions, seed=5, announced=0.3))
+        records = list(traffic(60_000, engines.partitions, seed=5, announced=0.3, judged=0.3))
         parts = in_order(records, 8)
 
         engines.append(parts[0])
@@ -108,6 +126,7 @@ def test_workers_that_join_leave_and_are_killed_change_nothing(tmp_path: Path, k
         assert not engines.differences()
         assert engines.totals()["responses"] == 60_000
         assert engines.totals()["requests"] > 10_000
+        assert engines.totals()["scored"] > 10_000
 
 
 def in_order(records: list[Appended], parts: int) -> list[list[Appended]]:
