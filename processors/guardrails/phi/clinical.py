@@ -25,24 +25,41 @@ _ENDINGS: Final = re.compile(
     r"|xaban|gatran|triptan|cycline|floxacin|nisone|solone|thasone|profen|caine|thiazide|semide|lukast|dronate|setron"
     r"|dafil|glutide"
     r"|barbital|triptyline|phylline|terol|tropium|codone|morphone|vudine|navir|ciclovir|cyclovir"
-    r"|itis|osis|emia|ectomy|otomy|ostomy|opathy|algia|uria|pnea|plasty|scopy|graphy|gram|megaly|plegia|paresis"
+    r"|itis|osis|iasis|emia|ectomy|otomy|ostomy|opathy|algia|uria|pnea|plasty|scopy|graphy|gram|megaly|plegia|paresis"
     r"|carcinoma|sarcoma"
     r"|penia|cytosis|trophy|plasia|sclerosis|stenosis|thermia|glycemia|lipidemia|tension|ology)s?"
 )
+# Words of medicine that are part of the names of places and departments: beside another word they are no proof.
+_SHARED: Final = frozenset(
+    """clinic pharmacy laboratory department emergency room unit ward medicine internal intensive care rehab
+    rehabilitation hospice surgery surgical medical physical occupational speech therapy social family history heart
+    chest head neck back eyes ears nose throat skin cardiology neurology oncology radiology pediatrics dermatology
+    urology orthopedics orthopaedics psychiatry gastroenterology nephrology pulmonology endocrinology rheumatology
+    hematology gynecology obstetrics ophthalmology otolaryngology anesthesia anesthesiology pathology doctor nurse
+    patient physician provider general cancer diabetes present past normal unknown none negative positive stable
+    review plan guest""".split()  # noqa: SIM905
+)
+# A dose, a reading or a score in what was taken for an address, and the stage of a tumour.
+_READING: Final = re.compile(
+    r"(?<![A-Za-z])(?:mg|mcg|ug|ml|cc|dl|mmol|meq|mmhg|bpm|mm|cm|kg|iu|units?|tablets?|tabs?|capsules?|doses?|puffs?|hrs?|prn|bid|tid|qid"
+    r"|po|iv|sc|im)(?![A-Za-z'’])|%|\bT[0-4]N[0-3]|\b[Ss]tage [0-4I]",
+)
+_SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
+_PART: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 # The bearer of a sign or syndrome is long dead; the same surname without one is somebody.
 _EPONYMS: Final = frozenset(
     """addison alzheimer apgar asperger babinski baker barlow barrett bartholin basedow becker behcet bell bishop bouchard
-    bowen braxton brown-sequard brudzinski buerger burkitt caroli chadwick charcot cheyne chvostek colles conn coombs
+    bowen braxton broca brown-sequard brudzinski buerger burkitt caroli chadwick charcot cheyne chvostek colles conn coombs
     corrigan courvoisier creutzfeldt crohn crohn's cullen cushing de quervain down dressler duchenne dupuytren ebstein
     ehlers eisenmenger epstein ewing fallot fanconi fitz foley fontan friedreich gaucher gilbert gilles glasgow
     goodpasture gram graves grey guillain hashimoto heberden heimlich henoch hirschsprung hodgkin hodgkin's homans
     horner huntington jacksonian jakob kaposi kartagener kawasaki kegel kernig klinefelter koplik korsakoff kussmaul
-    lachman langerhans legg lewy lhermitte lou gehrig lyme mallory marfan mcburney mcmurray meckel meniere mohs
-    munchausen murphy non-hodgkin osgood osler paget parkinson parkinson's perthes peutz peyronie phalen pott prader
-    prinzmetal raynaud reiter reye rinne romberg rorschach rovsing salter sjogren sjögren smith-magenis still stokes
-    sydenham tay sachs tinel tourette trendelenburg trousseau turner valsalva virchow waldenstrom weber wegener weiss
-    wells wernicke whipple willebrand williams wilms wilson wolff zenker zollinger""".split()  # noqa: SIM905
+    lachman langerhans legg lewy lhermitte lou gehrig lyme mallory mayo marfan mcburney mcmurray meckel meniere mohs
+    munchausen nissen murphy non-hodgkin osgood osler paget parkinson parkinson's perthes peutz peyronie phalen pott prader
+    prinzmetal raynaud reiter reye rinne romberg rorschach rovsing salter sjogren sjögren smith-magenis still spurling stokes
+    sydenham tay sachs tinel tourette truelove trendelenburg trousseau turner valsalva virchow waldenstrom weber wegener weiss
+    wells wernicke whipple willebrand williams wilms wilson witts wolff zenker zollinger""".split()  # noqa: SIM905
 )
 _IS_MEDICINE: Final = re.compile(
     r"['’]?s?\s*(?:['’-]\s?\w+['’]?s?\s+)?(?:and\s+\w+\s+)?(?:disease|syndrome|lymphoma|sarcoma|palsy|sign|signs|test"
@@ -51,7 +68,7 @@ _IS_MEDICINE: Final = re.compile(
     r"|dementia|"
     r"bodies|body|catheter|tumou?r|chorea|ataxia|dystrophy|purpura|arthritis|reflex|respirations?|breathing|tetralogy|stain|"
     r"exercises?|procedure|surgery|operation|classification|type|index|point|tenderness|law|hernia|tube|bag|drain|coma|"
-    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass)\b",
+    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass|aphasia|area|triad|fundoplication|gel|maneuvers?|loop|node|duct|canal|cells?|corpuscles?)\b",
     re.IGNORECASE,
 )
 # Race and descent are none of the eighteen; a nationality elsewhere may be telling.
@@ -91,8 +108,14 @@ def is_medicine(text: str, span: Span) -> bool:
         return True  # the hydroxyl of "25-OH"
     if LABEL.fullmatch(written) is not None and (len(written) > 4 or written.isupper() or written.islower()):
         return True  # it says what the number behind it is
-    if all(_known(word) for word in _WORD.findall(written)):
+    if all(map(_known, _PART.findall(written))):
         return any(len(word) > 1 for word in words)
+    if span.type == "LOCATION" and not written[0].isdigit() and (_READING.search(written) or _SCORE.match(written)):
+        return True
+    if span.type == "LOCATION" and _READING.search(written) and len(words) <= 3:
+        return True
+    if any(len(word) > 3 and word in _WORDS and word not in _SHARED for word in words) or _READING.search(written) is not None:
+        return not written[0].isdigit()
     if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):
         if _IS_MEDICINE.match(text, span.end) is not None:
             return True

@@ -12,8 +12,8 @@ SOFT = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
 
 
 def settle(text: str, structured: Iterable[Span], names: Iterable[Span]) -> list[Span]:
-    """Spans in order of place, none overlapping. Structured beats names, surer beats less sure, longer beats shorter; what is left
-    of a beaten span stays, if it still holds a letter or digit, so that no part of it is let through."""
+    """Spans in order of place, none overlapping. Structured beats names, surer beats less sure, longer beats shorter; what is
+    left of a beaten span stays, if it still holds a letter or digit, so that no part of it is let through."""
     ranked = sorted(structured, key=_rank) + sorted(names, key=_rank)
     taken: list[Span] = []
     for span in ranked:

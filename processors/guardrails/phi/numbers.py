@@ -63,6 +63,7 @@ _HAS_DIGIT: Final = re.compile(r"\d")
 # Parts of one number written apart: "943 476 5919", "ABC 1234".
 _LEADING: Final = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,4}[ -]\Z")
 _TRAILING: Final = re.compile(r"(?: (?:\d{2,5}|[A-Z]{1,3}\d{1,6}|\d{1,6}[A-Z]{1,3}|[A-Z]{1,3}(?= \d)))(?![\w-]|[.,/]\d)")
+_MORE: Final = re.compile(r" \d{2}")
 _SPEAKS_OF: Final = re.compile(
     r"[\s\-–,;(:]{0,4}(?:(?:is|was|as|being)\s+)?(?:(?:the|my|his|her|their|your|our|a|an|for|on|patient'?s?)\s+){0,3}",
     re.IGNORECASE,
@@ -218,7 +219,10 @@ def _shapes(text: str, within: Zones) -> Iterator[_Shape]:
         written = match.group()
         # Most numbers are counts, doses and years: three digits that stand alone are nobody's, whatever is said of them.
         alone = (
-            len(written) <= 3 and written.isdigit() and _LEADING.search(text, max(0, match.start() - 5), match.start()) is None
+            len(written) <= 3
+            and written.isdigit()
+            and _MORE.match(text, match.end()) is None
+            and _LEADING.search(text, max(0, match.start() - 5), match.start()) is None
         )
         if not alone and _HAS_DIGIT.search(written) and not _PUBLIC.match(written):
             yield _token(match)
