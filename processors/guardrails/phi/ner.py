@@ -59,15 +59,15 @@ class NameFinder:
 
 
 def _united(spans: Iterable[Span]) -> list[Span]:
-    """Spans that overlap as one, from the first character to the last, of the type of the longest."""
+    """Spans that overlap as one, from the first character to the last, of the type of the longest, then of the surest."""
     found: list[Span] = []
     for span in sorted(spans):
         last = found[-1] if found else None
         if last is None or span.start >= last.end:
             found.append(span)
             continue
-        surest = max(last, span, key=lambda each: (each.end - each.start, each.score))
-        found[-1] = Span(last.start, max(last.end, span.end), surest.type, max(last.score, span.score))
+        longer = (span.end - span.start, span.score) >= (last.end - last.start, last.score)
+        found[-1] = Span(last.start, max(last.end, span.end), (span if longer else last).type, max(last.score, span.score))
     return found
 
 

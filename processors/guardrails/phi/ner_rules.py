@@ -67,6 +67,8 @@ _OF_MEDICINE: Final = re.compile(
 # Said of a patient in every other note, and of a sixth of a country.
 _RACES: Final = re.compile(r"(?:african|afro)(?:[\s-]americans?)?|caucasians?|hispanics?|latin[oax]s?|asians?", re.IGNORECASE)
 _AFRICAN: Final = re.compile(r"(?:african|afro)[\s-]\Z", re.IGNORECASE)
+# As sure as the tagger ever is.
+_CERTAIN: Final = 0.99
 # A name is looked for elsewhere when it is this sure and this long.
 _SURE, _SHORTEST = 0.85, 4
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -101,7 +103,8 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
                 last, first = found["last"].lower(), found["first"].lower()
                 known = last in lists.surnames or first in lists.given
                 if known and first not in lists.places and not _clinical(last, lists) and not _clinical(first, lists):
-                    yield Span(found.start(), found.end(), "PERSON", 0.85)
+                    both = last in lists.surnames and first in lists.given
+                    yield Span(found.start(), found.end(), "PERSON", _CERTAIN if both else 0.85)
 
 
 def again(text: str, spans: Sequence[Span]) -> Iterator[Span]:
@@ -132,8 +135,9 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     words = lower.split()
     if len(lower) < 2 and not (span.type == "PERSON" and text[span.end : span.end + 1] == "."):
         return True
-    if all(word.strip(",.:#") in lists.words["label"] or not any(map(str.isalpha, word)) for word in words):
-        return True  # what stands before a number
+    labels = [word.strip(",.:#") in lists.words["label"] for word in words]
+    if any(labels) and all(label or any(map(str.isdigit, word)) for label, word in zip(labels, words, strict=True)):
+        return True  # what stands before a number, and the number
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
         return written != written.title() or lower in lists.words["never"]
     if span.type in {"PERSON", "ORGANIZATION"} and all(word.strip(",./-") in lists.words["drug"] for word in words):
