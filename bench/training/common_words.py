@@ -37,7 +37,10 @@ def counted(path: Path) -> list[tuple[str, int]]:
 
 def main(path: Path) -> None:
     counts = counted(path)
-    head = "# Common words of general English by their keys, and how many of 4,507 answers have them. Made by bench.training.common_words.\n"
+    head = (
+        "# Common words of general English by their keys, and how many answers have them. "
+        "Made by bench.training.common_words.\n"
+    )
     COMMON_FILE.write_text(head + "".join(f"{key} {count}\n" for key, count in counts), "utf-8")
     sys.stdout.write(f"{len(counts)} words\n")
 

@@ -24,7 +24,6 @@ from tidegate.processors.guardrails.ports import Batch, Sample
 
 from .swaps import Case, cases, read_notes
 
-
 # A random word in place of another says next to nothing of what goes wrong in answers; it is reported, not trained on.
 NOISY = ("word",)
 
@@ -51,7 +50,8 @@ def features(found: Sequence[Case], batch: Batch) -> tuple[np.ndarray, np.ndarra
 
 # What is believed of each feature before any data: a hundred notes cannot tell how bad a wrong relative is. In logits.
 PRIOR = {
-    "absent_part": -1.5, "absent_terms": -1.2, "absent_named": -4.0, "scattered": -0.2, "new_pairs": -0.7, "number_absent": -3.5,
+    "absent_part": -1.5, "absent_terms": -1.2, "absent_named": -4.0, "scattered": -0.2, "new_pairs": -0.7,
+    "number_absent": -3.5,
     "number_differs": -8.0, "number_elsewhere": -0.5, "negation": -2.5, "negation_named": -1.0, "side": -2.5, "opposite": -3.0,
     "sex": -3.0, "relative": -2.5, "far": -0.8,
 }  # fmt: skip
@@ -90,7 +90,8 @@ def report(found: Sequence[Case], encoder: OfflineEncoder | None) -> None:
     lengths = np.array([-len(case.response) for case in found])
     out = sys.stdout.write
     out(
-        f"{len(found)} cases  AUROC {roc_auc_score(faithful, scores):.3f}  by length alone {roc_auc_score(faithful, lengths):.3f}\n"
+        f"{len(found)} cases  AUROC {roc_auc_score(faithful, scores):.3f}  "
+        f"by length alone {roc_auc_score(faithful, lengths):.3f}\n"
     )
     for kind in sorted({case.kind for case in found if not case.faithful}):
         chosen = faithful | np.array([case.kind == kind for case in found])

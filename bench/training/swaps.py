@@ -15,30 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tidegate.processors.guardrails.grounding.reading import listed
+
 SEED: Final = 20_261_102
 
-DRUGS: Final = (
+DRUGS: Final = listed(
     "metformin lisinopril atorvastatin albuterol omeprazole gabapentin sertraline ibuprofen tylenol advil aspirin coumadin "
     "prednisone amoxicillin synthroid lasix plavix zoloft xanax vicodin insulin chantix claritin singulair nexium zocor "
     "lipitor metoprolol digoxin lithium celebrex lexapro ambien percocet flonase benadryl zyrtec hydrochlorothiazide"
-).split()
+)
 CONDITIONS: Final = (
-    "hypertension;diabetes;asthma;pneumonia;arthritis;depression;anxiety;migraine;seizures;stroke;hepatitis;anemia;gout;"
-    "osteoporosis;hypothyroidism;glaucoma;emphysema;tuberculosis;cancer;headache;nausea;vomiting;diarrhea;constipation;fever;"
-    "chills;cough;fatigue;dizziness;rash;chest pain;shortness of breath;palpitations;swelling;numbness;weakness;wheezing;"
-    "insomnia;abdominal pain;back pain;sore throat;jaundice;heart disease;kidney disease;hallucinations;confusion"
-).split(";")
-PARTS: Final = (
+    "hypertension", "diabetes", "asthma", "pneumonia", "arthritis", "depression", "anxiety", "migraine", "seizures", "stroke",
+    "hepatitis", "anemia", "gout", "osteoporosis", "hypothyroidism", "glaucoma", "emphysema", "tuberculosis", "cancer",
+    "headache", "nausea", "vomiting", "diarrhea", "constipation", "fever", "chills", "cough", "fatigue", "dizziness", "rash",
+    "chest pain", "shortness of breath", "palpitations", "swelling", "numbness", "weakness", "wheezing", "insomnia",
+    "abdominal pain", "back pain", "sore throat", "jaundice", "heart disease", "kidney disease", "hallucinations",
+    "confusion",
+)  # fmt: skip
+PARTS: Final = listed(
     "knee shoulder elbow wrist ankle hip thigh calf foot hand neck back chest abdomen jaw ear eye nose throat heel finger toe "
     "forearm tailbone rib"
-).split()
-RELATIVES: Final = "mother father brother sister grandmother grandfather aunt uncle son daughter wife husband".split()
+)
+RELATIVES: Final = listed("mother father brother sister grandmother grandfather aunt uncle son daughter wife husband")
 UNITS: Final = (
     ("mg", "mcg"), ("mg", "g"), ("milligrams", "grams"), ("pounds", "kilograms"), ("ounces", "grams"), ("days", "weeks"),
     ("weeks", "months"), ("months", "years"), ("years", "months"), ("hours", "days"), ("minutes", "hours"), ("day", "week"),
     ("week", "month"), ("month", "year"), ("year", "month"), ("inches", "feet"), ("cm", "mm"), ("packs", "cartons"),
 )  # fmt: skip
-MONTHS: Final = "January February March April May June July August September October November December".split()
+MONTHS: Final = listed("January February March April May June July August September October November December")
 SIDES: Final = (
     ("left", "right"),
     ("upper", "lower"),
@@ -50,7 +54,7 @@ OPPOSITES: Final = (
     ("increased", "decreased"), ("worse", "better"), ("worsened", "improved"), ("before", "after"), ("mild", "severe"),
     ("acute", "chronic"), ("more", "less"), ("single", "married"), ("male", "female"), ("constant", "intermittent"),
 )  # fmt: skip
-_WORDS: Final = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_WORDS: Final = listed("zero one two three four five six seven eight nine ten eleven twelve")
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
@@ -79,7 +83,7 @@ def cases(notes: Sequence[tuple[int, str, str]], each: int = 2) -> list[Case]:
     """Every note as faithful cases, and up to `each` alterations of every kind."""
     found: list[Case] = []
     for number, dialogue, note in notes:
-        rng = random.Random(SEED + number)  # noqa: S311 — reproducible, not secret
+        rng = random.Random(SEED + number)
         for kind, text in _faithful(note, rng):
             found.append(Case(number, kind, dialogue, text, True))
         others = [other for place, _, other in notes if place != number]
@@ -183,7 +187,8 @@ _DENIALS: Final = (
     (r"\bdoes not\b", "does"), (r"\bnever\b", "often"), (r"\bhas a\b", "does not have a"), (r"\bhas had\b", "has not had"),
     (r"\bhas (?=[a-z]+ed\b)", "has not "), (r"\bis (?!no)(?=[a-z])", "is not "), (r"\bwas (?!no)(?=[a-z])", "was not "),
     (r"\bcomplains of\b", "denies"), (r"\bpositive for\b", "negative for"), (r"\breports\b", "denies"),
-    (r"\bstates (?:that )?(?:he|she) has\b", "denies"), (r"\bhas been\b(?! no)", "has not been"), (r"\btakes\b", "does not take"),
+    (r"\bstates (?:that )?(?:he|she) has\b", "denies"), (r"\bhas been\b(?! no)", "has not been"),
+    (r"\btakes\b", "does not take"),
     (r"\bsmokes\b", "does not smoke"), (r"\bwith history of\b", "without history of"),
 )  # fmt: skip
 

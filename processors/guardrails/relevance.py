@@ -7,8 +7,8 @@ sentence, too, so that a long one is not far from the question for being long.
 
 An answer may refuse, ask back, or say that it does not know: that is relevant, and scores at least `DECLINED`. OFF_TOPIC
 is reported only where neither reading finds anything in common, with an encoder, for a question of some words. Not for a short
-one ("Why?", "Go on."), which means what stood before it; nor for a task ("Write a limerick"), whose answer need have no word of it.
-An answer drawn from what was retrieved for the question is as near to it as that is.
+one ("Why?", "Go on."), which means what stood before it; nor for a task ("Write a limerick"), whose answer need have no word of
+it. An answer drawn from what was retrieved for the question is as near to it as that is.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ MOST_SENTENCES: Final = 40
 
 # What asks for something to be told, rather than made.
 _ASKS: Final = re.compile(
-    r"\?|(?:^|[.!\n]\s*)(?:please )?(?:who|what|when|where|why|how|which|is|are|does|do|did|can|should|explain|define|tell me|describe (?:the|how|why|what))\b",
+    r"\?|(?:^|[.!\n]\s*)(?:please )?(?:who|what|when|where|why|how|which|is|are|does|do|did|can|should|explain|define|tell me"
+    r"|describe (?:the|how|why|what))\b",
     re.IGNORECASE,
 )
 _DECLINES: Final = re.compile(
-    r"\b(?:I(?:'|’)?m sorry|I am sorry|I apologi[sz]e|I can(?:'|’)?t|I cannot|I(?:'|’)m (?:not able|unable)|I am (?:not able|unable)"
-    r"|I (?:do not|don(?:'|’)t) (?:know|have (?:access|enough|any|the|information|that))|as an AI|unfortunately, I|could you (?:please )?(?:clarify|provide|"
-    r"specify|tell)|can you (?:please )?(?:clarify|provide|specify)|please (?:provide|clarify|specify|share|consult)|not (?:mentioned|stated|provided) in"
-    r"|no information (?:about|on|regarding)|seek (?:medical|emergency|professional))\b",
+    r"\b(?:I(?:'|’)?m sorry|I am sorry|I apologi[sz]e|I can(?:'|’)?t|I cannot|I(?:(?:'|’)m| am) (?:not able|unable)"
+    r"|I (?:do not|don(?:'|’)t) (?:know|have (?:access|enough|any|the|information|that))|as an AI|unfortunately, I"
+    r"|(?:could|can) you (?:please )?(?:clarify|provide|specify|tell)|please (?:provide|clarify|specify|share|consult)"
+    r"|not (?:mentioned|stated|provided) in|no information (?:about|on|regarding)|seek (?:medical|emergency|professional))\b",
     re.IGNORECASE,
 )
 
@@ -142,7 +143,7 @@ def _keys(text: str) -> set[str]:
 
 
 def _is_plain(batch: Batch, prompt: str, response: str) -> bool:
-    """Whether a prompt is a question, and it and the answer say enough to be held against each other, in a script the encoder knows."""
+    """Whether a prompt is a question, and it and the answer say enough to be compared, in a script the encoder knows."""
     try:
         batch.embed([])
     except LookupError:

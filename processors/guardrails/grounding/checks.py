@@ -14,6 +14,7 @@ import numpy as np
 from .claims import NAMES, Claim, Term
 from .facts import Fact, known, same_amount
 from .lexicon import EMPTY_KEYS
+from .reading import listed
 from .source import Source
 
 # Of a term that only the question has: it is no invention, but the source does not bear it out.
@@ -82,15 +83,16 @@ _OPPOSITES: Final = (
     ("early", "late"),
 )
 _SEXES: Final = {
-    1: frozenset("male man gentleman boy mr mister sir".split()),
-    2: frozenset("female woman lady girl mrs ms miss ma'am".split()),
+    1: frozenset(listed("male man gentleman boy mr mister sir")),
+    2: frozenset(listed("female woman lady girl mrs ms miss ma'am")),
 }
 _RELATIVES: Final = (
     "=mother", "=father", "=grandmother", "=grandfather", "=brother", "=sister", "=aunt", "=uncle", "=cousin", "=son",
     "=daughter", "=husband", "=wife", "=nephew", "=niece",
 )  # fmt: skip
 
-# Numbers that belong to whom or what a sentence is about, so that denying the sentence denies them. "Not … in many years" does not.
+# Numbers that belong to whom or what a sentence is about, so that denying the sentence denies them. "Not … in many years" does
+# not.
 _OWNED: Final = frozenset(("age", "mass", "units", "pack", "weight", "percent", "count"))
 
 
@@ -342,9 +344,8 @@ def _is_side(read: Sequence, place: int) -> bool:  # type: ignore[type-arg]
     after = read[place + 1].low if place + 1 < len(read) else "."
     before = read[place - 1].low if place else ""
     if read[place].low == "right":
-        return (after[0].isalpha() and after not in ("now", "away", "after", "before", "and", "here", "there", "so")) or before in (
-            "the", "on", "my", "his", "her",
-        )  # fmt: skip
+        adverb = after in ("now", "away", "after", "before", "and", "here", "there", "so")
+        return (after[0].isalpha() and not adverb) or before in ("the", "on", "my", "his", "her")
     if read[place].low == "back":
         return False
     if read[place].low == "left":

@@ -45,8 +45,8 @@ NOTHING_SAID: Final = 0.8
 PROMPT_SOURCE_WORDS: Final = 80
 _ASKS_OF_TEXT: Final = re.compile(
     r"\b(?:summar\w+|rewrite|rephrase|paraphrase|extract|translate|shorten|condense|proofread|based on|according to|"
-    r"(?:the )?following|below|above|given (?:the|this)|from (?:the|this)|using (?:the|this)|note|encounter|transcript|dialogue|"
-    r"passage|article|context|document|report|conversation)\b",
+    r"(?:the )?following|below|above|given (?:the|this)|from (?:the|this)|using (?:the|this)|note|encounter|transcript|"
+    r"dialogue|passage|article|context|document|report|conversation)\b",
     re.IGNORECASE,
 )
 # More distinct words than this are compared by letters alone: their vectors would cost more than the verdict is worth.

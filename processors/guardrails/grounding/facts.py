@@ -10,24 +10,28 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from .reading import Word
+from .reading import Word, listed
 
 _SMALL: Final = {
     name: value
     for value, name in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
+        listed(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+            "eighteen nineteen"
+        )
     )
 }
 _TENS: Final = {
-    name: 10 * value for value, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+    name: 10 * value for value, name in enumerate(listed("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 }
 _SCALES: Final = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _ORDINALS: Final = {
     name: value
     for value, name in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
-        "sixteenth seventeenth eighteenth nineteenth".split(),
+        listed(
+            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+            "sixteenth seventeenth eighteenth nineteenth"
+        ),
         1,
     )
 } | {"twentieth": 20, "thirtieth": 30}
@@ -84,8 +88,9 @@ UNITS: Final[dict[str, tuple[str, float]]] = {
 }
 _EVERY_H: Final = {"hour": 1.0, "day": 24.0, "night": 24.0, "morning": 24.0, "evening": 24.0, "week": 168.0, "month": 730.5,
                    "year": 8766.0}  # fmt: skip
-_LATIN: Final = {"bid": 2.0, "tid": 3.0, "qid": 4.0, "qd": 1.0, "qday": 1.0, "qhs": 1.0, "qam": 1.0, "qpm": 1.0, "daily": 1.0,
-                 "nightly": 1.0, "qod": 0.5, "hourly": 24.0, "weekly": 1 / 7, "qweek": 1 / 7, "monthly": 24 / 730.5}  # fmt: skip
+_LATIN: Final = {"bid": 2.0, "tid": 3.0, "qid": 4.0, "qd": 1.0, "qday": 1.0, "qhs": 1.0, "qam": 1.0, "qpm": 1.0,
+                 "daily": 1.0, "nightly": 1.0, "qod": 0.5, "hourly": 24.0, "weekly": 1 / 7, "qweek": 1 / 7,
+                 "monthly": 24 / 730.5}  # fmt: skip
 _TIMES: Final = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
 _Q_HOURS: Final = re.compile(r"q(\d{1,2})h?\Z")
 _DATE: Final = re.compile(r"(?<![\d/.-])(\d{1,2})([/.-])(\d{1,2})(?:\2(\d{4}|\d{2}))?(?![\d/]|[.-]\d)")

@@ -10,34 +10,35 @@ file has one (`guidelines.yaml`, and a site's own). Each finding covers the drug
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ..ports import Batch, Finding, Sample, Verdict
 from .facts import Fact, facts
 from .polarity import polarity
-from .reading import Word, key_of, sentences, words
+from .reading import Word, key_of, listed, sentences, words
 from .rules import Dose, Rules, read_rules
 
-# How far a drug's name may stand from its amount, in words: "metformin extended release tablets, 500 mg", "500 mg of metformin".
+# How far a drug's name may stand from its amount, in words: "metformin extended release tablets, 500 mg", "500 mg of aspirin".
 AFTER_WORDS, BEFORE_WORDS = 8, 3
 # A sentence with one of these warns, or tells of harm: what it names is not advised.
 _WARNS: Final = frozenset(
     key_of(word)
-    for word in """avoid avoided avoiding contraindicated contraindication contraindications contraindicate caution cautious warning
-    warn danger dangerous unsafe harmful toxic toxicity overdose overdosed poisoning exceed exceeds exceeding excess interact
-    interaction interactions interacts stop stopped hold held discontinue discontinued instead unless refrain prohibited inappropriate
-    allergic allergy allergies intolerance reaction anaphylaxis ingested swallowed""".split()
+    for word in listed("""avoid avoided avoiding contraindicated contraindication contraindications contraindicate caution
+    cautious warning warn danger dangerous unsafe harmful toxic toxicity overdose overdosed poisoning exceed exceeds exceeding
+    excess interact interaction interactions interacts stop stopped hold held discontinue discontinued instead unless refrain
+    prohibited inappropriate allergic allergy allergies intolerance reaction anaphylaxis ingested swallowed""")
 )
 # A sentence with one of these, or with an amount, gives or recommends.
 _GIVES: Final = frozenset(
     key_of(word)
-    for word in """take takes taking give gives given giving start started starting begin prescribe prescribed prescribing recommend
-    recommended recommending suggest use using add adding administer administered try continue initiate increase switch consider
-    should can may could safe fine okay ok treat treated treatment prn daily option first-line dose""".split()
+    for word in listed("""take takes taking give gives given giving start started starting begin prescribe prescribed
+    prescribing recommend recommended recommending suggest use using add adding administer administered try continue initiate
+    increase switch consider should can may could safe fine okay ok treat treated treatment prn daily option first-line dose""")
 )  # fmt: skip
 _RELATIVES: Final = frozenset(
-    "mother father brother sister grandmother grandfather aunt uncle cousin son daughter wife husband".split()
+    listed("mother father brother sister grandmother grandfather aunt uncle cousin son daughter wife husband")
 )
 
 
@@ -223,7 +224,7 @@ class GuidelineDetector:
 
 def _warns(said: Said) -> bool:
     lows = [word.low for word in said.words]
-    more_than = any(one == "more" and other == "than" for one, other in zip(lows, lows[1:], strict=False))
+    more_than = any(one == "more" and other == "than" for one, other in pairwise(lows))
     return more_than or any(word.key in _WARNS for word in said.words)
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from .reading import Word, key_of, words
+from .reading import Word, key_of, listed, words
 
 FILE: Final = Path(__file__).with_name("lexicon.txt")
 COMMON_FILE: Final = Path(__file__).with_name("common.txt")
@@ -27,36 +27,37 @@ _DRUG: Final = re.compile(
 
 # Words that carry no claim of their own.
 _EMPTY: Final = frozenset(
-    """a an the and or but nor so yet if then than that this these those there here it its they them their theirs we us our you
-    your yours i me my mine he him his she her hers who whom whose which what when where why how all any both each few more most
-    other others some such only own same too very just also again once ever even still already is am are was were be been being
-    do does did doing done have has had having will would shall should can could may might must ought of at by for with about
-    against between into through during above below to from up down in out on off over under further as until while because
-    since upon within without toward towards among across along around near via per no not never none neither cannot n't dont
-    doesnt didnt isnt wasnt havent hasnt hadnt wont wouldnt cant couldnt i'm i've i'd i'll you're you've he's she's it's that's
-    we're we've they're they've there's what's let's don't doesn't didn't isn't aren't wasn't weren't haven't hasn't hadn't won't
-    wouldn't can't couldn't shouldn't get gets got getting gotten go goes going went gone come comes came coming make makes made
-    making take takes took taking taken say says said saying tell tells told see sees saw seen know knows knew known think
-    thought like well really quite rather much many lot lots bit kind sort thing things something anything nothing everything
-    someone anyone one's yes yeah yep ok okay um uh oh hmm right sure please thank thanks hello hi hey etc eg ie vs mr mrs ms
-    miss mister sir ma'am another either whether however therefore thus though although unless else instead anyway maybe perhaps
-    us use used using uses give given gives gave put let keep kept seem seems seemed become becomes became able""".split()
+    listed("""a an the and or but nor so yet if then than that this these those there here it its they them their theirs we us
+    our you your yours i me my mine he him his she her hers who whom whose which what when where why how all any both each few
+    more most other others some such only own same too very just also again once ever even still already is am are was were be
+    been being do does did doing done have has had having will would shall should can could may might must ought of at by for
+    with about against between into through during above below to from up down in out on off over under further as until while
+    because since upon within without toward towards among across along around near via per no not never none neither cannot n't
+    dont doesnt didnt isnt wasnt havent hasnt hadnt wont wouldnt cant couldnt i'm i've i'd i'll you're you've he's she's it's
+    that's we're we've they're they've there's what's let's don't doesn't didn't isn't aren't wasn't weren't haven't hasn't
+    hadn't won't wouldn't can't couldn't shouldn't get gets got getting gotten go goes going went gone come comes came coming
+    make makes made making take takes took taking taken say says said saying tell tells told see sees saw seen know knows knew
+    known think thought like well really quite rather much many lot lots bit kind sort thing things something anything nothing
+    everything someone anyone one's yes yeah yep ok okay um uh oh hmm right sure please thank thanks hello hi hey etc eg ie vs
+    mr mrs ms miss mister sir ma'am another either whether however therefore thus though although unless else instead anyway
+    maybe perhaps us use used using uses give given gives gave put let keep kept seem seems seemed become becomes became
+    able""")
 )
 # What reports are written in: not in a conversation, and no claim about it.
 _FRAME: Final = frozenset(
-    """patient patients pt report reports reported reporting state states stated stating deny denies denied denying note notes
-    noted notable present presents presented presenting presentation history hx past present medical significant significantly
-    complaint complaints complain complains complained include includes including included indicate indicates indicated mention
-    mentions mentioned describe describes described review reviewed otherwise positive negative regarding related current
-    currently recent recently time times today day date summary visit follow following followed status post secondary due
-    associated assessment plan year years old aged age male female gentleman lady man woman individual person subject doctor
-    physician provider clinician discussed discussion advised approximately remarkable unremarkable noncontributory
-    contributory unknown reviewed evaluation evaluate symptom symptoms condition conditions problem problems issue issues
-    experience experiences experienced experiencing feel feels felt feeling find finds found ask asked answer response question
-    context passage according document text information based provide provides provided conclude overall additionally furthermore
-    moreover first second third last next previous prior several various multiple certain particular general generally
-    occur occurs occurred occurring develop develops developed continue continues continued remain remains remained deliver
-    dialogue conversation encounter""".split()
+    listed("""patient patients pt report reports reported reporting state states stated stating deny denies denied denying note
+    notes noted notable present presents presented presenting presentation history hx past present medical significant
+    significantly complaint complaints complain complains complained include includes including included indicate indicates
+    indicated mention mentions mentioned describe describes described review reviewed otherwise positive negative regarding
+    related current currently recent recently time times today day date summary visit follow following followed status post
+    secondary due associated assessment plan year years old aged age male female gentleman lady man woman individual person
+    subject doctor physician provider clinician discussed discussion advised approximately remarkable unremarkable
+    noncontributory contributory unknown reviewed evaluation evaluate symptom symptoms condition conditions problem problems
+    issue issues experience experiences experienced experiencing feel feels felt feeling find finds found ask asked answer
+    response question context passage according document text information based provide provides provided conclude overall
+    additionally furthermore moreover first second third last next previous prior several various multiple certain particular
+    general generally occur occurs occurred occurring develop develops developed continue continues continued remain remains
+    remained deliver dialogue conversation encounter""")
 )
 
 EMPTY_KEYS: Final = frozenset(key_of(word) for word in _EMPTY) | {"i", "s", "t"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .reading import Word
+from .reading import Word, listed
 
 # Words a denial reaches over. A list after "denies" or "no" may be long; "not" is about its clause.
 LIST_WORDS: Final = 24
@@ -24,9 +24,11 @@ _LISTS: Final = frozenset(
     ("no", "denies", "denied", "deny", "denying", "without", "neither", "nor", "absence", "non", "lacks", "lack", "refuses")
 )
 _CLAUSE: Final = frozenset(
-    "not never cannot nothing nobody don't dont doesn't doesnt didn't didnt isn't isnt aren't arent wasn't wasnt weren't werent "
-    "haven't havent hasn't hasnt hadn't hadnt won't wont can't cant couldn't couldnt ain't unable "
-    "unlikely".split()
+    listed(
+        "not never cannot nothing nobody don't dont doesn't doesnt didn't didnt isn't isnt aren't arent wasn't wasnt weren't "
+        "werent haven't havent hasn't hasnt hadn't hadnt won't wont can't cant couldn't couldnt ain't unable "
+        "unlikely"
+    )
 )
 _AFTER: Final = frozenset(("none", "negative", "absent", "denied", "unlikely", "nil", "no", "never"))
 _ENDS: Final = frozenset(
@@ -82,11 +84,13 @@ _HAS: Final = frozenset(
 )
 
 _YES: Final = frozenset(
-    "yes yeah yep yup ya yah sure correct right absolutely definitely certainly uh-huh mhm mmhmm indeed affirmative exactly "
-    "unfortunately oh ok okay well um uh hmm hm ah so".split()
+    listed(
+        "yes yeah yep yup ya yah sure correct right absolutely definitely certainly uh-huh mhm mmhmm indeed affirmative "
+        "exactly unfortunately oh ok okay well um uh hmm hm ah so"
+    )
 )
-_FILLERS: Final = frozenset("oh ok okay well um uh hmm hm ah so unfortunately thankfully fortunately actually , - – .".split())
-_NO: Final = frozenset("no nope nah never none negative not don't haven't didn't doesn't isn't nothing neither".split())
+_FILLERS: Final = frozenset(listed("oh ok okay well um uh hmm hm ah so unfortunately thankfully fortunately actually , - – ."))
+_NO: Final = frozenset(listed("no nope nah never none negative not don't haven't didn't doesn't isn't nothing neither"))
 
 
 def polarity(words: Sequence[Word]) -> list[int]:

@@ -9,14 +9,22 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+
+def listed(names: str) -> tuple[str, ...]:
+    """The words of a literal: a long list reads better without its quotes and commas."""
+    return tuple(names.split())
+
+
 # Never the end of a sentence, whatever follows.
 _TITLES: Final = frozenset(
-    "dr mr mrs ms prof st vs e.g i.e cf fig approx inc ltd jr sr rev gen col capt al ca dept est tel ext mt ft".split()
+    listed("dr mr mrs ms prof st vs e.g i.e cf fig approx inc ltd jr sr rev gen col capt al ca dept est tel ext mt ft")
 )
 # The end of a sentence only before a capital.
 _DOSING: Final = frozenset(
-    "b.i.d t.i.d q.i.d q.d q.h.s q.o.d p.r.n p.o i.v i.m s.c a.m p.m u.s u.k etc mg mcg ml hr hrs min wk wks mo yr yrs tab "
-    "tabs cap caps lb lbs oz in pt hx dx rx tx sx ph.d m.d r.n d.o n.p p.a m.p.h".split()
+    listed(
+        "b.i.d t.i.d q.i.d q.d q.h.s q.o.d p.r.n p.o i.v i.m s.c a.m p.m u.s u.k etc mg mcg ml hr hrs min wk wks mo yr yrs tab "
+        "tabs cap caps lb lbs oz in pt hx dx rx tx sx ph.d m.d r.n d.o n.p p.a m.p.h"
+    )
 )
 _STOP: Final = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。!?]|\n+")
 _LAST_WORD: Final = re.compile(r"[\w.]*\Z")
@@ -78,9 +86,7 @@ def _ends(text: str, stop: re.Match[str]) -> bool:
         return not after or not after[0].islower()
     if word == "no":
         return not after[:1].isdigit()
-    if word.isdigit() and len(word) <= 2 and _at_line_start(text, stop.start() - len(word)):
-        return False
-    return True
+    return not (word.isdigit() and len(word) <= 2 and _at_line_start(text, stop.start() - len(word)))
 
 
 def _at_line_start(text: str, at: int) -> bool:
@@ -136,7 +142,9 @@ def _spelled(before: Word, text: str, at: int) -> bool:
     if at - before.end != 1 or text[before.end] != " " or not before.text.isupper():
         return False
     spoken = before.end - before.start == 2 * len(before.text) - 1
-    return spoken and before.text != "I" or before.text == "I" and at + 1 < len(text) and text[at + 1] in " ,.?"
+    if before.text == "I":  # the pronoun, unless a letter alone follows
+        return at + 1 < len(text) and text[at + 1] in " ,.?"
+    return spoken
 
 
 @lru_cache(maxsize=65_536)

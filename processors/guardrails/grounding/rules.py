@@ -30,8 +30,8 @@ class GuidelineError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Dose:
-    """No more than `single` at once and `daily` in a day, in milligrams (or units); None is no limit. With `weekly_only` the daily
-    limit is for a drug taken every day: this one is not."""
+    """No more than `single` at once and `daily` in a day, in milligrams (or units); None is no limit. With `weekly_only` the
+    daily limit is for a drug taken every day: this one is not."""
 
     id: str
     names: tuple[str, ...]
@@ -133,7 +133,7 @@ class _Checked:
     def items(self, node: yaml.Node, section: str) -> Sequence[yaml.Node]:
         if not isinstance(node, yaml.SequenceNode):
             raise self.fail(node, f"{section} must be a list of rules, each beginning with `- `")
-        return node.value
+        return list(node.value)
 
     def names(self, node: yaml.Node) -> list[str]:
         if isinstance(node, yaml.SequenceNode) and node.value and all(isinstance(each, yaml.ScalarNode) for each in node.value):

@@ -16,18 +16,20 @@ MOST: Final = 20
 # Small counts and times of day are the stuff of any sentence; doses, dates and shares are claims about the world.
 _SPECIFIC: Final = frozenset(("mass", "units", "volume", "meq", "frequency", "date", "percent", "money", "rate", "pressure"))
 _CITATION: Final = re.compile(
-    r"\bdoi:\s?\S+|\b10\.\d{4,9}/\S+|\bPMID:?\s?\d+|\bet al\.?,?|\((?:[A-Z][\w'’-]+(?:,? (?:and|&) [A-Z][\w'’-]+)?),? (?:19|20)\d\d[a-z]?\)"
-    r"|\b(?:a|one|the|recent) (?:\d{4} )?(?:study|trial|meta-analysis|review|survey) (?:published|conducted|by|in|from|found|shows?|showed)\b"
+    r"\bdoi:\s?\S+|\b10\.\d{4,9}/\S+|\bPMID:?\s?\d+|\bet al\.?,?"
+    r"|\((?:[A-Z][\w'’-]+(?:,? (?:and|&) [A-Z][\w'’-]+)?),? (?:19|20)\d\d[a-z]?\)"
+    r"|\b(?:a|one|the|recent) (?:\d{4} )?(?:study|trial|meta-analysis|review|survey) "
+    r"(?:published|conducted|by|in|from|found|shows?|showed)\b"
     r"|\baccording to (?:a|the) (?:\w+ ){0,3}(?:study|report|survey|journal|guidelines?)\b",
-)  # fmt: skip
+)
 _URL: Final = re.compile(r"\bhttps?://[^\s)>\]]+|\bwww\.[^\s)>\]]+")
 _YEAR: Final = re.compile(r"\b(?:in|since|of|by|from|until) ((?:1[5-9]|20)\d\d)\b")
 _HEDGE: Final = re.compile(
-    r"\b(?:I(?:'|’)?m not (?:entirely |completely |quite )?(?:sure|certain)|I am not (?:entirely |completely |quite )?(?:sure|certain)"
-    r"|I (?:think|believe|guess|assume|suppose)|(?:it|this|that) (?:might|may|could) be|(?:may|might) or may not|not (?:entirely )?clear"
-    r"|as far as I (?:know|can tell)|to (?:the best of )?my knowledge|I (?:don(?:'|’)t|do not) (?:really |actually )?know|I cannot (?:verify|confirm)"
-    r"|I can(?:'|’)t (?:verify|confirm)|(?:perhaps|possibly|presumably|arguably|probably)|it is (?:possible|unclear|likely) that"
-    r"|if I (?:recall|remember) correctly|hard to say)\b",
+    r"\b(?:I(?:(?:'|’)?m| am) not (?:entirely |completely |quite )?(?:sure|certain)|I (?:think|believe|guess|assume|suppose)"
+    r"|(?:it|this|that) (?:might|may|could) be|(?:may|might) or may not|not (?:entirely )?clear|as far as I (?:know|can tell)"
+    r"|to (?:the best of )?my knowledge|I (?:don(?:'|’)t|do not) (?:really |actually )?know|perhaps|possibly|presumably"
+    r"|arguably|I (?:cannot|can(?:'|’)t) (?:verify|confirm)|probably|it is (?:possible|unclear|likely) that|hard to say"
+    r"|if I (?:recall|remember) correctly)\b",
     re.IGNORECASE,
 )
 
@@ -65,8 +67,8 @@ def _is_specific(fact: Fact) -> bool:
 
 
 def contradictions(said: list[Claim]) -> list[Finding]:
-    """SELF_CONTRADICTION where two sentences of one response say the same words, but one denies them, or gives another amount of
-    the same thing. The later one is named."""
+    """SELF_CONTRADICTION where two sentences of one response say the same words, but one denies them, or gives another amount
+    of the same thing. The later one is named."""
     found: list[Finding] = []
     by_word: dict[str, list[int]] = {}
     sets: list[frozenset[str]] = []
