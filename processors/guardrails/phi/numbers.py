@@ -81,6 +81,7 @@ _DOSE: Final = re.compile(
 _LIKE_A_DAY: Final = re.compile(r"\d{1,2}([-/.])\d{1,2}\1(?:\d{2}|\d{4})|\d{4}-\d{2}-\d{2}")
 _ZIP: Final = re.compile(r"\d{5}(?:-\d{4})?")
 _COMPACT_DAY: Final = re.compile(r"(?:19[2-9]|20[0-4])\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+_FAXED: Final = re.compile(r"\b(?P<label>fax(?:es|ed)?|facsimile)\b[^.\d\n;]{0,60}\Z", re.IGNORECASE)
 _YEARLIKE: Final = re.compile(r"(?:19|20)\d{2}\Z")
 _STREET: Final = re.compile(r"(?:\s|,\s)?(?:[NSEW]\.?\s)?[A-Z][\w.'-]*[a-z](?![\w:])")
 _SURE_LINK: Final = re.compile(r"[#:]|number|no\.|\bid\b|\bis\b", re.IGNORECASE)
@@ -341,6 +342,8 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
             start = lead.start()
     if label is not None and label.type == "CODE":
         return
+    if shape.type == "PHONE_NUMBER" and shape.score >= 0.55:
+        label = _of_a_phone(label, text, start)
     if label is None or (label.type in _WEAK and shape.type is None):
         label = _after if (_after := _label_after(text, end)) is not None and _after.type != "CODE" else label
     written = text[start:end]
@@ -354,6 +357,15 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
             return
     if shape.type is not None and shape.score >= 0.4 and not _DOSE.match(text, end):
         yield Span(shape.start, shape.end, shape.type, shape.score)
+
+
+def _of_a_phone(label: _Label | None, text: str, start: int) -> _Label | None:
+    """What is grouped like a telephone number is one, unless a label plainly says otherwise: not in "fax her chart to …"."""
+    if label is not None and label.type not in _WEAK | {"FAX_NUMBER"} and _SURE_LINK.search(text, label.start, start) is None:
+        label = None
+    if label is None and (fax := _FAXED.search(text, max(0, start - _BEFORE), start)) is not None:
+        return _Label("FAX_NUMBER", *fax.span("label"))
+    return label
 
 
 def _whole(text: str, start: int, end: int, label: _Label) -> tuple[int, int]:
