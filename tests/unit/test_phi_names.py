@@ -154,6 +154,14 @@ def test_a_full_table_of_pieces_is_begun_anew_and_changes_nothing(monkeypatch: p
     assert spans == expected
 
 
+def test_a_name_met_again_as_that_of_a_disease_is_let_stand(finder: NameFinder) -> None:
+    text = "Hodgkin's lymphoma was first described by Thomas Hodgkin."
+
+    spans = found(finder, text)
+
+    assert spans == [("PERSON", "Thomas Hodgkin")]
+
+
 def test_no_text_and_empty_texts_hold_no_names(finder: NameFinder) -> None:
     assert finder.find([]) == []
     assert finder.find(["", " \n"]) == [[], []]

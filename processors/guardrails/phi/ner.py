@@ -54,8 +54,11 @@ class NameFinder:
         spans = [*_runs(text, tagged, self._lists), *by_form(text, self._lists)]
         if not spans:
             return spans
-        spans = [span for span in spans if not means_nobody(text, span, self._lists)]
-        return _united([*spans, *again(text, spans)])
+        spans = self._meant(text, spans)
+        return _united([*spans, *self._meant(text, again(text, spans))])
+
+    def _meant(self, text: str, spans: Iterable[Span]) -> list[Span]:
+        return [span for span in spans if not means_nobody(text, span, self._lists)]
 
 
 def _united(spans: Iterable[Span]) -> list[Span]:
