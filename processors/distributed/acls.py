@@ -3,7 +3,8 @@
     service  ─ writes calls, content      policies ─ reads usage, gates, the meters' memory; writes signals, alerts
     gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
     meter    ─ reads calls; writes all that is derived from them, and its memory
-    guardrails ─ reads content, and nobody else does; writes verdicts into calls, transcripts, quarantine, alerts
+    guardrails ─ reads content, and nobody else does, and signals; writes verdicts into calls, transcripts, quarantine, dead
+                 letters, alerts
     node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
                folder it is a sink as well: run the sink's commands for the node's principal)
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
@@ -74,7 +75,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), groups=(METER.name,)),
     ),
     GUARDRAILS.name: (
-        Grant(("Read",), topics=(CONTENT,)),
+        Grant(("Read",), topics=(CONTENT, SIGNALS)),
         Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS)),
         Grant(("Read",), groups=(GUARDRAILS.name,)),
     ),

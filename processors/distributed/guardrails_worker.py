@@ -31,13 +31,14 @@ from ...producers.key_source import KeySource
 from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
-from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, TRANSCRIPTS
+from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime
 from ..guardrails.sampling import LEARNING_MS, Sampling
 from ..guardrails.step import Outputs
 from ..guardrails.telling import told
+from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS
 from .call_record import CallRecord, call_record
 from .wire import Wire
@@ -53,6 +54,7 @@ _FETCHES_BYTES: Final = 16 << 20
 _POLL_RECORDS: Final = 64
 _POLL_MS: Final = 500
 _WORK_S: Final = 0.05
+_SIGNALS_MS: Final = 1_000
 # As long as the others of the group wait for us; what is under way is dropped, so it takes no time.
 _REBALANCE_MS: Final = 30_000
 # The brokers' own bound, `offset.metadata.max.bytes`: some sixty producers.
@@ -124,14 +126,34 @@ class KafkaGuardrails:
 
     async def run(self) -> None:
         """Judge what comes. Ends by being cancelled, or with what went wrong in `failure`."""
+        following = asyncio.create_task(self._follow_signals(), name="watched scopes")
         try:
             while True:
                 await self._round()
+                if following.done():
+                    following.result()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self.failure = error
             raise
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+    async def _follow_signals(self) -> None:
+        """Know which scopes policies on findings are not at ease with."""
+        watched, tp = WatchedScopes(), TopicPartition(self._address.topic(SIGNALS), 0)
+        consumer = AIOKafkaConsumer(**self._options, enable_auto_commit=False, auto_offset_reset="earliest")
+        try:
+            await consumer.start()
+            consumer.assign([tp])
+            while True:
+                for record in (await consumer.getmany(tp, timeout_ms=_SIGNALS_MS)).get(tp, []):
+                    watched.hear(record.key or b"", record.value or b"")
+                self.runtime.sampling.watched = watched.scopes()
+        finally:
+            await consumer.stop()
 
     async def close(self) -> None:
         """Leave the group and end the processes; what they had is judged by the next owner."""

@@ -147,7 +147,7 @@ async def _guardrails(settings: Settings, metrics: WorkerMetrics) -> AsyncIterat
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes))
+        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes, SIGNALS))
         guardrails = KafkaGuardrails(settings, wire, keys)
         last_to_first.push_async_callback(guardrails.close)
         await guardrails.start()

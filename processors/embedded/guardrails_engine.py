@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import orjson
 import structlog
 
@@ -24,13 +23,13 @@ from ...producers.key_source import KeySource
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
-from ...schemas.signal import SIGNAL_PREFIX
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime, Tally
 from ..guardrails.sampling import MOST_NAMES, Sampling
 from ..guardrails.step import Outputs
+from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS
 
 log = structlog.get_logger("tidegate.guardrails")
@@ -51,17 +50,6 @@ _SCHEMA: Final = (
 )
 
 
-class _Watched(msgspec.Struct):
-    """What is looked at of a signal."""
-
-    measure: str
-    state: str
-    scope: dict[str, str | None]
-
-
-_signal: Final = msgspec.json.Decoder(_Watched)
-
-
 class GuardrailsEngine:
     """The guardrails over every partition of one data folder's content. Made, used and closed in one thread."""
 
@@ -79,7 +67,7 @@ class GuardrailsEngine:
         self._clock = clock
         self._keys = keys
         self._signals_next = 0
-        self._watching: dict[bytes, dict[str, str | None]] = {}
+        self._watched = WatchedScopes()
         self._looked_at = self._tidied_at = float("-inf")
         # Why nothing is read: a key ring that cannot be.
         self.trouble: str | None = None
@@ -182,9 +170,9 @@ class GuardrailsEngine:
             self._looked_at = now
             while records := self.log.read(SIGNALS.name, 0, self._signals_next):
                 for record in records:
-                    self._hear(record.key or b"", record.value)
+                    self._watched.hear(record.key or b"", record.value)
                 self._signals_next = records[-1].offset + 1
-            self.runtime.sampling.watched = list(self._watching.values())
+            self.runtime.sampling.watched = self._watched.scopes()
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             now_ms = int(now * 1_000)
@@ -197,15 +185,6 @@ class GuardrailsEngine:
                     "DELETE FROM guard_seen WHERE name NOT IN (SELECT name FROM guard_seen ORDER BY at_ms DESC LIMIT ?)",
                     (MOST_NAMES,),
                 )
-
-    def _hear(self, key: bytes, value: bytes) -> None:
-        if not key.startswith(SIGNAL_PREFIX):
-            return
-        self._watching.pop(key, None)
-        if b'"measure":"finding' in value:
-            signal = _signal.decode(value)
-            if signal.state != "ok":
-                self._watching[key] = signal.scope
 
     def look(self) -> Tally:
         """What was done, and what waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -36,13 +36,14 @@ def told(tally: Tally) -> dict[str, Any]:
 
 def metrics(said: Mapping[str, Any]) -> Iterator[Metric]:
     """What `told` says, as metrics."""
-    for name, text in _GAUGES.items():
-        yield GaugeMetricFamily(f"tidegate_guardrails_{name}", text, value=float(said[name]))
-    for name, text in _COUNTERS.items():
-        yield CounterMetricFamily(f"tidegate_guardrails_{name}", text, value=said[name])
+    for key, (name, text) in _GAUGES.items():
+        yield GaugeMetricFamily(f"tidegate_guardrails_{name}", text, value=float(said[key]))
+    for key, (name, text) in _COUNTERS.items():
+        yield CounterMetricFamily(f"tidegate_guardrails_{name}", text, value=said[key])
     for key, (name, label, text) in _LABELLED.items():
         family = CounterMetricFamily(f"tidegate_guardrails_{name}", text, labels=[label])
-        for value, count in said[key].items():
+        # From 0 on, or nobody would see the first that fails.
+        for value, count in (dict.fromkeys(said["detectors"] if key == "failed" else (), 0) | said[key]).items():
             family.add_metric([value], count)
         yield family
     found = CounterMetricFamily("tidegate_guardrails_findings", "Findings, by detector and type", labels=["detector", "type"])
@@ -51,21 +52,21 @@ def metrics(said: Mapping[str, Any]) -> Iterator[Metric]:
     yield found
 
 
-_GAUGES = {
-    "processes": "Scoring processes that are loaded",
-    "resident_mb": "The largest scoring process, MB",
-    "queued": "Calls that wait for a verdict, in memory",
-    "oldest_age_s": "Age of the oldest content without a verdict, seconds",
-    "held_back": "1 while the budget of processor time holds scoring back",
+_GAUGES: Final = {
+    "processes": ("processes", "Scoring processes that are loaded"),
+    "resident_mb": ("resident_megabytes", "The largest scoring process"),
+    "queued": ("queued", "Calls that wait for a verdict, in memory"),
+    "oldest_age_s": ("oldest_age_seconds", "Age of the oldest content without a verdict"),
+    "held_back": ("held_back", "1 while the budget of processor time holds scoring back"),
 }
-_COUNTERS = {
-    "texts": "Texts judged: a prompt, an answer, a chunk each",
-    "cpu_s": "Processor seconds that scoring has taken",
-    "transcripts": "Redacted transcripts put out",
-    "quarantined": "Sealed records put into quarantine",
-    "lost_records": "Content that retention ate before it was judged",
+_COUNTERS: Final = {
+    "texts": ("texts", "Texts judged: a prompt, an answer, a chunk each"),
+    "cpu_s": ("cpu_seconds", "Processor time that scoring has taken"),
+    "transcripts": ("transcripts", "Redacted transcripts put out"),
+    "quarantined": ("quarantined", "Sealed records put into quarantine"),
+    "lost_records": ("lost_records", "Content that retention ate before it was judged"),
 }
-_LABELLED = {
+_LABELLED: Final = {
     "outcomes": ("calls", "outcome", "Content lines by what became of them"),
     "failed": ("failed", "detector", "Verdicts that a detector could not give"),
     "restarts": ("restarts", "why", "Scoring processes replaced"),
