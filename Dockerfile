@@ -18,7 +18,7 @@ COPY processors ./processors
 COPY dashboards ./dashboards
 # Exactly the versions that the tests ran with.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/tidegate/bin/pip install --disable-pip-version-check -c constraints.txt '.[node,kafka]'
+    /opt/tidegate/bin/pip install --disable-pip-version-check -c constraints.txt '.[node,kafka,guardrails]'
 
 
 FROM python:3.11-slim-bookworm

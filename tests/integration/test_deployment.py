@@ -62,7 +62,7 @@ def test_a_broker_with_composes_settings_starts_and_has_nothing_to_mend(
         made = asyncio.run(create_topics(settings, partitions=2))
         problems = asyncio.run(check_topics(settings))
 
-    assert len(made) == 9
+    assert len(made) == 13
     assert problems == []
 
 

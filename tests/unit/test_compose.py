@@ -60,9 +60,9 @@ def test_the_compose_file_is_valid_by_the_official_schema() -> None:
 def test_all_the_parts_are_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "clickhouse", "prometheus", "alertmanager", "grafana"),
-        *("topics", "meter", "policies", "sink", "node"),
+        *("topics", "meter", "policies", "sink", "guardrails", "node"),
     }
-    assert set(OURS) == {"topics", "meter", "policies", "sink", "node"}
+    assert set(OURS) == {"topics", "meter", "policies", "sink", "guardrails", "node"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -248,11 +248,11 @@ def test_the_kafka_listeners_that_are_advertised_exist() -> None:
 def test_no_secret_is_in_a_file() -> None:
     for name, service in compose_text_services().items():
         for key, value in service.items():
-            if re.search(r"PASSWORD|TOKEN|SECRET|CREDENTIAL", key):
+            if re.search(r"PASSWORD|TOKEN|SECRET|CREDENTIAL|KEYS", key):
                 assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]+\}", value), f"{name}: {key}"
     for line in ENV_EXAMPLE.read_text().splitlines():
         key, found, value = line.partition("=")
-        if found and not line.startswith("#") and re.search(r"PASSWORD|TOKEN", key):
+        if found and not line.startswith("#") and re.search(r"PASSWORD|TOKEN|KEYS", key):
             assert value == "", key
 
 

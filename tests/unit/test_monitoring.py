@@ -20,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tidegate.processors.distributed.roles import BY_NAME
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
+from tidegate.processors.guardrails.runtime import Tally
+from tidegate.processors.guardrails.telling import told
 
 PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
 ALERTMANAGER: Final = read(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
@@ -48,6 +50,13 @@ class Writing:
         return {("tidegate.metered", 0): 3}
 
 
+def judged() -> Tally:
+    """What guardrails tell of themselves."""
+    tally = Tally(restarts={"crash": 1}, seconds={"phi": 1.5})
+    tally.outcomes["scored"] = tally.failed["phi"] = tally.findings["phi", "PERSON"] = 1
+    return tally
+
+
 def node_page() -> str:
     status: dict[str, Any] = {
         "totals": {},
@@ -56,6 +65,8 @@ def node_page() -> str:
         "sink_lag_records": 0,
         "store_away": False,
         "log_away": False,
+        "guardrails_lag_records": 0,
+        "guardrails": told(judged()),
     }
     metrics = Metrics(lambda: status)
     metrics.ingested(1, 1, 100)
@@ -68,6 +79,8 @@ def worker_page(role: str) -> str:
     metrics.events.labels("events").inc()
     if role == "sink":
         metrics.sink(Writing())
+    elif role == "guardrails":
+        metrics.guardrails(lambda: told(judged()), lambda: {("tidegate.content", 0): 3})
     else:
         metrics.lags = lambda: {("tidegate.calls", 0): 3}
     return generate_latest(metrics.registry).decode()

@@ -35,6 +35,8 @@ from tidegate.processors.distributed.topics import check_topics, create_topics
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
 from tidegate.processors.enforcement import Enforcement
+from tidegate.processors.guardrails.runtime import Tally
+from tidegate.processors.guardrails.telling import told
 from tidegate.processors.meter import MeterState, meter
 from tidegate.processors.policy_file import read_policies
 from tidegate.processors.pricing import PriceBook
@@ -149,6 +151,9 @@ def _shown() -> set[str]:
 
     worker = WorkerMetrics("sink")
     worker.sink(Writing())
+    tally = Tally(restarts={"crash": 1}, seconds={"phi": 1.0}, detectors={"phi": "1"})
+    tally.outcomes["scored"] = tally.findings["phi", "PERSON"] = 1
+    worker.guardrails(lambda: told(tally), lambda: {("tidegate.content", 0): 3})
     worker.events.labels("events").inc()
     node = Metrics(lambda: {"totals": {}, "store_away": False, "log_away": False, "meter_lag_records": 0})
     page = generate_latest(worker.registry).decode() + node.render().decode()
