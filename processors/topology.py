@@ -11,9 +11,9 @@ content ──► guardrails ──► transcripts ─────────�
                   ├──────► alerts ─────────────────► sink
                   └──────► quarantine, for a person
 
-What the guardrails say of a content record comes back as a `scored` event in the calls topic, so that findings are counted
-as calls are. Each line of content has one verdict, under the number its producer gave it and in that producer's name
-(`guardrails:<producer>`): dense, so that a verdict that is sent again is a duplicate, as the content's own would be.
+What the guardrails say of content comes back as `scored` events in the calls topic, so that findings are counted as calls
+are. Each is numbered as its content was, under a name of its own (guardrails:<producer>), so that content that is scored again
+is a duplicate.
 
 How usage travels is the engine's affair: compacted by scope in the embedded log, in blocks on Kafka, where the meter keeps
 its memory in a changelog of its own.

@@ -21,7 +21,7 @@ import orjson
 from ...producers.ports import Position
 from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent
-from ...schemas.hot import decode_event
+from ...schemas.hot import HotScored, decode_event
 
 # Enough to see what is wrong; a body of a million bad lines need not come back as long as it went in.
 MAX_ERRORS_TOLD: Final = 100
@@ -139,7 +139,8 @@ def judge(lines: Sequence[Line], source: str, now: datetime) -> Judged:
         try:
             if len(line) > MAX_EVENT_BYTES:
                 raise InvalidEvent(f"an event may be at most {MAX_EVENT_BYTES} bytes; text never belongs in it")
-            decode_event(line)
+            if isinstance(decode_event(line), HotScored):
+                raise InvalidEvent("what is found in texts is for the guardrails to say - at `$.event`")
         except InvalidEvent as error:
             judged.rejected += 1
             judged.lines.append(rejection(line, error.reason, source, number, now))

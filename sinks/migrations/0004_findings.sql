@@ -2,7 +2,7 @@
 --
 -- A finding is a type, a place and a score: no text, and nothing that text could be had back from. A score that was not
 -- computed is not in `scores`: unknown, never 0. Verdicts come through the meter, so that (producer, seq) tells them apart as
--- it does calls: `producer` is guardrails-<content partition>, `seq` the offset of the content record.
+-- it does calls: `producer` is guardrails:<who sent the content>, and `seq` the number that it bore there.
 -- After 400 days verdicts go, a month at a time; the rollups stay. ALTER TABLE … MODIFY TTL makes it another number.
 
 CREATE TABLE IF NOT EXISTS scored_calls
@@ -258,8 +258,8 @@ FROM findings_1h
 GROUP BY hour, tenant, team, service, environment, provider_name, model, prompt_name, prompt_version, detector, type;
 
 -- What was said, as far as it may be kept: texts in which every finding of PHI is replaced. Written by the guardrails alone,
--- and only where the PHI detector has judged all of it. (producer, seq) is that of the verdict; `source_partition` and
--- `source_offset` are those of the content record. Thirty days after they were written they go, a day at a time.
+-- and only where the PHI detector has judged all of it. `producer`, `seq` and the source are those of the content, which
+-- may be scored again and be known: join verdicts by `call_id`. Thirty days after its content came a row goes, a day at a time.
 CREATE TABLE IF NOT EXISTS transcripts
 (
     `call_id` String CODEC(ZSTD(1)),

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import line, request, response
+from support import finding, line, request, response, scored
 from tidegate.processors.embedded import ingest
 from tidegate.processors.embedded.ingest import BadBody, envelopes, gunzip, judge, rejection, split, unpack
 from tidegate.schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES
@@ -65,6 +65,13 @@ def test_a_body_of_too_many_lines_is_refused_before_it_is_taken_apart() -> None:
 
     assert error.status == 413
     assert "send it in parts" in error.reason
+
+
+def test_nobody_who_sends_calls_says_what_was_found_in_them() -> None:
+    judged = judge(split(line(response()) + b"\n" + line(scored(findings=[finding()])), NDJSON), "http", NOW)
+
+    assert (judged.accepted, judged.rejected) == (1, 1)
+    assert judged.errors == [{"line": 2, "error": "what is found in texts is for the guardrails to say - at `$.event`"}]
 
 
 def test_a_line_of_ten_megabytes_is_rejected_by_its_fingerprint() -> None:
