@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack, vstack  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.sparse import csr_matrix, hstack, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -69,11 +69,11 @@ def decide(head: LinearHead, of: Source) -> Values:
     return raw * head.slope + head.shift
 
 
-def calibrate(decisions: Sequence[Values], labels: Sequence[NDArray[np.int64]]) -> tuple[float, float]:
+def calibrate(decisions: Sequence[Values], labels: Sequence[NDArray[np.int64]], prior: float = PRIOR) -> tuple[float, float]:
     """Slope and shift that turn decisions on unseen sources into log-odds (Platt). Every source weighs the same, and in each
-    of them one text in `1 / PRIOR` is what the head looks for."""
+    of them one text in `1 / prior` is what the head looks for."""
     values, truth = np.concatenate(decisions), np.concatenate(labels)
-    weights = np.concatenate([_balanced(each) for each in labels])
+    weights = np.concatenate([_balanced(each, prior) for each in labels])
     model = LogisticRegression(C=1e6).fit(values[:, None], truth, sample_weight=weights)
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
@@ -99,8 +99,8 @@ def _matrix(of: Source) -> Matrix:
     return hstack([csr_matrix(of.vectors * vector), csr_matrix(of.marks * marks), of.table * table]).tocsr()
 
 
-def _balanced(labels: NDArray[np.int64]) -> Values:
+def _balanced(labels: NDArray[np.int64], prior: float) -> Values:
     counts = np.bincount(labels, minlength=2)
-    shares = (1 - PRIOR, PRIOR)
+    shares = (1 - prior, prior)
     weights: Values = np.array([shares[label] / max(int(counts[label]), 1) for label in labels])
     return weights

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 KINDS: Final = ("obscene", "mild", "sexual", "insult", "slur", "slight", "identity", "harm", "kind")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
+_LONGEST: Final = 16  # no word of the lexicon is longer
 _STARRED: Final = re.compile(r"[*#@$%']")
 
 # VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity, HARM for harm.
@@ -42,7 +43,7 @@ MARKS: Final = (
     *_AIMED,
     "shouting",
     "bangs",
-    "any_vile",
+    "any_offence",
     "two_vile",
 )
 
@@ -81,7 +82,7 @@ def marks(plain: str, original: str) -> Marks:
     values += [
         float(shouting > 0.5 and letters > 12),
         min(1.0, original.count("!") / 5),
-        float(vile > 0),
+        float(vile > 0 or bool(aimed & {"threat", "die"})),
         float(vile > 1),
     ]
     neutral = " ".join(token for token, code in zip(tokens, coded, strict=True) if code != "GROUP")
@@ -94,7 +95,7 @@ def kind_of(token: str) -> str | None:
     found = words.get(token)
     if found is not None:
         return found
-    for size in range(len(token), 3, -1):
+    for size in range(min(len(token), _LONGEST), 2, -1):
         found = endings.get(token[:size])
         if found is not None:
             return found
