@@ -40,6 +40,9 @@ PRODUCER_RETENTION_MS: Final = 400 * 86_400_000
 KEYED: Final = "idempotency-key:"
 KEYED_RETENTION_MS: Final = 3 * 86_400_000
 
+# Verdicts bear the numbers of their content, under such a name. Content that went missing is not spending that did.
+VERDICTS: Final = ("guardrails:", f"{KEYED}guardrails:")
+
 _encode: Final = msgspec.json.encode
 
 # Names are anybody's: what is noted of models for the gates is bounded.
@@ -164,7 +167,7 @@ class _Envelope:
         if known == len(lines):
             return
         if envelope.seq > seen.next_seq:
-            _count(totals, "lost", envelope.seq - seen.next_seq)
+            _count(totals, _of_what(envelope.producer) + "lost", envelope.seq - seen.next_seq)
         self._prepare_tail(envelope)
         self.producer = envelope.producer
         for seq, line in enumerate(lines[known:], envelope.seq + known):
@@ -189,7 +192,7 @@ class _Envelope:
         self.state.changed_producers.add(envelope.producer)
         seen.seen_ms = self.record.appended_ms
         if envelope.dropped > seen.dropped:
-            _count(self.state.totals, "dropped", envelope.dropped - seen.dropped)
+            _count(self.state.totals, _of_what(envelope.producer) + "dropped", envelope.dropped - seen.dropped)
             seen.dropped = envelope.dropped
         return seen
 
@@ -340,6 +343,11 @@ def _rejected_row(event: RejectedEvent, producer: str, seq: int, partition: int,
             "source_offset": offset,
         }
     )
+
+
+def _of_what(producer: str) -> str:
+    """What is missing where a producer's numbers are: calls, which goes without saying, or content."""
+    return "content_" if producer.startswith(VERDICTS) else ""
 
 
 def _count(totals: dict[str, int], name: str, by: int = 1) -> None:

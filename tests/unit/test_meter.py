@@ -105,10 +105,10 @@ def test_a_verdict_becomes_a_row_of_findings_that_names_its_source_and_costs_not
     found = [finding(), finding(type="PERSON", leak=True)]
     state = new_state(partition=3)
 
-    outputs = run(state, [LogRecord.of(17, envelope("guardrails-3", 41, [scored(team="pharmacy", findings=found)]))])
+    outputs = run(state, [LogRecord.of(17, envelope("guardrails:triage-1", 41, [scored(team="pharmacy", findings=found)]))])
 
     (row,) = rows(outputs.findings)
-    assert (row["producer"], row["seq"], row["source_partition"], row["source_offset"]) == ("guardrails-3", 41, 3, 17)
+    assert (row["producer"], row["seq"], row["source_partition"], row["source_offset"]) == ("guardrails:triage-1", 41, 3, 17)
     assert {name: row[name] for name in scored(team="pharmacy", findings=found)} == scored(team="pharmacy", findings=found)
     assert outputs.metered == outputs.requests == outputs.dead_letters == []
     day = state.usage.live[UsageKey(("tenant", "team"), ("harbor-health", "pharmacy"), "day", NOW_S // 86_400 * 86_400)]
@@ -291,6 +291,16 @@ def test_a_gap_in_a_producers_numbers_is_counted_as_lost_once() -> None:
 
     assert state.totals["lost"] == 4
     assert state.totals["duplicates"] == 1
+
+
+@pytest.mark.parametrize("producer", ["guardrails:triage-1", "idempotency-key:guardrails:0a1b"])
+def test_content_that_went_missing_is_no_call_that_was_lost(producer: str) -> None:
+    state = new_state()
+    sent = [envelope(producer, seq, [scored()], dropped) for seq, dropped in ((0, 0), (5, 2))]
+
+    run(state, [LogRecord.of(offset, each) for offset, each in enumerate(sent)])
+
+    assert state.totals == {"envelopes": 2, "events": 2, "scored": 2, "content_lost": 4, "content_dropped": 2}
 
 
 def test_a_producer_first_heard_of_in_the_middle_has_lost_nothing_that_is_known() -> None:
