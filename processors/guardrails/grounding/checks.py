@@ -245,7 +245,7 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
             if other.kind == fact.kind and (fact.kind != "count" or (fact.unit and other.unit == fact.unit))
         ]
         small = fact.kind == "count" and fact.value <= 3
-        if digits and fact.kind not in ("date", "age") and (fact.kind != "time" or fact.value > 2):
+        if digits and fact.kind not in ("date", "age", "frequency") and (fact.kind != "time" or fact.value > 2):
             reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
             features["number_differs"] += 1
         elif rivals and (fact.kind != "count" or set(rivals) & beside):

@@ -116,7 +116,7 @@ def _term(read: Sequence[Word], first: int, last: int, group: str, kind: str, si
         weight = NAMED
     elif all(key in EMPTY_KEYS for key in keys):
         weight = 0.0
-    elif kind == "frame" or all(key in FRAME_KEYS for key in keys):
+    elif kind == "frame" or all(key in FRAME_KEYS or key in EMPTY_KEYS for key in keys):
         weight = FRAME
     else:
         weight = PLAIN - (PLAIN - COMMON) * min(commonness().get(key, 0.0) for key in keys)

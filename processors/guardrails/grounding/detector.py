@@ -37,6 +37,8 @@ WORST: Final = 0.7
 REPORTED: Final = 0.35
 # A contradiction is reported from this strength on, whatever else supports its claim.
 CONTRADICTED: Final = 0.7
+# How much of a claim's support a sure contradiction takes, whatever else the source bears out.
+DECISIVE: Final = 0.5
 # A copied sentence needs no argument; nor can one be perfect, for the source may be quoted out of place.
 COPIED: Final = 0.98
 # The score of a response that asserts nothing, such as "Noncontributory.": no fault found, and little said.
@@ -145,7 +147,13 @@ class FaithfulnessDetector:
         if reading.copied:
             return COPIED
         logit = self._bias + float(self._weights @ np.array([reading.features[name] for name in FEATURES]))
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+        worst = max((doubt.strength for doubt in reading.doubts if contradicts(doubt)), default=0.0)
+        return (1 - DECISIVE * worst) / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+def contradicts(doubt: Doubt) -> bool:
+    """Whether a doubt is that the source says otherwise, and sure enough to be reported."""
+    return not doubt.type.startswith("absent") and doubt.strength >= CONTRADICTED
 
 
 def source_of(sample: Sample) -> tuple[Where, Sequence[str]]:
@@ -208,8 +216,7 @@ def _findings(reading: Reading, support: float) -> list[Finding]:
     if reading.copied:
         return []
     for doubt in reading.doubts:
-        contradicts = not doubt.type.startswith("absent")
-        if (contradicts and doubt.strength >= CONTRADICTED) or (not contradicts and support < REPORTED):
+        if contradicts(doubt) or (doubt.type.startswith("absent") and support < REPORTED):
             found.append(Finding("faithfulness", TYPES[doubt.type], "response", doubt.start, doubt.end, doubt.strength))
     if not found and support < REPORTED:
         found.append(Finding("faithfulness", "UNSUPPORTED_CLAIM", "response", claim.start, claim.end, 1 - support))

@@ -165,6 +165,8 @@ def _number(words: Sequence[Word], at: int) -> tuple[float, int] | None:
         return value, at
     if low == "point" and at + 1 < len(words) and words[at + 1].low in _SMALL:
         return _decimals(words, 0.0, at)
+    if low == "half" and at + 1 < len(words) and words[at + 1].low in ("-", "life"):
+        return None  # "half-life"
     if low == "half" and not (at and words[at - 1].low in ("and", "a") and at > 1 and words[at - 2].low in _SMALL):
         return 0.5, at
     if low not in _SMALL and low not in _TENS:

@@ -9,7 +9,8 @@ from typing import Final
 
 from ..ports import Finding
 from .claims import Claim, Term, claims
-from .facts import Fact, known, same_amount
+from .facts import Fact, facts, known, same_amount
+from .reading import words
 
 # Findings of one response; a page of numbers is one complaint, not a thousand.
 MOST: Final = 20
@@ -57,7 +58,7 @@ def unverifiable(prompt: str, response: str) -> list[Finding]:
 
 
 def _given(prompt: str) -> list[Fact]:
-    return [fact for claim in claims(prompt) for fact in claim.facts]
+    return facts(prompt, words(prompt))
 
 
 def _is_specific(fact: Fact) -> bool:
@@ -87,12 +88,13 @@ def contradictions(said: list[Claim]) -> list[Finding]:
 
 
 def _opposed(one: Claim, other: Claim, mine: frozenset[str], theirs: frozenset[str]) -> bool:
-    """Nearly the same words, and every shared one denied in one sentence only; or one amount said of them differs."""
+    """Nearly the same words, and most shared ones denied in one sentence only; or one amount said of them differs."""
     shared = mine & theirs
     if len(shared) < 2 or len(shared) < 0.75 * len(mine | theirs):
         return False
     signs = [{_key(term): term.polarity for term in claim.terms if _key(term) in shared} for claim in (one, other)]
-    if all(signs[0][key] != signs[1][key] for key in shared):
+    # What stands before the "not" has the same sign in both.
+    if sum(signs[0][key] != signs[1][key] for key in shared) > len(shared) / 2:
         return True
     if len(shared) < len(mine | theirs) or len(one.facts) != 1 or len(other.facts) != 1:
         return False
