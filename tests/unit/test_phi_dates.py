@@ -27,9 +27,11 @@ DAYS = [
     ("seen 3/14 for", "3/14"),
     ("the summer of 2020 was", "summer of 2020"),
     ("on Tuesday", "Tuesday"),
+    ("he was born in 1931 and", "1931"),
 ]
 NO_DAYS = [
     "in 1984 he immigrated",
+    "born in 1958, in school until 1931",
     "for 10 days, every 8 hours, 2 weeks ago, at 10:30",
     "you may 2 tablets, then march 10 miles",
     "strength 3/5, 2/6 systolic murmur, 120/80, pain 5/10",

@@ -47,6 +47,8 @@ _MAC: Final = re.compile(
     r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
 )
 _EXTENSION: Final = r"(?:\ ?,?\ ?(?:x|ext|extn|extension)\.?\ ?:?\ ?\d{1,6})?"
+# A group of digits ends where a separator stands, never somewhere within: or a long run of digits could be parted in
+# thousands of ways, each of them tried.
 _PHONE: Final = re.compile(
     rf"""(?<![\w./$€£*-])(?<!\d[\ ,])(?:
         (?P<plus>\+\ ?\d(?:[\ ().\-–/]{{0,3}}\d){{6,15}})
@@ -54,12 +56,15 @@ _PHONE: Final = re.compile(
         |\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
       | (?P<plain>(?:1[-\ ]?)?[2-9]\d{{2}}[2-9]\d{{6}})
       | (?P<mixed>(?:1[-.\ ])?\(?[2-9]\d{{2}}\)?[-.\ ]{{0,2}}[2-9]\d{{2}}[-.\ ]?\d{{4}})
-      | (?P<trunk>(?:00\d{{1,3}}[-.\ /]?)?\(?0\d{{1,5}}\)?(?:[-.\ /]{{0,3}}\d{{2,8}}){{1,5}})
+      | (?P<trunk>(?:00\d{{1,3}}[-.\ /])?(?:\(0\d{{1,5}}\)\d{{2,8}}|\(?0\d{{1,5}}\)?)(?:[-.\ /]{{1,3}}\d{{2,8}}){{1,5}}
+        |0\d{{8,14}})
       | (?P<pairs>\d{{2}}(?P<s>[-.\ ])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
-      | (?P<groups>(?:\(\d{{2,5}}\)[-.\ ]{{0,2}}\d{{2,4}}|\d{{2,5}}[-.\ ]\d{{3,4}})[-.\ ]\d{{3,4}}(?:[-.\ ]\d{{2,4}})?)
+      | (?P<groups>(?:\(\d{{2,5}}\)[-.\ ]{{0,2}}\d{{2,5}}|\d{{2,5}}[-.\ ]\d{{3,4}})[-.\ ]\d{{3,4}}(?:[-.\ ]\d{{2,4}})?)
       | (?P<many>\d{{2,4}}(?P<t>[-.\ ])\d{{2,4}}(?:(?P=t)\d{{2,4}}){{1,3}})(?!\ \d)
       | (?P<vanity>1-8\d\d-(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{{3,4}}-?[A-Z0-9]{{3,4}})
+      | (?P<eight>8\ ?\(\d{{3,5}}\)\ ?\d{{1,3}}[-\ ]\d{{2,3}}[-\ ]\d{{2,4}})
       | (?P<local>[2-9]\d{{2}}[-.\ ]\d{{4}})
+      | (?P<loose>\(?\d{{1,6}}\)?(?:(?:[-.\ ]{{1,2}}\(?|\()\d{{1,8}}\)?){{1,5}})
     ){_EXTENSION}(?![\w%]|[-–]\d|\.\d)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -88,6 +93,8 @@ _PHONE_SCORES: Final = {
     "groups": 0.4,
     "many": 0.4,
     "local": 0.3,
+    "eight": 0.6,
+    "loose": 0.2,
 }
 
 
@@ -158,7 +165,7 @@ def find_phones(text: str, within: Zones) -> Iterator[Span]:
         kind = match.lastgroup if match.lastgroup in _PHONE_SCORES else next(name for name in _PHONE_SCORES if match[name])
         written = match.group()
         core = digits_of(match[kind])
-        if not 7 <= len(core) <= 17 or len(set(core)) < 2 or _NDC.match(written):
+        if not (5 if kind == "loose" else 7) <= len(core) <= 17 or len(set(core)) < 2 or _NDC.match(written):
             continue
         if kind == "trunk" and not (
             9 <= len(core) <= 15 and (any(mark in written for mark in " -./()") or len(core) in (10, 11))
@@ -170,6 +177,8 @@ def find_phones(text: str, within: Zones) -> Iterator[Span]:
             continue
         if kind == "pairs" and match["s"] == " " and written[0] != "0":
             yield Span(match.start(), match.end(), "PHONE_NUMBER", 0.35)  # a list of numbers looks the same
+            continue
+        if kind == "loose" and _OTHERWISE.match(written) is not None:
             continue
         if kind == "groups" and not (8 <= len(core) <= 13 and _OTHERWISE.match(written) is None):
             continue

@@ -1,7 +1,7 @@
 """Dates more exact than a year, and ages above 89: what Safe Harbor asks to be taken out (45 CFR 164.514(b)(2)(i)(C)).
 
 A bare year, a duration ("for 10 days"), a distance ("2 weeks ago") and a time of day name no day: they are let stand. A month,
-a day and month, a weekday, or a season of a year do.
+a day and month, a weekday, or a season of a year do; so does a year of birth that tells an age above 89.
 """
 
 from __future__ import annotations
@@ -114,6 +114,12 @@ _AGE: Final = re.compile(
     r"|\b(?P<n5>9\d|1[0-3]\d)(?=\s?[MF]\b)",
     re.IGNORECASE,
 )
+# A year of birth that makes somebody older than 89 is as telling as the age (the rule says so); of 2026, when this was written.
+_BORN_LONG_AGO: Final = re.compile(
+    r"\b(?:born|dob|d\.o\.b\.?|birth\s?year|year\s+of\s+birth|date\s+of\s+birth|b\.)[\s:=(]{1,3}(?:(?:in|is|was|back\s+in)\s+)?"
+    r"(?P<value>18\d\d|19[0-2]\d|193[0-6])(?![\w/-]|\.\d)",
+    re.IGNORECASE,
+)
 _SEASON: Final = re.compile(
     r"(?<!\w)(?:spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new\ year'?s(?:\ (?:eve|day))?)"
     r"(?:\ of|,)?\ (?:19|20)\d{2}(?!\w)",
@@ -155,6 +161,8 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         for match in matches(_CUED, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.5)
         for match in matches(_COMPACT, text, within):
+            yield Span(*match.span("value"), "DATE_TIME", 0.8)
+        for match in matches(_BORN_LONG_AGO, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.8)
         for match in matches(_SEASON, text, within):
             yield Span(match.start(), match.end(), "DATE_TIME", 0.85)

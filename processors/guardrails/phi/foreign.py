@@ -7,6 +7,7 @@ Presidio's engine asks every recognizer about every text. Here one is asked only
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -89,11 +90,17 @@ class Foreign:
                 continue
             for pattern, strength in patterns:
                 for match in pattern.finditer(text):
-                    beside = any(
-                        0 <= match.start() - end <= _BEFORE or 0 <= start - match.end() <= _AFTER for start, end in cues
-                    )
-                    if beside and (score := _score(recognizer, match.group(), strength)) is not None:
+                    if _beside(match, cues) and (score := _score(recognizer, match.group(), strength)) is not None:
                         yield Span(match.start(), match.end(), recognizer.supported_entities[0], score)
+
+
+def _beside(match: re.Match[str], cues: Sequence[tuple[int, int]]) -> bool:
+    """Whether the nearest word before leads up to the number, or the nearest behind it says what it was."""
+    behind = bisect_left(cues, (match.end(),))
+    before = bisect_left(cues, (match.start(),)) - 1
+    return (before >= 0 and 0 <= match.start() - cues[before][1] <= _BEFORE) or (
+        behind < len(cues) and cues[behind][0] - match.end() <= _AFTER
+    )
 
 
 def _score(recognizer: Any, written: str, strength: float) -> float | None:

@@ -63,7 +63,7 @@ class _Given:
             return (
                 digits in self._digits
                 or digits in self._runs
-                or any(run.endswith(digits) for run in self._runs if len(digits) == 4)
+                or (len(digits) == _MANY_DIGITS and any(run.endswith(digits) for run in self._runs | self._digits))
             )
         return "".join(words) in {"".join(_WORD.findall(text)) for text in (self._phrases,)} or "".join(words) in self._words
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 
 from .ner import Span
-
-# What names and places a model sees in running text; a structured identifier inside one is cut out of it.
-SOFT = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP"})
 
 
 def settle(text: str, structured: Iterable[Span], names: Iterable[Span]) -> list[Span]:
     """Spans in order of place, none overlapping. Structured beats names, surer beats less sure, longer beats shorter; what is
     left of a beaten span stays, if it still holds a letter or digit, so that no part of it is let through."""
-    ranked = sorted(structured, key=_rank) + sorted(names, key=_rank)
     taken: list[Span] = []
-    for span in ranked:
-        taken.extend(_rest(text, span, taken))
-    return joined(text, sorted(taken))
+    for span in [*sorted(structured, key=_rank), *sorted(names, key=_rank)]:
+        for piece in _rest(text, span, taken):
+            insort(taken, piece)
+    return joined(text, taken)
 
 
 def _rank(span: Span) -> tuple[bool, bool, int, float, int]:
@@ -27,20 +25,25 @@ def _rank(span: Span) -> tuple[bool, bool, int, float, int]:
 
 
 def _rest(text: str, span: Span, taken: Sequence[Span]) -> list[Span]:
-    """What of `span` nobody has. A part of two characters or fewer is dropped unless it is the whole."""
-    pieces = [(span.start, span.end)]
-    for other in taken:
-        pieces = [
-            piece
-            for start, end in pieces
-            for piece in (
-                ((start, end),) if other.end <= start or end <= other.start else ((start, other.start), (other.end, end))
-            )
-            if piece[0] < piece[1]
-        ]
-    if pieces == [(span.start, span.end)]:
+    """What of `span` none of `taken` (in order, none overlapping) has. A part of two characters or fewer is dropped unless
+    it is the whole."""
+    pieces: list[tuple[int, int]] = []
+    start = span.start
+    # The one that begins before the span may reach into it.
+    for place in range(max(0, bisect_left(taken, (start,)) - 1), len(taken)):
+        other = taken[place]
+        if other.start >= span.end:
+            break
+        if other.end <= start:
+            continue
+        if start < other.start:
+            pieces.append((start, other.start))
+        start = other.end
+    if start == span.start and not pieces:
         return [span]
-    trimmed = (_trim(text, start, end) for start, end in pieces)
+    if start < span.end:
+        pieces.append((start, span.end))
+    trimmed = (_trim(text, *piece) for piece in pieces)
     return [Span(start, end, span.type, span.score) for start, end in trimmed if end - start > 2]
 
 

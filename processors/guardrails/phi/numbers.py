@@ -135,8 +135,8 @@ _PUBLIC: Final = re.compile(
 # The fewest digits that a label makes a number of, where not `_FEW`.
 _FEW: Final = 4
 _LEAST_DIGITS: Final = {
-    "PHONE_NUMBER": 7,
-    "FAX_NUMBER": 7,
+    "PHONE_NUMBER": 6,
+    "FAX_NUMBER": 6,
     "CREDIT_CARD": 4,
     "US_SSN": 4,
     "UNIQUE_ID": 4,
@@ -342,6 +342,12 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
             start = lead.start()
     if label is not None and label.type == "CODE":
         return
+    if (
+        shape.type == "PHONE_NUMBER"
+        and shape.score < 0.3
+        and (label is None or label.type not in ("PHONE_NUMBER", "FAX_NUMBER"))
+    ):
+        return  # digits in groups of any length are only what they are called
     if shape.type == "PHONE_NUMBER" and shape.score >= 0.55:
         label = _of_a_phone(label, text, start)
     if label is None or (label.type in _WEAK and shape.type is None):
