@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tidegate.producers.key_source import FolderKeys
-from tidegate.producers.sealing import unseal
+from tidegate.producers.keyring import Key
+from tidegate.producers.sealing import opened, unseal
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.content import Texts, decode_content
 from tidegate.schemas.settings import Settings
@@ -61,3 +67,14 @@ def test_every_setting_that_is_named_is_one() -> None:
 
     assert named
     assert named <= set(Settings.model_fields)
+
+
+def test_the_record_that_is_shown_is_one_and_the_form_that_is_told_opens() -> None:
+    (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    key, nonce = Key.made("harbor-health"), os.urandom(12)
+    texts = json.dumps({"prompt": "p", "response": "r", "context": ["c"]}).encode()
+    by_hand = base64.b64encode(nonce + AESGCM(key.secret).encrypt(nonce, zlib.compress(texts), b"c-17")).decode()
+
+    record = decode_content(shown.encode())
+
+    assert opened(by_hand, record.call_id, key) == Texts(prompt="p", response="r", context=["c"])
