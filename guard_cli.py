@@ -53,7 +53,7 @@ def score(
             for scored in batch.lines:
                 report.add(scored)
                 target.write(scored.output + b"\n")
-        target.flush()
+            target.flush()  # who reads behind a pipe waits for a batch, not for a buffer
     report.tell()
     if report.unread or report.failed:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import orjson
 
@@ -110,49 +110,59 @@ def score_here(lines: Iterable[Numbered], plan: Plan) -> Iterator[ScoredBatch]:
 def score_apart(lines: Iterable[Numbered], plan: Plan, processes: int) -> Iterator[ScoredBatch]:
     """In processes of their own. A line that kills its process is said to have done so; the others are scored."""
     waiting: deque[tuple[Sequence[Numbered], Future[ScoredBatch]]] = deque()
-    pool = _pool(processes)
-    try:
+    with _Processes(plan, processes) as apart:
         for batch in batches(lines, plan.settings.guard_batch):
-            try:
-                waiting.append((batch, pool.submit(_score, plan, batch)))
-            except BrokenProcessPool:  # found out between two answers: the answers will tell
-                pool.shutdown(wait=False)
-                pool = _pool(processes)
-                waiting.append((batch, pool.submit(_score, plan, batch)))
+            waiting.append((batch, apart.submit(batch)))
             while len(waiting) > 2 * processes:
-                yield _answer(*waiting.popleft(), plan)
+                yield apart.answer(*waiting.popleft())
         while waiting:
-            yield _answer(*waiting.popleft(), plan)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            yield apart.answer(*waiting.popleft())
 
 
-def _answer(batch: Sequence[Numbered], future: Future[ScoredBatch], plan: Plan) -> ScoredBatch:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return _one_by_one(batch, plan)
+class _Processes:
+    """Scoring processes, made anew when one dies: the pool that it was in is then of no more use."""
 
+    def __init__(self, plan: Plan, processes: int) -> None:
+        self._plan = plan
+        self._processes = processes
+        self._pool = _pool(processes)
 
-def _one_by_one(batch: Sequence[Numbered], plan: Plan) -> ScoredBatch:
-    """A process died while this batch was in it, or in another: the line that kills is found by giving each to one alone."""
-    scored: list[Scored] = []
-    troubles: tuple[str, ...] = ()
-    pool = _pool(1)
-    try:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, batch: Sequence[Numbered]) -> Future[ScoredBatch]:
+        try:
+            return self._pool.submit(_score, self._plan, batch)
+        except BrokenProcessPool:
+            self._pool.shutdown(wait=False)
+            self._pool = _pool(self._processes)
+            return self._pool.submit(_score, self._plan, batch)
+
+    def answer(self, batch: Sequence[Numbered], future: Future[ScoredBatch]) -> ScoredBatch:
+        """A process that died took every batch with it that was under way: each is given again, and then line by line."""
+        for given in (future, None):
+            try:
+                return (given or self.submit(batch)).result()
+            except BrokenProcessPool:
+                continue
+        return self._line_by_line(batch)
+
+    def _line_by_line(self, batch: Sequence[Numbered]) -> ScoredBatch:
+        scored: list[Scored] = []
+        troubles: tuple[str, ...] = ()
         for number, line in batch:
             try:
-                answer = pool.submit(_score, plan, [(number, line)]).result()
-                scored.extend(answer.lines)
-                troubles = answer.troubles
+                answer = self.submit([(number, line)]).result()
             except BrokenProcessPool:
                 problem = "the scoring process died of this line"
                 scored.append(Scored(number, unread(number, problem, id_of(line)), problem))
-                pool.shutdown(wait=False)
-                pool = _pool(1)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return ScoredBatch(scored, troubles)
+            else:
+                scored.extend(answer.lines)
+                troubles = answer.troubles
+        return ScoredBatch(scored, troubles)
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:

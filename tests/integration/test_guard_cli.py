@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import deadly_scoring
 import pytest
-from node_process import environment, tidegate
+from node_process import environment, eventually, tidegate
 
 pytest.importorskip("tokenizers", reason="the extra `guardrails` is not installed")
 
 from tidegate.processors.guardrails import scoring
 from tidegate.processors.guardrails.ports import Batch, Finding, Verdict
-from tidegate.processors.guardrails.scoring import Plan, score_here
+from tidegate.processors.guardrails.scoring import Plan, score_apart, score_here
 from tidegate.processors.guardrails.suite import Suite
 from tidegate.schemas.settings import Settings
 
@@ -116,6 +119,45 @@ def test_standard_input_to_a_file_by_several_processes_keeps_the_order(tmp_path:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert target.read_bytes() == alone.stdout
     assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == list(range(70))
+
+
+def test_a_scoring_process_that_is_killed_costs_no_line(tmp_path: Path) -> None:
+    lines = [json.dumps({"id": number, "prompt": f"Visit {number} of MRN 83926{number:03}"}).encode() for number in range(300)]
+    target = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "tidegate", "score", "-", "--out", str(target), "--detectors", "phi", "--workers", "2"]
+    quick = environment(TIDEGATE_GUARD_BATCH="4")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=quick) as scoring:
+        assert scoring.stdin is not None
+        scoring.stdin.write(b"\n".join(lines[:60]) + b"\n")
+        scoring.stdin.flush()
+        workers = eventually(lambda: spawned_by(scoring.pid), lambda found: len(found) == 2, within_s=60)
+        eventually(lambda: target.exists() and target.stat().st_size > 0, bool, within_s=60)
+
+        os.kill(workers[0], signal.SIGKILL)
+        _, told = scoring.communicate(b"\n".join(lines[60:]) + b"\n", timeout=240)
+
+    said = [json.loads(line) for line in target.read_text().splitlines()]
+    assert (scoring.returncode, told) == (0, b"")
+    assert [line["id"] for line in said] == list(range(300))
+    assert all(line["redacted"]["prompt"].endswith("<MEDICAL_RECORD_NUMBER>") for line in said)
+
+
+def test_a_line_that_kills_whoever_scores_it_is_told_and_the_others_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_score", deadly_scoring.score)
+    lines = [(number, b'{"id": "deadly"}' if number in (7, 8, 30) else b"{}") for number in range(1, 41)]
+
+    batches = list(score_apart(iter(lines), Plan(Settings(guard_batch=4)), 2))
+
+    scored = [line for batch in batches for line in batch.lines]
+    assert [line.number for line in scored] == list(range(1, 41))
+    assert [line.number for line in scored if line.problem] == [7, 8, 30]
+    assert json.loads(scored[6].output) == {"id": "deadly", "line": 7, "error": "the scoring process died of this line"}
+
+
+def spawned_by(pid: int) -> list[int]:
+    """The scoring processes of a command: its children but the one that tidies up after multiprocessing."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def test_without_phi_nothing_is_shown_and_only_what_was_asked_for_is_scored(tmp_path: Path) -> None:
