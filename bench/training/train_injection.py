@@ -98,8 +98,8 @@ def main() -> None:
         "threshold": THRESHOLD,
         "licence": "ours (weights); trained on MIT, Apache-2.0 and CC BY data, of which none is contained",
         "trained_on": {"files": sources.hashes(FILES), "own": "bench/training/injection_lines.py"},
-        "limits": "Attacks of 2023 in English for the most part; other tongues by patterns and few lines. An order that does not "
-        "speak of the model, its rules or its answer reads like any other sentence.",
+        "limits": "Attacks of 2023 in English for the most part; other tongues by patterns and few lines. An order that does "
+        "not speak of the model, its rules or its answer reads like any other sentence.",
     }
     kept_out = {name: fit([*(entries[other] for other in entries if other != name), *always], card) for name in entries}
     # What calibrates was not trained on: the attacks kept out, and harmless texts of the other half.

@@ -130,7 +130,7 @@ def _starred(token: str) -> str | None:
 
 @cache
 def _compiled() -> Mapping[str, re.Pattern[str]]:
-    return {name: re.compile("|".join(lines)) for name, lines in _sections("toxic_aims.txt")}
+    return {name: re.compile("|".join(lines)) for name, lines in sections("toxic_aims.txt")}
 
 
 @cache
@@ -138,13 +138,13 @@ def _lexicon() -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Word → kind, and beginning of a word → kind. A word stands under the first kind that names it."""
     words: dict[str, str] = {}
     endings: dict[str, str] = {}
-    for kind, lines in _sections("toxic_words.txt"):
+    for kind, lines in sections("toxic_words.txt"):
         for word in " ".join(lines).split():
             (endings if word.endswith("*") else words).setdefault(word.rstrip("*"), kind)
     return words, endings
 
 
-def _sections(name: str) -> Iterator[tuple[str, list[str]]]:
+def sections(name: str) -> Iterator[tuple[str, list[str]]]:
     """The lines under each `[title]` of a file of this package."""
     text = importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
     title = ""
