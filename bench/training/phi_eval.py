@@ -55,7 +55,7 @@ def tally(sentences: Sequence[Sentence], found: Sequence[Found]) -> Tally:
     """What was found against what is there."""
     result = Tally()
     for sentence, spans in zip(sentences, found, strict=True):
-        golds = _united(sentence)
+        golds = united(sentence)
         for gold in golds:
             if gold.optional:
                 continue
@@ -77,7 +77,7 @@ def tally(sentences: Sequence[Sentence], found: Sequence[Found]) -> Tally:
     return result
 
 
-def _united(sentence: Sentence) -> list[Gold]:
+def united(sentence: Sentence) -> list[Gold]:
     """Neighbouring parts of one address are one span, as anybody reads them."""
     united: list[Gold] = []
     for gold in sentence.golds:
@@ -129,10 +129,14 @@ def stock() -> Find:
     return lambda texts: [[(r.start, r.end, r.entity_type) for r in engine.analyze(text, language="en")] for text in texts]
 
 
+# Of the validation set, read by hand: notes with a date of service or an age above 89, which are PHI and should be flagged.
+MTS_WITH_PHI = frozenset({"0", "2", "34", "38", "62"})
+
+
 def mts(path: Path) -> list[str]:
-    """Section texts of the MTS dialogues: clinical prose with hardly any PHI."""
+    """Section texts of the MTS dialogues without PHI: clinical prose, in which placeholders stand for names."""
     with path.open(encoding="utf-8") as lines:
-        return [row["section_text"] for row in csv.DictReader(lines)]
+        return [row["section_text"] for row in csv.DictReader(lines) if row["ID"] not in MTS_WITH_PHI]
 
 
 def main() -> None:

@@ -54,10 +54,10 @@ def test_templates_of_another_hand_are_read_as_well(find: phi_eval.Find) -> None
     assert everything[5] >= 0.95
 
 
-def test_clinical_notes_are_flagged_for_their_days_and_ages_and_hardly_else(find: phi_eval.Find) -> None:
+def test_clinical_notes_without_phi_are_let_stand(find: phi_eval.Find) -> None:
     texts = phi_eval.mts(needs("mts_dialog_val.csv"))
 
     found = find(texts)
 
-    flagged = sum(any(kind not in ("DATE_TIME", "AGE") for _, _, kind in spans) for spans in found)
+    flagged = sum(bool(spans) for spans in found)
     assert flagged <= 0.05 * len(texts)
