@@ -98,6 +98,19 @@ def hardened(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
     return Suite([names])
 
 
+def indiscreet(settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
+    """Says in its version what it was told that it should not know."""
+    names = Names()
+    secrets = (settings.token, settings.keys, settings.key_file, settings.kafka_password, settings.store)
+    names.version = f"{[*filter(None, secrets)]}{[name for name in os.environ if name.startswith('TIDEGATE')]}"
+    return Suite([names])
+
+
+def grown(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
+    _grown.append(bytearray(b"x" * (400 << 20)))
+    return Suite([Names()])
+
+
 def standing_in(_settings: Settings, *, trouble: Callable[[str], None]) -> Suite:
     trouble("the model is not there")
     return Suite([Names()])

@@ -31,6 +31,7 @@ from ...producers.key_source import KeySource
 from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
+from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
 from ..guardrails.pool import LOADER
@@ -189,6 +190,8 @@ class KafkaGuardrails:
                 await self._put_out(number, output)
             self._steer()
             self._tell()
+            if alerts := self.runtime.behind(self._clock()):
+                await asyncio.gather(*await self._send_alerts(alerts))
 
     def _work(self) -> list[tuple[int, Outputs]]:
         runtime, now = self.runtime, self._clock()
@@ -218,8 +221,7 @@ class KafkaGuardrails:
         ):
             sent += await self._wire.send_rows(topic, number, records)
         if outputs.alerts:
-            _, headers, value = alert_record(outputs.alerts)
-            sent += await self._wire.send_rows(ALERTS, 0, [(headers, value)])
+            sent += await self._send_alerts(outputs.alerts)
         await asyncio.gather(*sent)
         self._at("2 acknowledged")
         producers = self._producers[number]
@@ -238,6 +240,10 @@ class KafkaGuardrails:
         self.runtime.put_out(outputs)
         self._at("3 committed")
 
+    async def _send_alerts(self, alerts: Sequence[Alert]) -> list[asyncio.Future[Any]]:
+        _, headers, value = alert_record(alerts)
+        return await self._wire.send_rows(ALERTS, 0, [(headers, value)])
+
     def _steer(self) -> None:
         """Read on where there is room, and nowhere else."""
         room = self.runtime.has_room and self.trouble is None
@@ -251,10 +257,7 @@ class KafkaGuardrails:
 
     def _tell(self) -> None:
         unread = [held[0].appended_ms for held in self._held.values() if held]
-        tally = self.runtime.look(self._clock(), min(unread, default=None))
-        self.said = told(tally)
-        if tally.trouble is not None:
-            self.said["processes"] = 0
+        self.said = told(self.runtime.look(self._clock(), min(unread, default=None), self.trouble))
 
     def lags(self) -> Lags:
         """Records without a verdict, of the partitions that are ours. From any thread."""

@@ -109,6 +109,7 @@ class GuardrailsEngine:
         now = self._clock()
         self._look(now)
         self._read(now)
+        self._warn(now)
         if not runtime.busy:
             return 0
         runtime.work(wait_s)
@@ -134,6 +135,12 @@ class GuardrailsEngine:
                     self.trouble = str(error)
                     return
                 self.trouble = None
+
+    def _warn(self, now: float) -> None:
+        self.look()
+        if alerts := self.runtime.behind(now):
+            with self.log.transaction():
+                self.log.append(ALERTS.name, 0, [alert_record(alerts)])
 
     def _put_out(self, partition: int, outputs: Outputs) -> None:
         self._at("1 judged")
@@ -192,7 +199,7 @@ class GuardrailsEngine:
         for number, partition in self.runtime.partitions.items():
             if not partition.records and self.log.end_offset(CONTENT.name, number) > partition.next_offset:
                 unread += [one.appended_ms for one in self.log.read(CONTENT.name, number, partition.next_offset, max_bytes=1)]
-        return self.runtime.look(self._clock(), min(unread, default=None))
+        return self.runtime.look(self._clock(), min(unread, default=None), self.trouble)
 
     def waits(self) -> bool:
         """Whether there is content that nobody has judged."""

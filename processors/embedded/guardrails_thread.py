@@ -102,6 +102,6 @@ class GuardrailsThread:
 
     def _note(self, engine: GuardrailsEngine) -> None:
         self._tally = tally = engine.look()
-        self._why = engine.trouble or tally.trouble or ""
+        self._why = tally.trouble or ""
         busy = engine.runtime.busy or tally.processes
         self._state = "trouble" if self._why else "working" if busy else "waiting"

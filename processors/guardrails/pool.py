@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -166,6 +166,8 @@ class Pool:
             self._tend(now)
             left_s = deadline - now
             if self._answers or left_s <= 0:
+                # Who has answered is given more before the answers are looked at.
+                self._tend(now)
                 found, self._answers = self._answers, []
                 return found
             self._listen(min(left_s, self._next_deadline() - now))
@@ -315,6 +317,11 @@ class Pool:
             self._heard(slot, said)
 
     def _heard(self, slot: _Slot, said: Said) -> None:
+        if isinstance(said, Ready) and said.resident_mb > self._settings.guard_memory_mb:
+            # It would be replaced after every batch.
+            needs = f"{said.resident_mb:,.0f} MB once loaded: raise TIDEGATE_GUARD_MEMORY_MB above that"
+            self._cannot_load(slot, f"a scoring process has {needs}")
+            return
         if isinstance(said, Ready):
             slot.ready, slot.pause_s, slot.resident_mb = True, _FIRST_PAUSE_S, said.resident_mb
             if said.troubles != self.troubles:
@@ -378,8 +385,3 @@ class Pool:
         slot.process = slot.line = slot.batch = None
         slot.ready, slot.resident_mb = False, 0.0
         slot.outbox, slot.inbox = bytearray(), bytearray()
-
-
-def fails_closed(judged: Judged, asked: Sequence[str]) -> bool:
-    """Whether PHI was asked for and not judged, or what it found could not be taken out."""
-    return "phi" in asked and judged.redacted is None

@@ -27,7 +27,7 @@ from .step import ALERT_BEHIND_S, Alerting, Outputs, Partition
 
 # What is read and not put out yet: enough that no process waits for us, little enough that what is urgent overtakes.
 _BATCHES_AHEAD: Final = 3
-_MOST_BYTES: Final = 64 << 20
+_MOST_BYTES: Final = 32 << 20
 # A few of what the extra brings; a process that misses another one says so itself.
 _PACKAGES: Final = ("numpy", "presidio_analyzer", "safetensors", "spacy", "wordllama")
 
@@ -140,7 +140,6 @@ class Runtime:
         """What is to be put out next of each partition. The caller puts it out, or assigns the partition anew."""
         for number, partition in list(self.partitions.items()):
             if (outputs := partition.finished(now)) is not None:
-                outputs.alerts += self._behind(now)
                 yield number, outputs
 
     def put_out(self, outputs: Outputs) -> None:
@@ -153,8 +152,8 @@ class Runtime:
         tally.transcripts += sum(int(headers["count"]) for headers, _ in outputs.transcripts)
         tally.quarantined += len(outputs.quarantine)
 
-    def look(self, now: float, oldest_unread_ms: int | None = None) -> Tally:
-        """The tally as it is now."""
+    def look(self, now: float, oldest_unread_ms: int | None = None, trouble: str | None = None) -> Tally:
+        """The tally as it is now. `trouble` is the engine's own, if there is any."""
         tally, pool = self.tally, self.pool
         oldest = [ms for one in self.partitions.values() if (ms := one.oldest_ms) is not None]
         oldest += [oldest_unread_ms] if oldest_unread_ms is not None else []
@@ -162,16 +161,17 @@ class Runtime:
         tally.restarts, tally.seconds = dict(pool.account.restarts), dict(pool.account.seconds)
         tally.cpu_s, tally.queued = pool.account.cpu_s, pool.waiting + pool.under_way
         tally.processes, tally.resident_mb = pool.ready, pool.resident_mb
-        tally.trouble, tally.troubles, tally.detectors = pool.trouble, list(pool.troubles), dict(pool.detectors)
+        tally.trouble, tally.troubles, tally.detectors = trouble or pool.trouble, list(pool.troubles), dict(pool.detectors)
         tally.held_back = pool.paused
         return tally
 
-    def _behind(self, now: float) -> list[Alert]:
-        oldest = [ms for one in self.partitions.values() if (ms := one.oldest_ms) is not None]
-        if not oldest or now - min(oldest) / 1_000 < ALERT_BEHIND_S:
+    def behind(self, now: float) -> list[Alert]:
+        """What to tell of texts that wait, as of the last `look`; also when nothing gets done at all."""
+        age_s, trouble = self.tally.oldest_age_s, self.tally.trouble
+        if age_s < ALERT_BEHIND_S:
             return []
-        minutes = (now - min(oldest) / 1_000) / 60
-        title = f"scoring is {minutes:.0f} minutes behind: what goes out is not watched meanwhile"
+        why = f" ({trouble})" if trouble else ""
+        title = f"scoring is {age_s / 60:.0f} minutes behind{why}: what goes out is not watched meanwhile"
         return self.alerting.tell("behind", "guardrails_behind", title, now)
 
     def close(self) -> None:

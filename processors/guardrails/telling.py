@@ -19,6 +19,7 @@ def told(tally: Tally) -> dict[str, Any]:
         "queued": tally.queued,
         "oldest_age_s": round(tally.oldest_age_s, 3),
         "held_back": tally.held_back,
+        "trouble": tally.trouble,
         "outcomes": dict(tally.outcomes),
         "findings": {f"{detector}/{kind}": count for (detector, kind), count in list(tally.findings.items())},
         "failed": dict(tally.failed),

@@ -268,3 +268,22 @@ def test_what_content_there_is_does_not_outlive_its_time_though_nobody_judged_it
 
     assert lost == 1
     assert [event["call_id"] for _, events in records(data, CALLS.name) for event in events] == ["b"]
+
+
+def test_somebody_is_told_when_nothing_at_all_gets_done(data: Path) -> None:
+    keys = FolderKeys(data)
+    send(data, 0, content(keys, "a", "one"))
+    an_hour_later = lambda: time.time() + 3_600  # noqa: E731
+    settings = Settings(guard_detectors=("phi",), guard_always={"tenant": ("harbor-health",)})
+
+    with closing(GuardrailsEngine(data, settings, keys, loader="guard_suites:refusing", clock=an_hour_later)) as one:
+        deadline = time.monotonic() + 30
+        while not (told := records(data, ALERTS.name)) and time.monotonic() < deadline:
+            one.run_once(0.1)
+        one.run_once(0.1)
+
+    [(_, [alert])] = told
+    assert alert["kind"] == "guardrails_behind"
+    assert "60 minutes behind" in alert["title"]
+    assert len(records(data, ALERTS.name)) == 1
+    assert records(data, CALLS.name) == []

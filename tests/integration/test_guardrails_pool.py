@@ -243,3 +243,25 @@ def test_a_scoring_process_leaves_no_core_and_lets_nobody_look_into_it(pools: Po
     collect(pool, 1)
 
     assert pool.detectors == {"phi": "core-0-dumpable-0"}
+
+
+def test_a_scoring_process_is_told_no_secret(pools: Pools, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TIDEGATE_TOKEN", "secret")
+    pool = pools("indiscreet", keys="secret", key_file=tmp_path, kafka_password="secret", store="clickhouse://u:secret@h/d")
+
+    pool.submit([job(0, "fine")])
+    collect(pool, 1)
+
+    assert pool.detectors == {"phi": "_"}
+
+
+def test_models_that_need_more_than_a_process_may_have_are_told_and_blame_no_text(pools: Pools) -> None:
+    pool = pools("grown", guard_memory_mb=256)
+
+    pool.submit([job(0, "fine")])
+    deadline = time.monotonic() + 30
+    while pool.trouble is None and time.monotonic() < deadline:
+        pool.collect(0.1)
+
+    assert "raise TIDEGATE_GUARD_MEMORY_MB" in (pool.trouble or "")
+    assert pool.waiting == 1
