@@ -1,12 +1,14 @@
 """The whole pipeline on Kafka, on this machine, in one command: `make up-kafka`.
 
     simulated traffic ─► Kafka (one broker) ─► meter ─► policies          each a process, begun again when it ends
+                                         ├──────► guardrails              where their extra is installed
                                          └──────► node: sink, chDB, console at http://127.0.0.1:8400
 
     python -m bench.kafka.pipeline [folder] [--rate CALLS_A_SECOND] [--port PORT] [--partitions N]
 
 Everything is kept in the folder, ./tidegate-kafka unless told otherwise, and the next start carries on with it: `broker/` is
-Kafka's, `node/` the store, and what each process says is in `*.log`. Ctrl-C stops all of it in order.
+Kafka's, `node/` the store, `keys.json` the ring that texts are sealed with, unless TIDEGATE_KEY_* names another, and what each
+process says is in `*.log`. Ctrl-C stops all of it in order.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ from tidegate.cli import open_node
 from tidegate.dashboards.terminal import plain, summary
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.processors.embedded.node import Node
+from tidegate.processors.guardrails.runtime import require_extra
 from tidegate.producers.connect import connect
+from tidegate.producers.key_source import key_source
+from tidegate.producers.ring_file import change_ring
 from tidegate.producers.simulate import simulate
 from tidegate.running import Stopping
 from tidegate.schemas.errors import TidegateError, UsageError
@@ -117,6 +122,10 @@ class Pipeline:
         # For ourselves and for every process that is started from here.
         os.environ["TIDEGATE_URL"] = f"kafka://{broker.bootstrap}"
         os.environ["TIDEGATE_KAFKA_SECURITY"] = "PLAINTEXT"
+        if key_source(Settings.read()) is None:
+            ring = self._folder / "keys.json"
+            change_ring(ring, lambda found: found, make=True)
+            os.environ["TIDEGATE_KEY_FILE"] = str(ring)
         _log_to(self._folder / "node.log")
         return Settings.read(data_dir=self._folder / "node", port=self._port)
 
@@ -127,7 +136,7 @@ class Pipeline:
             "TIDEGATE_DATA_DIR": str(settings.data_dir),
         }
         # Where the store is a server, the node leaves the writing to a worker, too.
-        roles = ("policies", "meter", *(("sink",) if settings.store else ()))
+        roles = ("policies", "meter", *(("guardrails",) if _guards(settings) else ()), *(("sink",) if settings.store else ()))
         workers = []
         for role in roles:
             worker = Worker(role, self._folder / f"{role}.log", environment)
@@ -164,7 +173,7 @@ class Pipeline:
 
     def _traffic(self, url: str) -> None:
         with connect(url, service="simulated-clinic") as emitter:
-            simulate(emitter, rate_per_s=self._rate, seed=secrets.randbelow(2**31), stop=self._stopping.is_set)
+            simulate(emitter, rate_per_s=self._rate, seed=secrets.randbelow(2**31), stop=self._stopping.is_set, content=True)
 
     # ---- running
 
@@ -228,6 +237,16 @@ class _Alone:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
+
+
+def _guards(settings: Settings) -> bool:
+    """Whether texts are scored; says so where something is missing for it."""
+    try:
+        require_extra()
+    except UsageError as error:
+        out.print(Text(f"no guardrails: {plain(str(error))}", style="yellow"), soft_wrap=True)
+        return False
+    return settings.guard
 
 
 def _free_port() -> int:

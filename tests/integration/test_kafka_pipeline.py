@@ -55,6 +55,11 @@ class Running:
 
         return eventually(calls, lambda found: found.get("totals", {}).get("responses", 0) >= count, 180)
 
+    def scored(self) -> int:
+        """Calls whose texts the guardrails have judged, as far as the store knows."""
+        (found,) = rows(self.folder / "node", "SELECT count() AS calls FROM scored_calls")
+        return int(found["calls"])
+
     def __enter__(self) -> Running:
         return self
 
@@ -66,7 +71,7 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            for name in ("broker", "meter", "policies"):
+            for name in ("broker", "meter", "policies", "guardrails"):
                 if is_alive(self.pid(name)):
                     os.kill(self.pid(name), signal.SIGKILL)
             raise
@@ -83,12 +88,13 @@ def is_alive(pid: int) -> bool:
 def test_it_comes_up_mends_what_dies_and_leaves_no_process_behind(tmp_path: Path) -> None:
     with Running(tmp_path / "kafka", "--rate", "50") as running:
         before = running.wait_for_calls(100)["totals"]["responses"]
-        pids = {name: running.pid(name) for name in ("broker", "policies", "meter")}
+        pids = {name: running.pid(name) for name in ("broker", "policies", "meter", "guardrails")}
         os.kill(pids["meter"], signal.SIGKILL)
         eventually(running.text, lambda said: "meter started again" in said, 60)
         pids["next meter"] = running.pid("meter")
 
         after = running.wait_for_calls(before + 200)
+        scored = eventually(lambda: running.scored(), bool, 180)
         running.process.send_signal(signal.SIGINT)
         code = running.process.wait(120)
     said = running.text()
@@ -98,7 +104,8 @@ def test_it_comes_up_mends_what_dies_and_leaves_no_process_behind(tmp_path: Path
     assert after["policies"]["in_force"] > 0
     assert f"meter (pid {pids['meter']}) ended by itself; starts again in 1 s" in said
     stops = [line.split()[0] for line in said.splitlines() if " stopped " in line]
-    assert stops == ["traffic", "meter", "policies", "node", "broker"]
+    assert stops == ["traffic", "guardrails", "meter", "policies", "node", "broker"]
+    assert scored
     assert {name: is_alive(pid) for name, pid in pids.items()} == dict.fromkeys(pids, False)
     assert kept["calls"] == kept["ids"] >= after["totals"]["responses"]
 
