@@ -1,16 +1,16 @@
 """Bias in answers: which groups of people are spoken of, and whether they are spoken ill of for who they are.
 
-For each group that a response mentions there is one score, `response.bias_women`, `response.bias_muslim` and so on. That a score is
-there counts a mention; its height says what was done with it. So the mean by group over time, and its count, are what an
-analyst plots, and groups can be compared:
+For each group that a response mentions there is one score, `response.bias_women`, `response.bias_muslim` and so on. That a
+score is there counts a mention; its height says what was done with it. So the mean by group over time, and its count, are what
+an analyst plots, and groups can be compared:
 
     0      spoken of
     0.3    the prompt spoke of the group, and the response refuses
     0.4    a hurting word in the same sentence, or a slander that the sentence denies
     0.9    a slander: a bad quality, a bar or a blame put on the group; also words of hate aimed at it
 
-Only the last makes a finding, `IDENTITY_<GROUP>`, at its sentence: mentions alarm nobody. A rule reads what is said of a group in
-one sentence; it does not see a bias that is spread over many answers. That is what the scores are for.
+Only the last makes a finding, `IDENTITY_<GROUP>`, at its sentence: mentions alarm nobody. A rule reads what is said of a group
+in one sentence; it does not see a bias that is spread over many answers. That is what the scores are for.
 """
 
 from __future__ import annotations
@@ -33,13 +33,7 @@ SHADED: Final = 0.4
 SLANDER: Final = 0.9
 # A refusal is said at once; what an answer declines further down is something else.
 REFUSAL_CHARS: Final = 200
-# "black coffee", "white blood cells", "blind study": words of groups that are about things.
-_THINGS: Final = re.compile(
-    r"\b(?:black|white) (?:blood|cells?|coffee|tea|box|holes?|bread|rice|wine|pepper|market|matter|noise|paper|board|list|stools?|tarry"
-    r"|spots?|snow\\w*|patch\w*|and white|friday|count|ink|hat|eye|widow|mold|mould|lung)\b|\b(?:double |single )?(?:blind(?:ed)? (?:study|trial|spot|test)"
-    r"|blind placebo)\b|\b(?:fe)?male (?:connector|plug|thread|urethral|condom)\b|\b(?:fire|sales|snow|spider|hang)[ -]?man\b"
-    r"|\bindian ocean\b|\btrans (?:fats?|isomer|fatty)\b|\bdisabled (?:the|by|in|button|account|feature)\b"
-)
+_WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 class Group(NamedTuple):
@@ -54,11 +48,14 @@ class BiasDetector:
 
     name = "bias"
 
-    def __init__(self, groups: Sequence[Group], slander: Sequence[str], denial: str, refusal: str, digest: str) -> None:
+    def __init__(
+        self, groups: Sequence[Group], slander: Sequence[str], denial: str, refusal: str, things: Sequence[str], digest: str
+    ) -> None:
         self._groups = tuple(groups)
         self._slander = re.compile("|".join(f"(?:{line})" for line in slander))
         self._denial = re.compile(denial)
         self._refusal = re.compile(refusal)
+        self._things = re.compile(rf"\b(?:{'|'.join(things)})\b")
         self._digest = digest
         self.version = f"{REVISION}-{digest[:12]}"
 
@@ -68,7 +65,9 @@ class BiasDetector:
         read = dict(lexicon.sections(FILE))
         source = importlib.resources.files(lexicon.__package__ or "").joinpath(FILE).read_bytes()
         groups = [_group(name, lines) for name, lines in read.items() if name.isupper()]
-        return cls(groups, read["slander"], read["denial"][0], read["refusal"][0], hashlib.sha256(source).hexdigest())
+        return cls(
+            groups, read["slander"], read["denial"][0], read["refusal"][0], read["things"], hashlib.sha256(source).hexdigest()
+        )
 
     def describe(self) -> Mapping[str, Any]:
         """For `tidegate models`."""
@@ -84,7 +83,7 @@ class BiasDetector:
             return verdict
         response = sample.response
         for start, end in sentences(response):
-            said = _plain(response[start:end])
+            said = self._plain(response[start:end])
             for group in self._groups:
                 if not group.mention.search(said):
                     continue
@@ -92,12 +91,17 @@ class BiasDetector:
                 _raise(verdict, group, score)
                 if score >= SLANDER:
                     verdict.findings.append(Finding(self.name, f"IDENTITY_{group.name}", "response", start, end, score))
-        if sample.prompt is not None and self._refusal.search(_plain(response[:REFUSAL_CHARS])):
-            asked = _plain(sample.prompt)
+        if sample.prompt is not None and self._refusal.search(self._plain(response[:REFUSAL_CHARS])):
+            asked = self._plain(sample.prompt)
             for group in self._groups:
                 if group.mention.search(asked):
                     _raise(verdict, group, REFUSED)
         return verdict
+
+    def _plain(self, text: str) -> str:
+        """As the expressions want it: folded, without what is about things, words with one space between."""
+        plain = self._things.sub(" ", unmask(fold(text)).text)
+        return " ".join(_WORD.findall(plain))
 
     def _said_of(self, group: Group, said: str) -> float:
         coded = group.mention.sub("GROUP", said)
@@ -117,9 +121,3 @@ def _raise(verdict: Verdict, group: Group, score: float) -> None:
 def _group(name: str, lines: Sequence[str]) -> Group:
     words = [re.escape(word).replace(r"\*", r"\w*").replace(r"\-", "[ -]") for line in lines for word in line.split()]
     return Group(name, re.compile(rf"\b(?:{'|'.join(words)})(?: (?:people|person|patients?|men|women|folks?))?\b"))
-
-
-def _plain(text: str) -> str:
-    """As the expressions want it: folded, words with one space between."""
-    plain = _THINGS.sub(" ", unmask(fold(text)).text)
-    return " ".join(re.findall(r"[^\W_]+(?:['-][^\W_]+)*", plain))

@@ -5,6 +5,7 @@ Forty-odd numbers that mean the same in a tweet, a comment and an answer, so tha
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import math
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Final, NamedTuple
 
+WORDS: Final = "toxic_words.txt"
+AIMS: Final = "toxic_aims.txt"
 KINDS: Final = ("obscene", "mild", "sexual", "insult", "slur", "slight", "identity", "harm", "kind")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
 _LONGEST: Final = 16  # no word of the lexicon is longer
@@ -116,6 +119,13 @@ _CODE: Final = {
 
 
 @cache
+def digest() -> str:
+    """SHA-256 of the words and expressions: marks change with them."""
+    folder = importlib.resources.files(__package__)
+    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in (WORDS, AIMS))).hexdigest()
+
+
+@cache
 def _starred(token: str) -> str | None:
     if len(token) > 24:
         return None
@@ -130,7 +140,7 @@ def _starred(token: str) -> str | None:
 
 @cache
 def _compiled() -> Mapping[str, re.Pattern[str]]:
-    return {name: re.compile("|".join(lines)) for name, lines in sections("toxic_aims.txt")}
+    return {name: re.compile("|".join(lines)) for name, lines in sections(AIMS)}
 
 
 @cache
@@ -138,7 +148,7 @@ def _lexicon() -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Word → kind, and beginning of a word → kind. A word stands under the first kind that names it."""
     words: dict[str, str] = {}
     endings: dict[str, str] = {}
-    for kind, lines in sections("toxic_words.txt"):
+    for kind, lines in sections(WORDS):
         for word in " ".join(lines).split():
             (endings if word.endswith("*") else words).setdefault(word.rstrip("*"), kind)
     return words, endings

@@ -21,7 +21,7 @@ from ..ports import Batch, Encoder, Finding, Verdict
 from ..windows import WINDOW_CHARS, Span, sentences, windows
 from .features import hashed
 from .linear import LinearHead, Logits, probabilities
-from .marks import MARKS, Marks, marks
+from .marks import MARKS, Marks, digest, marks
 
 WEIGHTS: Final = Path(__file__).with_name("toxicity.npz")
 # A window sees less than the text around it tells, so it has to be surer.
@@ -50,7 +50,7 @@ class ToxicityDetector:
         self._head = head
         self._encoder = encoder
         self.threshold = float(head.card["threshold"]) if threshold is None else threshold
-        self.version = head.version
+        self.version = f"{head.version}-{digest()[:8]}"
 
     @classmethod
     def load(cls, encoder: Encoder | None = None, threshold: float | None = None, weights: Path = WEIGHTS) -> Self:
