@@ -117,6 +117,8 @@ class Surrogates:
             folded = written.casefold()
             if len(written) == 2 and written.isupper():
                 return self._pick("state", folded, attempt, _STATES)
+            if len(written) == 1:
+                return self._same_form(kind, written, attempt)
             return written if folded in _KEPT else _cased(self._pick("place", folded, attempt, _PLACES), written)
 
         return self._rewritten(kind, value, attempt, word)
@@ -147,6 +149,10 @@ class Surrogates:
                     character = chr(ord("a") + drawn % 26)
             made.append(character)
         return "".join(made)
+
+    def _picture(self, kind: str, value: str, attempt: int) -> str:
+        stem, dot, ending = value.rpartition(".")
+        return self._same_form(kind, stem, attempt) + dot + ending if dot else self._same_form(kind, value, attempt)
 
     def _ssn(self, kind: str, value: str, attempt: int) -> str:
         made = self._same_form(kind, value, attempt)
@@ -231,6 +237,7 @@ _MAKERS: Final[dict[str, Callable[[Surrogates, str, str, int], str]]] = {
     "PHONE_NUMBER": Surrogates._phone,
     "FAX_NUMBER": Surrogates._phone,
     "US_SSN": Surrogates._ssn,
+    "PHOTO_ID": Surrogates._picture,
 }
 
 
@@ -275,7 +282,7 @@ def _written_like(value: str, day: date, moved: date) -> str | None:
     names = (_FULL_MONTHS[day.month - 1], _FULL_MONTHS[moved.month - 1])
     result, count = re.subn(
         rf"(?i)(?:{names[0]}|{names[0][:3]}t?)(?![a-z])",
-        lambda match: _cased(names[1] if len(match.group()) > 4 else names[1][:3], match.group()),
+        lambda match: _cased(names[1] if match.group().lower() == names[0].lower() else names[1][:3], match.group()),
         head,
         count=1,
     )

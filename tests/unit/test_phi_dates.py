@@ -23,6 +23,7 @@ DAYS = [
     ("since May 2018", "May 2018"),
     ("my son in August of two thousand eight", "August of two thousand eight"),
     ("on January tenth two thousand nine", "January tenth two thousand nine"),
+    ("since the fourth of June, when", "the fourth of June"),
     ("D.O.B.: 19380704", "19380704"),
     ("seen 3/14 for", "3/14"),
     ("the summer of 2020 was", "summer of 2020"),

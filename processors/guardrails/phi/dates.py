@@ -65,8 +65,11 @@ _TEXTUAL: Final = re.compile(
       | (?P<dm>{_DAY}(?:\s?(?:-|–|to|and|&)\s?{_DAY})?(?:\ (?:day\ )?of)?[-\ ./]{{0,2}}{_MONTH}(?:(?:,
         |\ of)?[-\ ./]{{0,2}}(?:{_YEAR}|\d{{2}}(?=\b(?![:.]\d))(?<=[-/.]\d\d)))?){_CLOCK}
       | (?P<my>{_MONTH}(?:,|\ of|\ in)?[-\ /]{{0,2}}{_YEAR}|{_MONTH}[-/]\d{{2}})
-      | (?P<words>{_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|(?:the\ )?{_ORDINAL}\
-        (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?|{_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS})
+      | (?P<words>
+            {_MONTH}\ (?:the\ )?{_ORDINAL}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?
+          | (?:the\ )?{_ORDINAL}\ (?:day\ )?of\ {_MONTH}(?:,?\ (?:of\ |in\ )?(?:{_YEAR_WORDS}|{_YEAR}))?
+          | {_MONTH}\ (?:of\ |in\ )?{_YEAR_WORDS}
+        )
     )(?!\w)""",
     re.VERBOSE | re.IGNORECASE,
 )
