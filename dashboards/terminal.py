@@ -51,6 +51,7 @@ def summary(status: dict[str, Any], rate_per_s: float | None = None) -> Renderab
     counts: dict[str, str | Text] = {
         "events": f"{totals.get('events', 0):,}",
         "calls": f"{totals.get('responses', 0):,}",
+        **({"judged": f"{totals['scored']:,}"} if "scored" in totals else {}),
         "dead letters": Text(f"{bad:,}", style="bold yellow" if bad else ""),
         "duplicates": f"{totals.get('duplicates', 0):,}",
         "waiting": f"{waiting:,}" + (" (store away)" if status["store_away"] else ""),
@@ -87,7 +88,8 @@ def models(today: dict[str, Any]) -> RenderableType:
         return Text("no calls yet", style="dim")
     # Cents are enough once there are dollars by the hundred; all rows alike, so that the points stand in line.
     places = 6 if today["cost_nano_usd"] < 100 * 10**9 else 2
-    unpriced = any(row["unpriced"] for row in today["models"])
+    # What most days have none of stands there only when there is some.
+    rare = [name for name in ("unpriced", "findings") if any(row[name] for row in today["models"])]
     table = Table(
         title=f"{today['day']} (UTC)",
         title_justify="left",
@@ -98,7 +100,7 @@ def models(today: dict[str, Any]) -> RenderableType:
         pad_edge=False,
     )
     table.add_column("model", overflow="fold", min_width=16)
-    for name in ("calls", "errors", "tokens", "cost", *(["unpriced"] if unpriced else [])):
+    for name in ("calls", "errors", "tokens", "cost", *rare):
         table.add_column(name, justify="right", no_wrap=True)
     shown = today["models"][:_MODELS_SHOWN]
     for row in [*shown, {"model": "all", **today}]:
@@ -106,8 +108,7 @@ def models(today: dict[str, Any]) -> RenderableType:
             table.add_row(Text(f"… and {len(today['models']) - len(shown)} more"), style="dim")
         cells = [f"{count:,}" for count in (row["requests"], row["errors"], row["input_tokens"] + row["output_tokens"])]
         cells.append(usd(row["cost_nano_usd"], places) if row["unpriced"] < row["requests"] else "–")
-        if unpriced:
-            cells.append(f"{row['unpriced']:,}" if row["unpriced"] else "")
+        cells += [f"{row[name]:,}" if row[name] else "" for name in rare]
         table.add_row(Text(plain(row["model"])), *cells)
     return table
 

@@ -1,4 +1,4 @@
-"""Usage of the newest UTC day that has any, in all and by model, from the store's hourly rollup."""
+"""Usage of the newest UTC day that has any, in all and by model, from the store's hourly rollups."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from typing import Any, Final
 from ...schemas.errors import StoreUnavailable
 from ...sinks.clickhouse import QueryRefused, Store
 
-_COUNTS: Final = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced")
+_COUNTS: Final = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced", "scored", "findings")
 # The newest hour comes from the parts' own bounds, and the day's rows are few: a millisecond or two, whatever is stored.
 _SQL: Final = """
-SELECT toDate(max(hour)) AS day,
+WITH (SELECT toStartOfDay(max(hour)) FROM calls_1h) AS day_begins
+SELECT toDate(day_begins) AS day,
     if(model = '', 'any model', model) AS named, sum(requests), sum(errors), sum(cost_nano_usd),
-    sum(input_tokens), sum(output_tokens), sum(requests_without_price)
-FROM calls_1h WHERE hour >= (SELECT toStartOfDay(max(hour)) FROM calls_1h)
+    sum(input_tokens), sum(output_tokens), sum(requests_without_price), sum(judged), sum(findings)
+FROM
+(
+    SELECT model, requests, errors, cost_nano_usd, input_tokens, output_tokens, requests_without_price,
+        0 AS judged, 0 AS findings
+    FROM calls_1h WHERE hour >= day_begins
+    UNION ALL
+    SELECT model, 0, 0, 0, 0, 0, 0, scored_1h.judged, scored_1h.findings FROM scored_1h
+    WHERE hour >= day_begins AND hour < day_begins + INTERVAL 1 DAY
+)
 GROUP BY named ORDER BY sum(cost_nano_usd) DESC, sum(requests) DESC, named LIMIT 10000"""
 _TIMEOUT_S: Final = 5.0
 

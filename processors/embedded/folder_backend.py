@@ -156,7 +156,7 @@ def today(pipeline: Pipeline) -> dict[str, Any]:
     for row in models:
         row["tokens"] = int(row["input_tokens"]) + int(row["output_tokens"])
     models.sort(key=lambda row: (-int(row["cost_nano_usd"]), -int(row["requests"]), row["model"]))
-    names = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced")
+    names = ("requests", "errors", "cost_nano_usd", "input_tokens", "output_tokens", "unpriced", "scored", "findings")
     return {
         "day": datetime.fromtimestamp(start, UTC).date().isoformat() if watermark_s else None,
         **{name: sum(int(row[name]) for row in models) for name in names},

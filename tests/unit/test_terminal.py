@@ -15,11 +15,11 @@ NAMES = ["gpt-4o-mini-2024-07-18", "us.anthropic.claude-3-5-sonnet-20241022-v2:0
 
 def model(name: str, **fields: Any) -> dict[str, Any]:
     counts = {"requests": 1_000, "errors": 3, "tokens": 87_058_016, "input_tokens": 80_000_000, "output_tokens": 7_058_016}
-    return {"model": name, **counts, "cost_nano_usd": 1_234_567_890, "unpriced": 0, **fields}
+    return {"model": name, **counts, "cost_nano_usd": 1_234_567_890, "unpriced": 0, "scored": 0, "findings": 0, **fields}
 
 
 def status(*models: dict[str, Any], day: str | None = "2026-11-02") -> dict[str, Any]:
-    names = ("requests", "errors", "input_tokens", "output_tokens", "cost_nano_usd", "unpriced")
+    names = ("requests", "errors", "input_tokens", "output_tokens", "cost_nano_usd", "unpriced", "scored", "findings")
     today = {"day": day, **{name: sum(row[name] for row in models) for name in names}, "models": list(models)}
     lags = {"meter_lag_records": 0, "sink_lag_records": 0, "store_away": False}
     return {
@@ -69,6 +69,21 @@ def test_a_model_without_a_price_has_not_cost_nothing() -> None:
     assert "$0" not in row
     assert "–" in row
     assert "<td class=n>–</td>" in render(unpriced)
+
+
+def test_findings_have_a_column_only_where_there_are_some_and_all_still_fits() -> None:
+    clean = status(model("a"))
+    found = status(*(model(name, findings=12_345, unpriced=7) for name in NAMES))
+    found["totals"] |= {"scored": 4_000, "duplicates": 4_000, "dead_letters": 4_000}
+
+    before, after = shown(summary(clean, 123.4), 80), shown(summary(found, 123.4), 80)
+
+    assert "findings" not in before
+    assert "judged" not in before
+    assert after.count("12,345") == len(NAMES)
+    assert "judged" in after
+    assert all(len(line) <= 80 for line in after.splitlines())
+    assert "…" not in after
 
 
 def test_the_dearest_models_are_shown_and_the_others_counted() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from support import finding, scored
 from tidegate.processors.distributed.today import Today
 from tidegate.schemas.errors import StoreUnavailable
 from tidegate.sinks.clickhouse import Store
@@ -59,6 +60,12 @@ def test_before_the_first_call_there_is_no_day(store: Store) -> None:
 
 def test_the_newest_day_is_summed_by_model_dearest_first(store: Store) -> None:
     newest = [row(number, "2026-11-30", "gpt-4o" if number % 4 else "gpt-4o-mini") for number in range(40)]
+    judged = [
+        scored(each["call_id"], request_model=each["request_model"], started_at=each["started_at"], seq=number)
+        | {"findings": [finding()] * (number % 3), "outcome": "scored" if number % 5 else "hashed"}
+        for number, each in enumerate([*newest, *(row(60 + number, "2026-11-29", "gpt-4o") for number in range(9))])
+    ]
+    store.insert("scored_calls", b"\n".join(map(orjson.dumps, judged)), "token-2")
     failed = row(41, "2026-11-30", "gpt-4o", cost_nano_usd=None, price_status="unpriced", error_type="timeout")
     older = [row(50 + number, "2026-11-29", "gpt-4o") for number in range(5)]
     store.insert("calls", b"\n".join(orjson.dumps(each) for each in (*older, *newest, failed)), "token-1")
@@ -70,6 +77,8 @@ def test_the_newest_day_is_summed_by_model_dearest_first(store: Store) -> None:
     assert (found["requests"], found["errors"], found["unpriced"]) == (41, 1, 1)
     assert found["cost_nano_usd"] == sum(each["cost_nano_usd"] for each in newest)
     assert found["input_tokens"] == sum(each["input_tokens"] for each in (*newest, failed))
+    assert (found["scored"], found["findings"]) == (32, sum(number % 3 for number in range(40)))
+    assert found["models"][1]["findings"] == sum(number % 3 for number in range(0, 40, 4))
     assert found["models"][1]["tokens"] == sum(each["input_tokens"] + 10 for each in newest if "mini" in each["request_model"])
 
 
