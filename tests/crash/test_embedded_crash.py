@@ -16,10 +16,12 @@ from typing import Any
 
 import genai_prices
 import pytest
+from support import finding, scored
 from tidegate.processors.embedded.pipeline import Pipeline
 from tidegate.producers.local_log import LocalLog
 from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.settings import Settings
+from tidegate.schemas.usage import COUNTERS
 
 STEPS = ("1 read", "2 step", "3 append", "4 store", "5 commit", "1 cut", "2 promise", "3 insert", "4 commit")
 MODELS = ("gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "nobody-knows-this-model")
@@ -66,8 +68,18 @@ def events() -> list[dict[str, Any]]:
     return found
 
 
+def verdicts() -> list[dict[str, Any]]:
+    """On every other call; something is found in most, and of some nobody knows."""
+    return [
+        scored(**{name: event[name] for name in ("call_id", "started_at", "tenant", "team", "request_model")})
+        | {"findings": [finding(leak=number % 4 == 0)] * (number % 3), "outcome": "scored" if number % 5 else "sampled_out"}
+        for number, event in enumerate(events()[::2])
+    ]
+
+
 def append_all(data_dir: Path) -> None:
-    """Three producers; envelopes of several sizes; retries that overlap what was sent; one junk line."""
+    """Three producers, and what is found in their calls; envelopes of several sizes; retries that overlap what was sent; one
+    junk line."""
     log = LocalLog(data_dir, fsync="normal", partitions=2)
     lines = [json.dumps(event).encode() for event in events()]
     for producer in range(3):
@@ -81,6 +93,9 @@ def append_all(data_dir: Path) -> None:
             overlap = max(0, sent - 2)
             log.append([Envelope.of(f"producer-{producer}{producer}", overlap, own[overlap : sent + size])])
             sent += size
+    found = [json.dumps(verdict).encode() for verdict in verdicts()]
+    for first in range(0, len(found), 7):
+        log.append([Envelope.of("guardrails:all", first, found[first : first + 7])] * 2)
     log.close()
 
 
@@ -101,7 +116,15 @@ def oracle() -> dict[str, Any]:
             at = datetime.fromisoformat(event["started_at"])
             price = genai_prices.calc_price(usage, event["request_model"], provider_id="openai", genai_request_timestamp=at)
             cost[event["tenant"]] += int((price.total_price * 10**9).quantize(Decimal(1), ROUND_HALF_EVEN))
-    return {"rows": dict(rows), "cost": dict(cost), "tokens": tokens, "dead_letters": 1}
+    return {"rows": dict(rows), "cost": dict(cost), "tokens": tokens, "dead_letters": 1, "verdicts": len(verdicts())}
+
+
+def found() -> Counter[str]:
+    """Findings by tenant."""
+    sums: Counter[str] = Counter()
+    for verdict in verdicts():
+        sums[verdict["tenant"]] += len(verdict["findings"])
+    return sums
 
 
 def ledger(pipeline: Pipeline) -> dict[str, Any]:
@@ -112,6 +135,7 @@ def ledger(pipeline: Pipeline) -> dict[str, Any]:
         "cost": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM calls GROUP BY 1").rows),
         "tokens": ask("SELECT sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)) FROM calls").rows[0][0],
         "dead_letters": ask("SELECT count() FROM dead_letters").rows[0][0],
+        "verdicts": ask("SELECT count() FROM scored_calls").rows[0][0],
     }
 
 
@@ -119,13 +143,18 @@ def rollups(pipeline: Pipeline) -> dict[str, Any]:
     """The same from the rollups, and from the meter's own usage."""
     ask = pipeline.store.query
     usage: Counter[str | None] = Counter()
+    findings: Counter[str | None] = Counter()
     for key, bucket in pipeline.meter.usage_of("day", 0):
         if key.fields == ("tenant",):
-            usage[key.values[0]] += bucket.counts[3]
+            usage[key.values[0]] += bucket.counts[COUNTERS.index("cost_nano_usd")]
+            findings[key.values[0]] += bucket.counts[COUNTERS.index("findings")]
     return {
         "minute": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1m GROUP BY 1").rows),
         "hour": dict(ask("SELECT tenant, sum(cost_nano_usd) FROM v_calls_1h GROUP BY 1").rows),
         "usage": dict(usage),
+        "findings": findings,
+        "findings by verdict": Counter(dict(ask("SELECT tenant, sum(findings) FROM v_scored_1h GROUP BY 1").rows)),
+        "findings by type": Counter(dict(ask("SELECT tenant, sum(findings) FROM v_findings_1h GROUP BY 1").rows)),
     }
 
 
@@ -161,8 +190,11 @@ def test_an_outage_after_any_step_changes_nothing_in_the_ledger(tmp_path: Path, 
         assert second in (True, False)
         expected = oracle()
         assert ledger(pipeline) == expected
-        assert rollups(pipeline) == {"minute": expected["cost"], "hour": expected["cost"], "usage": expected["cost"]}
+        assert rollups(pipeline) == {
+            **dict.fromkeys(("minute", "hour", "usage"), expected["cost"]),
+            **dict.fromkeys(("findings", "findings by verdict", "findings by type"), found()),
+        }
         totals = pipeline.meter.totals()
-        assert totals["events"] == totals["responses"] + totals["dead_letters"] + totals["duplicates"]
+        assert totals["events"] == sum(totals[name] for name in ("responses", "scored", "dead_letters", "duplicates"))
     finally:
         pipeline.close()
