@@ -143,13 +143,13 @@ def judge_alone(count: int) -> dict[str, Any]:
     # The first one waits until everything is loaded.
     pool.submit(jobs[:1])
     _collect(pool, 1)
-    loaded_mb, loading_s = pool.resident_mb, dict(pool.account.seconds)
+    loaded_mb, before, before_cpu_s = pool.resident_mb, dict(pool.account.seconds), pool.account.cpu_s
     begun = time.perf_counter()
     pool.submit(jobs[1:])
     found = _collect(pool, count)
     took_s = time.perf_counter() - begun
-    seconds = {name: took - loading_s.get(name, 0.0) for name, took in pool.account.seconds.items()}
-    resident_mb = pool.resident_mb
+    seconds = {name: took - before.get(name, 0.0) for name, took in pool.account.seconds.items()}
+    resident_mb, cpu_s = pool.resident_mb, pool.account.cpu_s - before_cpu_s
     pool.close()
     if any(judged.outcome != "scored" for judged in found):
         raise RuntimeError(f"not every text could be judged: {[judged.failed for judged in found if judged.failed][:1]}")
@@ -157,6 +157,7 @@ def judge_alone(count: int) -> dict[str, Any]:
         "calls": count,
         "texts": sum(judged.texts for judged in found),
         "took_s": took_s,
+        "cpu_s": cpu_s,
         "seconds": seconds,
         "loaded_mb": loaded_mb,
         "resident_mb": resident_mb,
@@ -194,18 +195,19 @@ def _alone(found: Mapping[str, Any]) -> Table:
                 f"{found['resident_mb']:.0f} MB",
             ),
             ("calls", f"{found['calls'] / found['took_s']:,.0f}", "", ""),
+            ("texts, of processor time", f"{found['texts'] / found['cpu_s']:,.0f}", "", ""),
         ),
     )
 
 
 def _where(found: Mapping[str, Any]) -> Table:
     seconds = dict(sorted(found["seconds"].items(), key=lambda one: -one[1]))
-    seconds["opening, redacting, sending"] = max(found["took_s"] - sum(seconds.values()), 0.0)
+    seconds["opening, redacting"] = max(found["cpu_s"] - sum(seconds.values()), 0.0)
     return Table(
-        "Where that time goes.",
+        "Where its processor time goes.",
         ("", "µs a text", "share"),
         tuple(
-            (name, f"{took_s / found['texts'] * 1e6:,.0f}", f"{took_s / found['took_s']:.0%}")
+            (name, f"{took_s / found['texts'] * 1e6:,.0f}", f"{took_s / found['cpu_s']:.0%}")
             for name, took_s in seconds.items()
         ),
     )

@@ -111,7 +111,7 @@ class Refused(Secretive, frozen=True, kw_only=True, omit_defaults=True, tag=True
 
 
 class Done(Secretive, frozen=True, kw_only=True, omit_defaults=True, tag=True):
-    """A batch, judged. `seconds`: detector → time it took, processor seconds and wall clock being one in one thread."""
+    """A batch, judged. `seconds`: detector → processor time it took."""
 
     judged: list[Judged]
     cpu_s: float

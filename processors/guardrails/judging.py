@@ -46,7 +46,8 @@ Redact = Callable[[Sample, Sequence[Finding], bytes], RedactedTexts]
 
 
 class Judge:
-    """Judges batches with one suite. Used from one thread. `seconds`: detector → time it has taken."""
+    """Judges batches with one suite. Used from one thread. `seconds`: detector → processor time it has taken: on a busy machine
+    the wall clock would count others' work, too."""
 
     def __init__(self, suite: Suite, redact: Redact, *, cache: Cache | None = None) -> None:
         self.seconds: dict[str, float] = {}
@@ -72,9 +73,9 @@ class Judge:
             samples.append((job, sample, names.of(sample)))
         before = {name: found for _, _, name in samples if (found := self._cache.get(name)) is not None}
         fresh = {name: sample for _, sample, name in samples if name not in before}
-        begun = time.perf_counter()
+        begun = time.thread_time()
         assessed = dict(zip(fresh, self._suite.assess(list(fresh.values())), strict=True)) if fresh else {}
-        each_s = (time.perf_counter() - begun) / max(len(fresh), 1)
+        each_s = (time.thread_time() - begun) / max(len(fresh), 1)
         for job, sample, name in samples:
             cached = name in before
             assessment = before[name] if cached else assessed[name]
@@ -155,11 +156,11 @@ class _TimedEncoder:
         self.name, self.dimensions = encoder.name, encoder.dimensions
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         try:
             return self._encoder.encode(texts)
         finally:
-            self._seconds["encoder"] = self._seconds.get("encoder", 0.0) + time.perf_counter() - begun
+            self._seconds["encoder"] = self._seconds.get("encoder", 0.0) + time.thread_time() - begun
 
 
 class _TimedDetector:
@@ -170,11 +171,11 @@ class _TimedDetector:
         self.name, self.version = detector.name, detector.version
 
     def assess(self, batch: Batch) -> list[Verdict]:
-        begun, embedding = time.perf_counter(), self._seconds.get("encoder", 0.0)
+        begun, embedding = time.thread_time(), self._seconds.get("encoder", 0.0)
         try:
             return self._detector.assess(batch)
         finally:
-            took_s = time.perf_counter() - begun - (self._seconds.get("encoder", 0.0) - embedding)
+            took_s = time.thread_time() - begun - (self._seconds.get("encoder", 0.0) - embedding)
             self._seconds[self.name] = self._seconds.get(self.name, 0.0) + took_s
 
     def describe(self) -> Mapping[str, Any]:
