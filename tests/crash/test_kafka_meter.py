@@ -14,6 +14,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from kafka_broker import needs_broker
+from support import finding, scored
 from tidegate.processors.aggregate import ScopeSets, UsageState
 from tidegate.processors.distributed import meter_partition
 from tidegate.processors.distributed.blocks import WATCHED, decode_block, source_of
@@ -29,7 +30,7 @@ from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, METERED, USAGE
+from tidegate.schemas.topics import CALLS, FINDINGS, METERED, USAGE
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -46,7 +47,16 @@ POLICIES = PolicySet.model_validate(
                 "window": {"rolling": "24h"},
                 "limit": "100",
                 "action": "block",
-            }
+            },
+            {
+                "name": "leaks",
+                "scope": ["tenant"],
+                "measure": "findings",
+                "finding_type": "phi_leak",
+                "window": {"rolling": "24h"},
+                "limit": "100",
+                "action": "block",
+            },
         ]
     }
 )
@@ -73,7 +83,7 @@ def cut_at(step: str, times: int) -> Callable[[str], None]:
 
 
 def events(number: int) -> list[bytes]:
-    """One envelope's lines: some late by days, one unreadable, one call announced and another settled."""
+    """One envelope's lines: some late by days, one unreadable, and in every other envelope a verdict."""
     now = datetime.now(UTC)
     found = []
     for place in range(SIZE):
@@ -91,6 +101,9 @@ def events(number: int) -> list[bytes]:
                 "output_tokens": 1,
             }
         )
+    if number % 2:
+        said = {name: found[1][name] for name in ("call_id", "started_at", "tenant")}
+        found[1] = scored(**said) | {"findings": [finding(leak=True)] * (number % 3)}
     lines = [orjson.dumps(one) for one in found]
     lines[-1] = b"{broken" if number % 10 == 3 else lines[-1]
     return lines
@@ -168,14 +181,20 @@ async def life(settings: Settings, at: Callable[[str], None] = lambda _step: Non
     return one
 
 
-def plain_meter(url: str) -> tuple[MeterState, list[bytes]]:
-    """What one meter that nothing happens to makes of the same records."""
+def rows(url: str) -> dict[str, list[dict[str, Any]]]:
+    """What stands in the topics of rows."""
+    return {topic.name: list(ledger.rows(url, topic)) for topic in (METERED, FINDINGS)}
+
+
+def plain_meter(url: str) -> tuple[MeterState, dict[str, list[dict[str, Any]]]]:
+    """What one meter that nothing happens to makes of the same records: its state, and the rows."""
     state = MeterState(0, UsageState(ScopeSets(Settings(url=url).scope_sets)), SeriesState(SERIES))
-    rows: list[bytes] = []
+    found: dict[str, list[dict[str, Any]]] = {METERED.name: [], FINDINGS.name: []}
     for record in ledger.records(url, CALLS):
         _, outputs = meter(state, [call_record(record, lambda: None)], BOOK, Settings(url=url).max_future_s)
-        rows += [value for _, value in outputs.metered]
-    return state, rows
+        for topic, out in ((METERED, outputs.metered), (FINDINGS, outputs.findings)):
+            found[topic.name] += [orjson.loads(line) for _, value in out for line in value.split(b"\n")]
+    return state, found
 
 
 def told(url: str) -> dict[bytes, bytes]:
@@ -207,8 +226,9 @@ def test_a_flush_cut_off_after_any_step_is_healed_by_whoever_goes_on(settings: S
 
     assert first.wrong
     assert second.wrong == []
-    state, rows = plain_meter(settings.url)
-    assert list(ledger.rows(settings.url, METERED)) == [orjson.loads(line) for value in rows for line in value.split(b"\n")]
+    state, expected = plain_meter(settings.url)
+    assert rows(settings.url) == expected
+    assert all(expected.values())
     assert ledger.totals(settings.url) == state.totals
     assert ledger.usage(settings.url) == state.usage.live
     assert told(settings.url) == {key: value for key, value in state.series.records() if key.startswith(b"[")}
@@ -244,8 +264,8 @@ def test_after_a_flush_that_failed_nothing_more_is_written(settings: Settings, s
 
     assert [type(error) for error in first.wrong] == [Cut]
     assert second.wrong == []
-    state, rows = plain_meter(settings.url)
-    assert list(ledger.rows(settings.url, METERED)) == [orjson.loads(line) for value in rows for line in value.split(b"\n")]
+    state, expected = plain_meter(settings.url)
+    assert rows(settings.url) == expected
     assert ledger.usage(settings.url) == state.usage.live
     assert told(settings.url) == {key: value for key, value in state.series.records() if key.startswith(b"[")}
 
