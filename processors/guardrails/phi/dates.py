@@ -85,7 +85,7 @@ _LEADS_TO_MONTH: Final = re.compile(
     re.IGNORECASE,
 )
 _CUED: Final = re.compile(
-    r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|discharged?|visit|appt"
+    r"(?:\b(?:on|since|dated?|dos|dob|until|till|by|from|to|through|thru|seen|admit(?:ted)?|d/c'?d?|discharged?|visit|appt"
     r"|appointment|due|performed|done|drawn|"
     r"collected|started|before|after|between|and|as\ of|of|last|next|scheduled|for|(?:birthday|bday|b-day"
     r"|dob)\s+is)\b[\s:(]{0,3})"
@@ -164,7 +164,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         for match in matches(_CUED, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.5)
         for match in matches(_COMPACT, text, within):
-            yield Span(*match.span("value"), "DATE_TIME", 0.8)
+            yield Span(*match.span("value"), "DATE_TIME", 0.9)
         for match in matches(_BORN_LONG_AGO, text, within):
             yield Span(*match.span("value"), "DATE_TIME", 0.8)
         for match in matches(_SEASON, text, within):

@@ -25,7 +25,7 @@ _NAMES: Final[dict[str, str]] = {
     "US_DRIVER_LICENSE": r"""driv(?:er|ing|ers|er's|ers')(?:'?s)?\ ?(?:licen[sc]e|lic|permit|id)|d\.?l\.?|dln?|cdl
         |licen[sc]e\ to\ drive|state\ id|dmv\ id""",
     "LICENSE_PLATE": r"""(?:licen[sc]e|number|registration|vehicle|car)\ (?:plates?|tags?)|plates?|vehicle\ registration
-        |lpn|tag\ number""",
+        |lpn|tag\ number|tag(?=\s*(?:\#|no|number|:))""",
     "VEHICLE_ID": r"""vin|vehicle\ (?:identification|id|identifier|serial)|chassis""",
     "US_PASSPORT": r"""passport(?:\ book|\ card)?""",
     "UK_NINO": r"""national\ insurance|nino|ni\ number""",
@@ -76,7 +76,7 @@ _NAMES: Final[dict[str, str]] = {
         (?:'?s)?(?=\s*(?:\#|no|number|num|id|ids|ident))
         |med(?:ical)?\.?\ rec(?:ord)?s?|empi|chart|nhs|hospital\ number|urn?(?=\s*(?:\#|no|number|:))""",
     "CERTIFICATE_NUMBER": r"""(?:birth|death|marriage|baptism(?:al)?|vaccination|immunization|citizenship
-        |naturali[sz]ation)\ certificate|certificate|certification|licen[sc]e|lic|registration
+        |naturali[sz]ation)\ certificate|certificate|certification|cert|licen[sc]e|lic|registration
         |permit|green\ card|alien\ registration|a-number|uscis|visa\ number""",
     "UNIQUE_ID": r"""(?:study|trial|research)|(?:study\ |research\ |trial\ )?(?:subject|participant|enrollment|donor
         |recipient|screening|randomi[sz]ation)|employee|emp|badge|staff|student|user|login|inmate
@@ -102,6 +102,6 @@ _LINK: Final = (
     r"(?:(?:is|was|are|were|of|no|nos|number's|numbers|number|num|nbr|nr|id|ids|identifier|identification|code|card|as|reads|ends|ending|in|with|on|file|"
     r"last|four|digits?|changed|updated|to|listed|recorded|registered|assigned|under|the|this|my|your|his|her|their|our|patient|patient's|for|"
     r"value|string|key|tag|full|new|old|current|and|or|here|it's|its|it|think|believe|i|well|sure|yes|yeah|okay|so|um|uh|s|bearing|at|reading|date|record|called|labeled|labelled|stamped|"
-    r"shows?|found|using|template|enrolled|scan|image|hash|records?|results|copy|copies|them|it|send|sent|directly|attention|documents?|notes?|reports?|book|plate|plates|account|policy|holder|name|reference|ref|serial)\b[\s:;\#=.,?\-–—()\[\]\"'*_/|`>]*){0,7}"
+    r"(?-i:[A-Z]{2})|shows?|found|using|template|enrolled|scan|image|hash|records?|results|copy|copies|them|it|send|sent|directly|attention|documents?|notes?|reports?|book|plate|plates|account|policy|holder|name|reference|ref|serial)\b[\s:;\#=.,?\-–—()\[\]\"'*_/|`>]*){0,7}"
 )
 LINK: Final = re.compile(_LINK + r"\Z", re.IGNORECASE)

@@ -129,7 +129,7 @@ _PREFIXES: Final = {
 _PREFIXED: Final = re.compile(r"([A-Za-z]{2,5})[-_.#:]?(?=[A-Z0-9-]*\d{3})[A-Z0-9-]+\Z")
 # Trial registrations, variants and literature are public.
 _PUBLIC: Final = re.compile(
-    r"(?:nct|rs|pmid|pmc|doi|isrctn|eudract|grch|hg|chr|nm_|np_|enst|ensg)\d|10\.\d{4,}/", re.IGNORECASE
+    r"(?:nct|(?-i:rs)|pmid|pmc|doi|isrctn|eudract|grch|hg|chr|nm_|np_|enst|ensg)\d|10\.\d{4,}/", re.IGNORECASE
 )
 
 # The fewest digits that a label makes a number of, where not `_FEW`.
@@ -150,6 +150,9 @@ _LEAST_DIGITS: Final = {
     "US_DRIVER_LICENSE": 4,
     "US_HEALTH_INSURANCE_MEMBER_ID": 4,
 }
+_AND: Final = re.compile(r"\s?(?:,|;|/|&|and|or|,\s?and|,\s?or)\s?")
+# The score of what a label makes of a number.
+_LABELLED: Final = 0.86
 _WEAK: Final = frozenset({"UNIQUE_ID", "PHONE_NUMBER", "CERTIFICATE_NUMBER"})
 
 # Characters of an IBAN by country.
@@ -174,8 +177,13 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Identifiers of one text; they may overlap. Scores: .95 and more by a check digit, .86 by a label, less by shape."""
     within = zones.of(text) if within is None else within
     if within:
+        last: Span | None = None
         for shape in _shapes(text, within):
-            yield from _judged(shape, text)
+            spans = list(_judged(shape, text))
+            if last is not None and all(span.type == "UNIQUE_ID" for span in spans) and _goes_on(last, shape, text):
+                spans = [Span(shape.start, shape.end, last.type, last.score)]
+            yield from spans
+            last = spans[0] if spans and spans[0].score == _LABELLED else last
         for match in matches(_LAST_FOUR, text, within):
             card = re.search(r"card|account", match.group(), re.IGNORECASE) or re.search(
                 r"card", text[max(0, match.start() - 30) : match.start()]
@@ -189,6 +197,12 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         label = _label_before(text, match.start())
         if label is None or label.type not in ("CODE", "UNIQUE_ID"):
             yield Span(match.start(), match.end(), label.type if label else "PHONE_NUMBER", 0.7)
+
+
+def _goes_on(last: Span, shape: _Shape, text: str) -> bool:
+    """ "MRNs 448812 and 448913": the second has the label of the first, and its length."""
+    alike = abs((shape.end - shape.start) - (last.end - last.start)) <= 1
+    return alike and shape.end - shape.start >= 5 and not shape.sure and _AND.fullmatch(text, last.end, shape.start) is not None
 
 
 def _shapes(text: str, within: Zones) -> Iterator[_Shape]:
@@ -297,20 +311,24 @@ def _picture_start(match: re.Match[str], text: str) -> int | None:
     return None
 
 
-def _label_before(text: str, start: int) -> _Label | None:
-    """What the number at `start` is said to be: the nearest label that leads up to it; a narrow one before a vague one."""
+def _labels_before(text: str, start: int) -> list[_Label]:
+    """What the number at `start` may be said to be, likeliest first: labels that lead up to it, the nearest first, narrow ones
+    before vague ones. A clinical code's word ends the list."""
     window = max(0, start - _BEFORE)
+    narrow: list[_Label] = []
+    vague: list[_Label] = []
     labels = [_Label(str(match.lastgroup), match.start(), match.end()) for match in label_matches(text, window, start)]
-    vague: _Label | None = None
     for label in reversed(labels):
         if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
-            return label if vague is None else vague
-        if LINK.match(text, label.end, start) is None or _ends_the_line_above(text, label, start):
-            continue
-        if label.type not in _WEAK:
-            return label
-        vague = vague or label
-    return vague
+            return [*narrow, *vague] or [label]
+        if LINK.match(text, label.end, start) is not None and not _ends_the_line_above(text, label, start):
+            (vague if label.type in _WEAK else narrow).append(label)
+    return [*narrow, *vague]
+
+
+def _label_before(text: str, start: int) -> _Label | None:
+    labels = _labels_before(text, start)
+    return labels[0] if labels else None
 
 
 def _ends_the_line_above(text: str, label: _Label, start: int) -> bool:
@@ -335,7 +353,8 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
         yield Span(shape.start, shape.end, str(shape.type), shape.score)
         return
     start, end = shape.start, shape.end
-    label = _label_before(text, start)
+    labels = _labels_before(text, start)
+    label = labels[0] if labels else None
     if label is None and shape.type is None and (lead := _LEADING.search(text, max(0, start - 5), start)) is not None:
         label = _label_before(text, lead.start())
         if label is not None and label.type != "CODE":
@@ -357,9 +376,12 @@ def _judged(shape: _Shape, text: str) -> Iterator[Span]:
         if shape.type is None:
             start, end = _whole(text, start, end, label)
             written = text[start:end]
-        if (kind := _labelled(label, shape, written, text, end)) is not None:
+        kind = _labelled(label, shape, written, text, end)
+        for other in labels[1:] if kind is None and shape.type in (None, "UNIQUE_ID") else ():
+            kind = kind or _labelled(other, shape, written, text, end)
+        if kind is not None:
             if kind == "MEDICAL_RECORD_NUMBER" or _LIKE_A_DAY.fullmatch(written) is None:
-                yield Span(start, end, kind, 0.86)
+                yield Span(start, end, kind, _LABELLED)
             return
     if shape.type is not None and shape.score >= 0.4 and not _DOSE.match(text, end):
         yield Span(shape.start, shape.end, shape.type, shape.score)
