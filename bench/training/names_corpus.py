@@ -73,6 +73,7 @@ class Maker:
             "medical": lambda: self._any("medical beginning") + self._any("medical ending"),
             "drug": lambda: self._random.choice((str, str.capitalize))(self._random.choice(self._drugs)),
             "eponym": lambda: self._random.choice(self._clinical).capitalize(),
+            "mark": lambda: self._shaped(self._any("mark")),
             "letter": lambda: self._shaped("@"),
             "letters": lambda: self._shaped(self._random.choice(("@@", "@@@", "@@@@"))),
             "street": self.street,
@@ -87,7 +88,7 @@ class Maker:
             "email": lambda: f"{self.surname().lower().replace(' ', '')}{self._below(99)}@{self._any('syllable')}mail.com",
             "date": lambda: self._shaped(self._any("date")),
             "age": lambda: str(self._random.randint(1, 99)),
-            "digits": lambda: self._shaped("#" * self._random.randint(5, 16)),
+            "digits": lambda: self._shaped("%" * self._random.randint(5, 16)),
             "year": lambda: str(self._random.randint(1900, 2026)),
         }
         for slot, section in _SECTIONS.items():
@@ -139,8 +140,8 @@ class Maker:
         return self._random.choice(self._parts[section])
 
     def _shaped(self, form: str) -> str:
-        """The form with a digit for each "#" and a capital for each "@"."""
-        return re.sub("[#@]", lambda sign: str(self._below(10)) if sign[0] == "#" else chr(65 + self._below(26)), form)
+        """The form with a digit for each "%" and a capital for each "@"."""
+        return re.sub("[%@]", lambda sign: str(self._below(10)) if sign[0] == "%" else chr(65 + self._below(26)), form)
 
     def coined(self) -> str:
         """A name that no list can know, made of syllables."""

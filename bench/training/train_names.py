@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 from zlib import crc32
@@ -31,6 +31,7 @@ _EMBEDDED, _WIDTH = 64, 96
 _WORDS: Final = 8_000
 _BATCH: Final = 6_000  # pieces
 _DROPPED: Final = 0.15
+_RATE, _RATE_AGAIN = 0.003, 0.0012
 # A list that knows every name would teach the tagger to trust it.
 _LISTS_FORGET, _WORDS_FORGET = 0.45, 0.15
 _MASK: Final = -1
@@ -129,6 +130,12 @@ class Network:
         self._step = 0
         self._chance = chance
 
+    def begin(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take these weights for its own."""
+        for name in self.weights:
+            self.weights[name] = np.array(weights[name], np.float32)
+            self.average[name] = self.weights[name].copy()
+
     def learn(self, features: csr_matrix, places: NDArray[np.intp], wanted: NDArray[np.intp], rate: float) -> float:
         """One step on one batch; the mean loss. `places` are rows of `features`, `wanted` classes or -1."""
         w, n = self.weights, len(places)
@@ -205,12 +212,18 @@ def known_words(found: Sequence[Labelled]) -> NDArray[np.uint32]:
     return np.unique(np.array([crc32(word.encode()) for word, _ in counts.most_common(_WORDS)], np.uint32))
 
 
-def train(silver: Sequence[Labelled], epochs: int, made: int, seed: int) -> dict[str, NDArray[Any]]:
-    """The weights after so many epochs, an average over the last steps, and the words that have a row of their own."""
+def train(
+    silver: Sequence[Labelled], epochs: int, made: int, seed: int, begin: Mapping[str, NDArray[Any]] | None = None
+) -> dict[str, NDArray[Any]]:
+    """The weights after so many epochs, an average over the last steps, and the words that have a row of their own. From
+    `begin` it goes on where another training ended, in smaller steps."""
     maker, chance, numbers = Maker(read_lists(), seed), random.Random(seed), np.random.default_rng(seed)
-    known = known_words(silver)
+    known = known_words(silver) if begin is None else np.asarray(begin["known"], np.uint32)
     words = Words(known)
     network = Network(words.rows, seed)
+    if begin is not None:
+        network.begin(begin)
+    most = _RATE if begin is None else _RATE_AGAIN
     steps = epochs * (sum(len(pieces(each.text)) for each in silver) + 17 * made) // _BATCH
     step, begun = 0, time.monotonic()
     for epoch in range(epochs):
@@ -228,7 +241,7 @@ def train(silver: Sequence[Labelled], epochs: int, made: int, seed: int) -> dict
             aims = np.array(wanted, np.intp)
             aims[at == 0] = _MASK - 1
             unique, inverse = np.unique(at, return_inverse=True)
-            rate = 0.003 * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
+            rate = most * min(1.0, (step + 1) / 50) * max(0.02, 1 - step / steps)
             losses.append(network.learn(coded.features(unique, numbers), inverse, aims, rate))
             step += 1
             places, wanted = [0], [_MASK]
@@ -242,12 +255,13 @@ def main(
     epochs: int = 12,
     made: Annotated[int, typer.Option(help="made sentences an epoch")] = 80_000,
     seed: int = 6,
+    begin: Annotated[Path | None, typer.Option(help="weights to go on from")] = None,
 ) -> None:
     """Train, and write the weights as float16."""
     lists = read_lists()
     real = list(dict.fromkeys(text for text in texts(folder) if text.strip()))
     silver = unsure(list(label(real, lists)), lists)
-    found = train(silver, epochs, made, seed)
+    found = train(silver, epochs, made, seed, None if begin is None else np.load(begin, allow_pickle=False))
     halves: dict[str, Any] = {name: value if name == "known" else value.astype(np.float16) for name, value in found.items()}
     np.savez_compressed(out, **halves)
     typer.echo(f"{out}: {out.stat().st_size:,} bytes")
