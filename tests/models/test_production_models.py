@@ -90,7 +90,7 @@ def test_the_command_line_scores_with_them_and_offline(models: dict[str, Path], 
 
     kind, toxic = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 0, done.stderr.decode()
-    assert toxic["scores"]["prompt"]["toxicity"] > 0.8 > 0.2 > kind["scores"]["prompt"]["toxicity"]
+    assert toxic["scores"]["prompt"]["toxicity"] > 0.8 > 0.2 > kind["scores"]["response"]["toxicity"]
     assert {found["type"] for found in toxic["findings"]} >= {"INSULT", "THREAT"}
     assert "Rosa" not in kind["redacted"]["prompt"]
 
