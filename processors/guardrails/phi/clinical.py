@@ -42,7 +42,7 @@ _SHARED: Final = frozenset(
 # A dose, a reading or a score in what was taken for an address, and the stage of a tumour.
 _READING: Final = re.compile(
     r"(?<![A-Za-z])(?:mg|mcg|ug|ml|cc|dl|mmol|meq|mmhg|bpm|mm|cm|kg|iu|units?|tablets?|tabs?|capsules?|doses?|puffs?|hrs?|prn|bid|tid|qid"
-    r"|po|iv|sc|im)(?![A-Za-z'’])|%|\bT[0-4]N[0-3]|\b[Ss]tage [0-4I]",
+    r"|po|iv|sc|im)(?![A-Za-z'’])|%|\bT?[0-4]N[0-3]|\b[Ss]tage [0-4I]|\b[IVX]+-[IVX]+\b",
 )
 _SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
 _PART: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -112,7 +112,7 @@ def is_medicine(text: str, span: Span) -> bool:
         return any(len(word) > 1 for word in words)
     if span.type == "LOCATION" and not written[0].isdigit() and (_READING.search(written) or _SCORE.match(written)):
         return True
-    if span.type == "LOCATION" and _READING.search(written) and len(words) <= 3:
+    if span.type == "LOCATION" and len(words) <= 3 and _READING.search(written) is not None:
         return True
     if any(len(word) > 3 and word in _WORDS and word not in _SHARED for word in words) or _READING.search(written) is not None:
         return not written[0].isdigit()
