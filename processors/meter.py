@@ -167,7 +167,10 @@ class _Envelope:
         if known == len(lines):
             return
         if envelope.seq > seen.next_seq:
-            _count(totals, _of_what(envelope.producer) + "lost", envelope.seq - seen.next_seq)
+            if envelope.producer.startswith(VERDICTS):
+                _count(totals, "content_lost", envelope.seq - seen.next_seq)
+            else:
+                _count(totals, "lost", envelope.seq - seen.next_seq)
         self._prepare_tail(envelope)
         self.producer = envelope.producer
         for seq, line in enumerate(lines[known:], envelope.seq + known):
@@ -192,7 +195,10 @@ class _Envelope:
         self.state.changed_producers.add(envelope.producer)
         seen.seen_ms = self.record.appended_ms
         if envelope.dropped > seen.dropped:
-            _count(self.state.totals, _of_what(envelope.producer) + "dropped", envelope.dropped - seen.dropped)
+            if envelope.producer.startswith(VERDICTS):
+                _count(self.state.totals, "content_dropped", envelope.dropped - seen.dropped)
+            else:
+                _count(self.state.totals, "dropped", envelope.dropped - seen.dropped)
             seen.dropped = envelope.dropped
         return seen
 
@@ -343,11 +349,6 @@ def _rejected_row(event: RejectedEvent, producer: str, seq: int, partition: int,
             "source_offset": offset,
         }
     )
-
-
-def _of_what(producer: str) -> str:
-    """What is missing where a producer's numbers are: calls, which goes without saying, or content."""
-    return "content_" if producer.startswith(VERDICTS) else ""
 
 
 def _count(totals: dict[str, int], name: str, by: int = 1) -> None:
