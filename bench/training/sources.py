@@ -6,13 +6,17 @@ import csv
 import hashlib
 import html
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-DATA: Final = Path(__file__).resolve().parents[3] / "shared" / "data"
+# Beside the repository, or where the environment says.
+_SHARED: Final = Path(__file__).resolve().parents[3] / "shared" / "data"
+DEV: Final = Path(os.environ.get("TIDEGATE_DEV_DATA") or _SHARED / "dev")
+REAL_CALLS: Final = Path(os.environ.get("TIDEGATE_REAL_CALLS") or _SHARED / "real_calls.jsonl")
 
 
 class Labelled(NamedTuple):
@@ -54,7 +58,7 @@ def clinical() -> list[str]:
 
 def calls() -> Iterator[tuple[str, str, list[str]]]:
     """Prompt, response and context of the real calls, in file order."""
-    with (DATA / "real_calls.jsonl").open(encoding="utf-8") as lines:
+    with REAL_CALLS.open(encoding="utf-8") as lines:
         for line in lines:
             call = json.loads(line)
             prompt = call["request"]["messages"][-1]["content"]
@@ -87,7 +91,7 @@ def hashes(names: list[str]) -> dict[str, str]:
 
 
 def _path(name: str) -> Path:
-    return DATA / name if name.startswith("real") else DATA / "dev" / name
+    return REAL_CALLS if name == "real_calls.jsonl" else DEV / name
 
 
 def _text(name: str) -> str:

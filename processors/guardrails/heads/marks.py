@@ -10,7 +10,7 @@ import importlib.resources
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 WORDS: Final = "toxic_words.txt"
@@ -18,7 +18,7 @@ AIMS: Final = "toxic_aims.txt"
 KINDS: Final = ("obscene", "mild", "sexual", "insult", "slur", "slight", "identity", "harm", "kind")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
 _LONGEST: Final = 16  # no word of the lexicon is longer
-_STARRED: Final = re.compile(r"[*#@$%']")
+_STARRED: Final = re.compile(r"[*#@$%]")
 
 # VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity, HARM for harm.
 _CODED: Final = re.compile("VILE|SLIGHT|GROUP|HARM")
@@ -125,7 +125,7 @@ def digest() -> str:
     return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in (WORDS, AIMS))).hexdigest()
 
 
-@cache
+@lru_cache(maxsize=4_096)
 def _starred(token: str) -> str | None:
     if len(token) > 24:
         return None
