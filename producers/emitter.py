@@ -115,7 +115,8 @@ class Emitter(Observer):
         self._queue, self._nudges = self._pump.queue, self._pump.nudges  # at hand: every emit needs them
         self._content = ContentOutlet(
             self.settings,
-            producer,
+            # A replay that begins in the middle has texts of its own, and not those of the beginning again.
+            f"{producer[:180]}-{first_seq}" if first_seq else producer,
             open_log=self._reopen,
             keys=self._keys,
             owner=self,
@@ -187,7 +188,7 @@ class Emitter(Observer):
         of other fields nothing is sent.
 
         False when they were dropped: `stats().content.dropped` says why. What is accepted waits in the clear until the
-        content thread has sealed it: in memory only, and within milliseconds.
+        content thread has sealed it: in memory only, for milliseconds, or for as long as an append to the log hangs.
         """
         try:
             found = texts if isinstance(texts, Mapping) else texts.model_dump()

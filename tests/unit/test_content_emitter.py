@@ -332,6 +332,46 @@ def test_what_is_emitted_is_sent_dropped_or_still_there(sides: Callable[..., Sid
     assert len(side.events()) == accepted == side.emitter.stats().content.appended
 
 
+def test_of_many_threads_and_a_close_among_them_every_text_is_accounted_for() -> None:
+    side = Side(buffer_events=200)
+    tries = 400
+    went: list[bool] = []
+
+    def talk(name: int) -> None:
+        went.extend(side.emitter.emit_content(call(f"{name}-{number}"), {"prompt": "p"}) for number in range(tries))
+
+    threads = [threading.Thread(target=talk, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: side.emitter.stats().content.appended)
+    side.emitter.close(20)
+    for thread in threads:
+        thread.join()
+
+    stats = side.emitter.stats().content
+    assert len(went) == 4 * tries == stats.appended + stats.dropped.total()
+    assert stats.pending == 0
+    assert len(set(side.content.call_ids())) == stats.appended
+
+
+def test_a_replay_from_the_middle_numbers_its_texts_apart_from_the_beginning() -> None:
+    names = []
+    for first_seq in (0, 7):
+        log = MemoryLog()
+        with Emitter(
+            log,
+            settings=Settings(linger_s=0),
+            producer_id="replay-1",
+            first_seq=first_seq,
+            reopen=lambda log=log: log,  # type: ignore[misc]
+            keys=lambda: GivenKeys(RING.dump().decode()),
+        ) as emitter:
+            emitter.emit_content(call(), {"prompt": "p"})
+        names += [(envelope.producer, envelope.seq) for envelope in log.envelopes]
+
+    assert names == [("replay-1-content", 0), ("replay-1-7-content", 0)]
+
+
 def test_closing_gives_both_ways_out_the_same_time(tmp_path: Path) -> None:
     side = Side(spool_dir=tmp_path)
     side.calls.gate.clear()
