@@ -41,7 +41,8 @@ _SHARED: Final = frozenset(
 )
 # A dose, a reading or a score in what was taken for an address, and the stage of a tumour.
 _READING: Final = re.compile(
-    r"(?<![A-Za-z])(?:mg|mcg|ug|ml|cc|dl|mmol|meq|mmhg|bpm|mm|cm|kg|iu|units?|tablets?|tabs?|capsules?|doses?|puffs?|hrs?|prn|bid|tid|qid"
+    r"(?<![A-Za-z])(?:mg|mcg|ug|ml|cc|dl|mmol|meq|mmhg|bpm|mm|cm|kg|iu|units?|tablets?|tabs?|capsules?|doses?|puffs?"
+    r"|hrs?|prn|bid|tid|qid"
     r"|po|iv|sc|im)(?![A-Za-z'’])|%|\bT?[0-4]N[0-3]|\b[Ss]tage [0-4I]|\b[IVX]+-[IVX]+\b",
 )
 _SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
@@ -68,8 +69,17 @@ _IS_MEDICINE: Final = re.compile(
     r"|dementia|"
     r"bodies|body|catheter|tumou?r|chorea|ataxia|dystrophy|purpura|arthritis|reflex|respirations?|breathing|tetralogy|stain|"
     r"exercises?|procedure|surgery|operation|classification|type|index|point|tenderness|law|hernia|tube|bag|drain|coma|"
-    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass|aphasia|area|triad|fundoplication|gel|maneuvers?|loop|node|duct|canal|cells?|corpuscles?)\b",
+    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass"
+    r"|aphasia|area|triad|fundoplication|gel|maneuvers?|loop|node|duct|canal|cells?|corpuscles?)\b",
     re.IGNORECASE,
+)
+# Behind any surname that stands alone these make it an eponym; what somebody may own, such as a fracture, is not among them.
+_NAMED_AFTER: Final = re.compile(
+    r"(?:\s|-)(?:scores?|scale|stag(?:e|ing)|grad(?:e|ing)|classification|class|level [IVX]|criteria|criterion|signs?"
+    r"|syndrome|palsy|phenomenon"
+    r"|contracture|lymphoma|sarcoma|thyroiditis|esophagus|maneuver|triad|nodes|nodules|bodies|index|tear|fracture"
+    r"|equation|formula"
+    r"|anastomosis|pouch|procedure|catheter|retractor|forceps|stain|agar|test)\b"
 )
 # Race and descent are none of the eighteen; a nationality elsewhere may be telling.
 _DESCRIBES: Final = re.compile(
@@ -116,6 +126,8 @@ def is_medicine(text: str, span: Span) -> bool:
         return True
     if any(len(word) > 3 and word in _WORDS and word not in _SHARED for word in words) or _READING.search(written) is not None:
         return not written[0].isdigit()
+    if span.type != "LOCATION" and len(written.split()) == 1 and _NAMED_AFTER.match(text, span.end) is not None:
+        return True
     if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):
         if _IS_MEDICINE.match(text, span.end) is not None:
             return True
