@@ -123,7 +123,8 @@ def near(batch: Batch, asked: str, texts: Sequence[str]) -> list[float]:
     """How near each text is to what was asked, 0..1: by vector if there is an encoder, by shared words in any case."""
     wanted = _telling(asked)
     total = sum(wanted.values())
-    shared = [sum(weight for key, weight in wanted.items() if key in _keys(text)) / total if total else 0.0 for text in texts]
+    held = [wanted.keys() & _keys(text) for text in texts] if wanted else [set[str]() for _ in texts]
+    shared = [sum(wanted[key] for key in sorted(keys)) / total if total else 0.0 for keys in held]
     try:
         cosines = batch.embed([asked, *texts])
     except LookupError:

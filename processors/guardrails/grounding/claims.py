@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from .facts import Fact, facts
 from .lexicon import EMPTY_KEYS, FRAME_KEYS, commonness, is_drug, lexicon
 from .polarity import polarity
-from .reading import MAX_SENTENCE_WORDS, Span, Word, sentences, words
+from .reading import Span, Word, read
 
 # How much a word matters: a drug, a condition or a name more than others, a common word less; "patient" and "reports" next to
 # nothing.
@@ -22,6 +22,8 @@ TELLING: Final = 0.3
 NAMES: Final = frozenset(("drug", "condition", "procedure", "part", "relative", "name"))
 # A response longer than this is judged by its first sentences; 500 sentences are some twenty pages.
 MAX_CLAIMS: Final = 500
+# And a sentence by its first numbers: more than these are a table.
+MAX_FACTS: Final = 20
 
 
 class Term(NamedTuple):
@@ -52,66 +54,62 @@ class Claim(NamedTuple):
 def claims(text: str) -> list[Claim]:
     """The sentences of `text` that assert something, in order: not headings, greetings or questions."""
     found: list[Claim] = []
-    for span in sentences(text)[:MAX_CLAIMS]:
-        read = words(text, span.start, span.end)
-        for part in range(0, len(read), MAX_SENTENCE_WORDS):
-            piece = read[part : part + MAX_SENTENCE_WORDS]
-            whole = len(read) <= MAX_SENTENCE_WORDS
-            found.append(_claim(text, span if whole else Span(piece[0].start, piece[-1].end), piece))
+    for span, said in read(text)[:MAX_CLAIMS]:
+        found.append(_claim(text, span, said))
     return [claim for claim in found if claim.facts or any(term.weight >= TELLING for term in claim.terms)]
 
 
-def _claim(text: str, span: Span, read: list[Word]) -> Claim:
-    if read[-1].low == "?":
-        return Claim(span.start, span.end, read, [], [], [])
-    numbers = [fact for fact in facts(text, read) if not _counts_items(read, fact)]
+def _claim(text: str, span: Span, said: list[Word]) -> Claim:
+    if said[-1].low == "?":
+        return Claim(span.start, span.end, said, [], [], [])
+    numbers = [fact for fact in facts(text, said) if not _counts_items(said, fact)][:MAX_FACTS]
     counted = {place for fact in numbers for place in range(fact.first, fact.last + 1)}
-    signs = polarity(read)
+    signs = polarity(said)
     terms: list[Term] = []
     covered: set[int] = set()
     known = lexicon()
-    heading = _heading(read)
-    for first, last, group in known.groups(read):
-        if covered & set(range(first, last + 1)) or (group == "=back" and not _is_the_back(read, first)):
+    heading = _heading(said)
+    for first, last, group in known.groups(said):
+        if covered & set(range(first, last + 1)) or (group == "=back" and not _is_the_back(said, first)):
             continue
         covered.update(range(first, last + 1))
         kind = known.kinds[group]
-        terms.append(_term(read, first, last, group, kind, signs))
-    for place, word in enumerate(read):
+        terms.append(_term(said, first, last, group, kind, signs))
+    for place, word in enumerate(said):
         if place in covered or place in counted or not word.key or word.key in EMPTY_KEYS or word.key[0].isdigit():
             continue
         if len(word.key) == 1 and word.key.isascii():
             continue
-        named = word.text[0].isupper() and place > 0 and read[place - 1].low not in (".", ":", "\n", "-", "•", "*")
+        named = word.text[0].isupper() and place > 0 and said[place - 1].low not in (".", ":", "\n", "-", "•", "*")
         kind = "drug" if is_drug(word.low) else "name" if named else "frame" if word.key in FRAME_KEYS else "word"
-        terms.append(_term(read, place, place, "", kind, signs))
+        terms.append(_term(said, place, place, "", kind, signs))
     terms = [term._replace(weight=min(term.weight, FRAME)) if term.last < heading else term for term in terms]
     terms.sort(key=lambda term: term.first)
-    return Claim(span.start, span.end, read, terms, numbers, signs)
+    return Claim(span.start, span.end, said, terms, numbers, signs)
 
 
-def _heading(read: Sequence[Word]) -> int:
+def _heading(said: Sequence[Word]) -> int:
     """How many words at the start are a heading: "CARDIAC: …", "Past surgical history: …"."""
-    for place, word in enumerate(read[:6]):
+    for place, word in enumerate(said[:6]):
         if word.low == ":":
-            return place + 1 if place + 1 < len(read) else 0
+            return place + 1 if place + 1 < len(said) else 0
     return 0
 
 
-def _is_the_back(read: Sequence[Word], place: int) -> bool:
+def _is_the_back(said: Sequence[Word], place: int) -> bool:
     """Whether "back" is the part of the body, and not "back home"."""
-    before = read[place - 1].low if place else ""
-    after = read[place + 1].key if place + 1 < len(read) else ""
+    before = said[place - 1].low if place else ""
+    after = said[place + 1].key if place + 1 < len(said) else ""
     own = before in ("low", "lower", "upper", "mid", "middle", "my", "his", "her", "the", "your", "their", "left", "right")
     return (
-        read[place].low != "back"
+        said[place].low != "back"
         or own
         or after in ("pain", "surgery", "injury", "brac", "problem", "spasm", "strain", "muscl", "hurt")
     )
 
 
-def _term(read: Sequence[Word], first: int, last: int, group: str, kind: str, signs: Sequence[int]) -> Term:
-    keys = tuple(word.key for word in read[first : last + 1] if word.key)
+def _term(said: Sequence[Word], first: int, last: int, group: str, kind: str, signs: Sequence[int]) -> Term:
+    keys = tuple(word.key for word in said[first : last + 1] if word.key)
     if kind in NAMES:
         weight = NAMED
     elif all(key in EMPTY_KEYS for key in keys):
@@ -120,13 +118,13 @@ def _term(read: Sequence[Word], first: int, last: int, group: str, kind: str, si
         weight = FRAME
     else:
         weight = PLAIN - (PLAIN - COMMON) * min(commonness().get(key, 0.0) for key in keys)
-    return Term(keys, group, kind, weight, signs[first], read[first].start, read[last].end, first, last)
+    return Term(keys, group, kind, weight, signs[first], said[first].start, said[last].end, first, last)
 
 
-def _counts_items(read: Sequence[Word], fact: Fact) -> bool:
+def _counts_items(said: Sequence[Word], fact: Fact) -> bool:
     """Whether a number only numbers the items of a list, or is the pronoun "one"."""
     if fact.kind != "count":
         return False
-    if fact.first == 0 and fact.last + 1 < len(read) and read[fact.last + 1].low in (".", ")", ":"):
+    if fact.first == 0 and fact.last + 1 < len(said) and said[fact.last + 1].low in (".", ")", ":"):
         return True
-    return read[fact.first].low == "one" and fact.first == fact.last
+    return said[fact.first].low == "one" and fact.first == fact.last

@@ -212,12 +212,15 @@ def _premise(reading: Reading, source: Source, texts: Sequence[str]) -> str:
 
 
 def _findings(reading: Reading, support: float) -> list[Finding]:
-    claim, found = reading.claim, []
+    claim = reading.claim
+    found: list[Finding] = []
     if reading.copied:
         return []
-    for doubt in reading.doubts:
-        if contradicts(doubt) or (doubt.type.startswith("absent") and support < REPORTED):
-            found.append(Finding("faithfulness", TYPES[doubt.type], "response", doubt.start, doubt.end, doubt.strength))
+    found.extend(
+        Finding("faithfulness", TYPES[doubt.type], "response", doubt.start, doubt.end, doubt.strength)
+        for doubt in reading.doubts
+        if contradicts(doubt) or (doubt.type.startswith("absent") and support < REPORTED)
+    )
     if not found and support < REPORTED:
         found.append(Finding("faithfulness", "UNSUPPORTED_CLAIM", "response", claim.start, claim.end, 1 - support))
     return found

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from ..ports import Batch, Finding, Sample, Verdict
 from .facts import Fact, facts
 from .polarity import polarity
-from .reading import Word, key_of, listed, sentences, words
+from .reading import Word, key_of, listed, read, words
 from .rules import Dose, Rules, read_rules
 
 # How far a drug's name may stand from its amount, in words: "metformin extended release tablets, 500 mg", "500 mg of aspirin".
@@ -115,16 +115,15 @@ class GuidelineDetector:
         return sorted(found.values(), key=lambda one: (one.start, one.type))
 
     def _read(self, text: str) -> list[Said]:
+        """The sentences of `text` that name something."""
         found: list[Said] = []
-        for span in sentences(text):
-            read = words(text, span.start, span.end)
-            mentions = self._mentions(read)
-            numbers = facts(text, read) if any(mention.name in self._doses for mention in mentions) else []
-            found.append(Said(read, polarity(read), mentions, numbers))
+        for _, said in read(text):
+            if mentions := self._mentions(said):
+                found.append(Said(said, polarity(said), mentions, facts(text, said)))
         return found
 
-    def _mentions(self, read: Sequence[Word]) -> list[Mention]:
-        keys = [word.key for word in read]
+    def _mentions(self, said: Sequence[Word]) -> list[Mention]:
+        keys = [word.key for word in said]
         found: list[Mention] = []
         at = 0
         while at < len(keys):
@@ -132,7 +131,7 @@ class GuidelineDetector:
             for phrase, name in self._phrases.get(keys[at], ()):
                 if tuple(keys[at : at + len(phrase)]) == phrase:
                     step = len(phrase)
-                    found.append(Mention(name, read[at].start, read[at + step - 1].end, at, at + step - 1))
+                    found.append(Mention(name, said[at].start, said[at + step - 1].end, at, at + step - 1))
                     break
             at += step
         return found
@@ -252,18 +251,18 @@ def _allergens(said: Said) -> list[str]:
     return []
 
 
-def _is_amount(read: Sequence[Word], fact: Fact) -> bool:
+def _is_amount(said: Sequence[Word], fact: Fact) -> bool:
     """Not a strength or a rate: "250 mg/5 mL", "15 mg/kg", "mg per kg"."""
-    end = next((place for place, word in enumerate(read) if word.end == fact.end), fact.last)
-    after = [word.low for word in read[end + 1 : end + 3]]
+    end = next((place for place, word in enumerate(said) if word.end == fact.end), fact.last)
+    after = [word.low for word in said[end + 1 : end + 3]]
     return not (after[:1] in (["/"], ["per"]) and after[1:2] and after[1] not in ("day", "d", "24"))
 
 
-def _is_of_a_day(read: Sequence[Word], fact: Fact) -> bool:
+def _is_of_a_day(said: Sequence[Word], fact: Fact) -> bool:
     """Whether an amount is what is taken in a whole day: "4 g per day", "3,000 mg/day", "in 24 hours", "daily dose of 4 g"."""
-    end = next((place for place, word in enumerate(read) if word.end == fact.end), fact.last)
-    after = [word.low for word in read[end + 1 : end + 4]]
-    before = [word.low for word in read[max(0, fact.first - 5) : fact.first]]
+    end = next((place for place, word in enumerate(said) if word.end == fact.end), fact.last)
+    after = [word.low for word in said[end + 1 : end + 4]]
+    before = [word.low for word in said[max(0, fact.first - 5) : fact.first]]
     return (
         after[:2] in (["per", "day"], ["/", "day"], ["a", "day"], ["/", "d"], ["each", "day"])
         or after[:3] in (["in", "24", "hours"], ["per", "24", "hours"], ["in", "a", "day"], ["over", "24", "hours"])

@@ -107,18 +107,34 @@ def _add(found: list[Span], text: str, start: int, end: int) -> None:
 def words(text: str, start: int = 0, end: int | None = None) -> list[Word]:
     """The words, numbers and marks of `text[start:end]`. Letters spoken one by one ("P T", "I V") become one word."""
     found: list[Word] = []
+    spelled = False
     for each in _WORD.finditer(text, start, len(text) if end is None else end):
         token = each.group()
         if len(token) == 1 and token.isupper() and found and _spelled(found[-1], text, each.start()):
             before = found.pop()
             joined = before.text + token
             found.append(Word(joined, joined.lower(), joined.lower(), before.start, each.end()))
+            spelled = True
             continue
         low = token.lower().replace("’", "'")
         if low[0].isalpha() and "." in low:
             low = low.replace(".", "")
         found.append(Word(token, low, key_of(low), each.start(), each.end()))
-    return [part for word in found for part in _unit_apart(word)]
+    return [part for word in found for part in _unit_apart(word)] if spelled else found
+
+
+def read(text: str) -> list[tuple[Span, list[Word]]]:
+    """Every sentence of `text` with its words; one that is too long, in pieces. Linear in the text, whatever is in it."""
+    found: list[tuple[Span, list[Word]]] = []
+    for span in sentences(text):
+        all_words = words(text, span.start, span.end)
+        if len(all_words) <= MAX_SENTENCE_WORDS:
+            found.append((span, all_words))
+            continue
+        for part in range(0, len(all_words), MAX_SENTENCE_WORDS):
+            piece = all_words[part : part + MAX_SENTENCE_WORDS]
+            found.append((Span(piece[0].start, piece[-1].end), piece))
+    return [(span, piece) for span, piece in found if piece]
 
 
 def _unit_apart(word: Word) -> list[Word]:

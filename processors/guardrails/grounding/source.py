@@ -14,11 +14,16 @@ from ....schemas.content import Where
 from .facts import Fact, facts
 from .lexicon import EMPTY_KEYS, lexicon
 from .polarity import answer, polarity
-from .reading import Word, sentences, words
+from .reading import Word, read
 
 # Letters that two words must share from their start to be taken for forms of one: surg|ery and surg|ical are too short for it.
 SHARED_LETTERS: Final = 5
 SHARED_PART: Final = 0.6
+# Every number of a response is held against those of the source: so many different ones of a kind, and so many places of each.
+MOST_FACTS: Final = 1_000
+MOST_ALIKE: Final = 10
+# Beyond so many sentences (some 500 pages) no more chunks are read: the verdict would come too late to matter.
+MOST_LINES: Final = 10_000
 # Fewer words than this are no quotation.
 COPIED_WORDS: Final = 4
 
@@ -54,17 +59,18 @@ class Source:
         source = cls(where)
         # In an order of its own, so that the order of the chunks changes nothing but their numbers.
         for chunk in sorted(range(len(texts)), key=lambda number: texts[number]):
-            source._read(chunk, texts[chunk])
-        source.plain = "\n".join(_plain(words(text)) for text in texts)
+            if len(source.lines) < MOST_LINES:
+                source._read(chunk, texts[chunk])
         source._index(texts)
         return source
 
     def _read(self, chunk: int, text: str) -> None:
         asked: list[Line] = []
-        for span in sentences(text):
-            read = words(text, span.start, span.end)
-            speaker = _speaker(read)
-            said = read[speaker:]
+        plain: list[str] = []
+        for span, spoken in read(text):
+            plain.extend(word.low for word in spoken if word.key)
+            speaker = _speaker(spoken)
+            said = spoken[speaker:]
             if not said:
                 continue
             if asked and (speaker or not _asks(said)):
@@ -75,9 +81,12 @@ class Source:
             if _asks(said):
                 asked.append(line)
         _settle(asked, 0)
+        self.plain += " " + " ".join(plain) + " \n"
 
     def _index(self, texts: Sequence[str]) -> None:
         known = lexicon()
+        counts: dict[tuple[object, ...], int] = {}
+        kinds: dict[str, int] = {}
         for number, line in enumerate(self.lines):
             before = ""
             for word, sign in zip(line.words, line.polarity, strict=True):
@@ -89,7 +98,13 @@ class Source:
                         before = word.key
             for first, _last, group in known.groups(line.words):
                 self._post(group, number, line.polarity[first])
-            self.facts.extend((number, fact) for fact in facts(texts[line.chunk], line.words))
+            for fact in facts(texts[line.chunk], line.words):
+                alike = counts.get((fact.kind, fact.value, fact.unit, fact.date), 0)
+                if alike >= MOST_ALIKE or (not alike and kinds.get(fact.kind, 0) >= MOST_FACTS):
+                    continue
+                counts[(fact.kind, fact.value, fact.unit, fact.date)] = alike + 1
+                kinds[fact.kind] = kinds.get(fact.kind, 0) + (not alike)
+                self.facts.append((number, fact))
         for key in self.postings:
             if len(key) >= SHARED_LETTERS and key[0] != "=":
                 self.stems.setdefault(key[:SHARED_LETTERS], []).append(key)
@@ -123,9 +138,9 @@ class Source:
                 return tuple(key if key in self.postings else (self.like(key) or key) for key in phrase)
         return ()
 
-    def has(self, read: Sequence[Word]) -> bool:
+    def has(self, said: Sequence[Word]) -> bool:
         """Whether these words stand in the source one after another; a few words may do so by chance and do not count."""
-        return len(read) >= COPIED_WORDS and _plain(read) in self.plain
+        return len(said) >= COPIED_WORDS and _plain(said) in self.plain
 
     def rarity(self, key: str) -> float:
         """Weight of a key by how few lines have it: 1 for a key in one line of a hundred, towards 0.2 for one in all."""
@@ -134,16 +149,16 @@ class Source:
         return 0.2 + 0.8 * math.log((total + 1) / (count + 0.5)) / math.log(2 * total + 2) if total else 1.0
 
 
-def _plain(read: Sequence[Word]) -> str:
-    return " " + "".join(word.low + " " for word in read if word.key)
+def _plain(said: Sequence[Word]) -> str:
+    return " " + "".join(word.low + " " for word in said if word.key)
 
 
-def _speaker(read: Sequence[Word]) -> int:
+def _speaker(said: Sequence[Word]) -> int:
     """How many words at the start name who speaks: "Doctor:", "Guest_family:"."""
-    for place, word in enumerate(read[:5]):
+    for place, word in enumerate(said[:5]):
         if word.low == ":":
             return place + 1
-        if not word.key or (place and not (word.text[0].isupper() or read[place - 1].end + 1 >= word.start)):
+        if not word.key or (place and not (word.text[0].isupper() or said[place - 1].end + 1 >= word.start)):
             return 0
     return 0
 
