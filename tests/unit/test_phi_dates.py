@@ -37,6 +37,7 @@ NO_DAYS = [
     "you may 2 tablets, then march 10 miles",
     "strength 3/5, 2/6 systolic murmur, 120/80, pain 5/10",
     "Mar 10 mg",
+    "Monday through Friday, every Sunday",
     "version 1.2.20 of the form",
 ]
 AGES = [("a 91-year-old man", "91"), ("93yo M", "93"), ("aged 95", "95"), ("he is ninety-four years old", "ninety-four")]

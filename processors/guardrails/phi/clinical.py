@@ -79,7 +79,7 @@ _NAMED_AFTER: Final = re.compile(
     r"|syndrome|palsy|phenomenon"
     r"|contracture|lymphoma|sarcoma|thyroiditis|esophagus|maneuver|triad|nodes|nodules|bodies|index|tear|fracture"
     r"|equation|formula"
-    r"|anastomosis|pouch|procedure|catheter|retractor|forceps|stain|agar|test)\b"
+    r"|anastomosis|pouch|procedure|catheter|retractor|forceps|stain|agar|blot|test)\b"
 )
 # Race and descent are none of the eighteen; a nationality elsewhere may be telling.
 _DESCRIBES: Final = re.compile(
@@ -126,7 +126,10 @@ def is_medicine(text: str, span: Span) -> bool:
         return True
     if any(len(word) > 3 and word in _WORDS and word not in _SHARED for word in words) or _READING.search(written) is not None:
         return not written[0].isdigit()
-    if span.type != "LOCATION" and len(written.split()) == 1 and _NAMED_AFTER.match(text, span.end) is not None:
+    _, _, rest = written.partition(" ")
+    if span.type != "LOCATION" and _NAMED_AFTER.fullmatch(" " + rest) is not None:
+        return True
+    if span.type != "LOCATION" and not rest and _NAMED_AFTER.match(text, span.end) is not None:
         return True
     if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):
         if _IS_MEDICINE.match(text, span.end) is not None:

@@ -78,6 +78,9 @@ _LONE: Final = re.compile(
     r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)(?![\w-]|'s\b)"
     r"|(?P<day>Mondays?|Tuesdays?|Wednesdays?|Thursdays?|Fridays?|Saturdays?|Sundays?)(?![\w-])"
 )
+# Days of a schedule are of no calendar.
+_EVERY_WEEK: Final = re.compile(r"(?:\b(?:every|each)\s|days?\s?(?:through|thru|to|-|–)\s?)\Z", re.IGNORECASE)
+_AND_ON: Final = re.compile(rf"\s?(?:through|thru|to|-|–)\s?{_WEEKDAY}\b", re.IGNORECASE)
 _LEADS_TO_MONTH: Final = re.compile(
     r"(?:\b(?:in|since|until|till|by|during|last|next|this|past|early|late|mid|from|between|to|through|before|after|for"
     r"|of|every|each|around|about|and|or|"
@@ -174,6 +177,10 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
     for match in _LONE.finditer(text):
         if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] == "-"):
+            continue
+        if match["day"] is not None and (
+            _EVERY_WEEK.search(text, max(0, match.start() - 24), match.start()) or _AND_ON.match(text, match.end())
+        ):
             continue
         if match["day"] is not None or _LEADS_TO_MONTH.search(text, max(0, match.start() - 24), match.start()):
             yield Span(match.start(), match.end(), "DATE_TIME", 0.6)

@@ -88,7 +88,7 @@ class PhiDetector:
             "backend": "own rules and check digits, Presidio's recognizers of other countries, own name tagger",
             "source": "tidegate.processors.guardrails.phi",
             "sha256": self._sha256,
-            "licence": "MIT (Presidio)",
+            "licence": "ours (rules, tagger); MIT (Presidio, name lists), CC BY 4.0 (GeoNames)",
             # Names by a model of the user's own, where there is one.
             **({"names": self._finder.describe()} if hasattr(self._finder, "describe") else {}),
         }

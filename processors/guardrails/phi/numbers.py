@@ -127,9 +127,10 @@ _PREFIXES: Final = {
     "DL": "US_DRIVER_LICENSE",
 }
 _PREFIXED: Final = re.compile(r"([A-Za-z]{2,5})[-_.#:]?(?=[A-Z0-9-]*\d{3})[A-Z0-9-]+\Z")
-# Trial registrations, variants and literature are public, and G2P1001 counts children.
+# Trial registrations, variants and literature are public, G2P1001 counts children, and J45.909 is of ICD-10.
 _PUBLIC: Final = re.compile(
-    r"(?:nct|(?-i:rs)|pmid|pmc|doi|isrctn|eudract|grch|hg|chr|nm_|np_|enst|ensg)\d|10\.\d{4,}/|g\d{1,2}p\d", re.IGNORECASE
+    r"(?:nct|(?-i:rs)|pmid|pmc|doi|isrctn|eudract|grch|hg|chr|nm_|np_|enst|ensg)\d|10\.\d{4,}/|g\d{1,2}p\d|(?-i:[A-TV-Z]\d[\dAB]\.[\dA-Z]{1,4}\Z)",
+    re.IGNORECASE,
 )
 
 # The fewest digits that a label makes a number of, where not `_FEW`.
