@@ -65,7 +65,7 @@ class Report:
         if self.unread:
             err.print(Text(f"{self.unread:,} of {self.lines:,} lines could not be scored", style="yellow"), soft_wrap=True)
         for (detector, kind), count in sorted(self.failed.items()):
-            closed = "; their texts are not shown" if detector == "phi" else ""
+            closed = "; their texts are not shown" if detector in ("phi", "redaction") else ""
             err.print(
                 Text(f"{detector} could not judge {count:,} of {self.lines:,} lines ({kind}){closed}", style="yellow"),
                 soft_wrap=True,

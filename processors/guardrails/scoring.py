@@ -70,7 +70,8 @@ class Scorer:
             except InvalidEvent as error:
                 scored.append(Scored(number, unread(number, error.reason, id_of(line)), error.reason))
         for (number, own), assessment in zip(read, self._assess(read), strict=True):
-            output = orjson.dumps(result(own, assessment, self._redacted(number, own, assessment)))
+            redacted = self._redacted(number, own, assessment)
+            output = orjson.dumps(result(own, assessment, redacted))
             scored.append(Scored(number, output, None, assessment.failed))
         return ScoredBatch(sorted(scored, key=lambda each: each.number), self.troubles)
 
@@ -82,7 +83,11 @@ class Scorer:
         if "phi" not in assessment.detectors:
             return None
         phi = [finding for finding in assessment.findings if finding.detector == "phi"]
-        return redact(line.sample(number), phi, self._plan.settings.redaction, key=self._plan.redaction_key)
+        try:
+            return redact(line.sample(number), phi, self._plan.settings.redaction, key=self._plan.redaction_key)
+        except ValueError as error:  # a finding outside its text: what else it missed nobody knows
+            assessment.failed["redaction"] = type(error).__name__
+            return None
 
 
 def unread(number: int, problem: str, own_id: str | int | None = None) -> bytes:

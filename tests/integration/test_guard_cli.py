@@ -224,6 +224,8 @@ class _Phi:
         for sample in batch.samples:
             if "break" in (sample.prompt or ""):
                 raise ValueError(f"cannot judge {sample.prompt!r}")
+            if sample.prompt == "":
+                return [Verdict([Finding("phi", "PERSON", "prompt", 0, 4, 0.9)])]
         return [Verdict([Finding("phi", "PERSON", "prompt", 0, 4, 0.9)]) for _ in batch.samples]
 
     def describe(self) -> dict[str, str]:
@@ -241,6 +243,15 @@ def test_what_phi_could_not_judge_is_not_shown_and_its_neighbours_are(monkeypatc
     assert (bad["redacted"], bad["failed"], bad["findings"]) == (None, {"phi": "ValueError"}, [])
     assert b"break" not in batch.lines[1].output
     assert dict(batch.lines[1].failed) == {"phi": "ValueError"}
+
+
+def test_a_finding_outside_its_text_shows_nothing_of_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "load_suite", lambda *_, **__: Suite([_Phi()]))
+
+    (batch,) = score_here([(1, b'{"prompt": "", "response": "Rosa"}')], Plan(Settings(), redaction_key=b"k" * 32))
+
+    said = json.loads(batch.lines[0].output)
+    assert (said["redacted"], said["failed"]) == (None, {"redaction": "ValueError"})
 
 
 def test_what_scores_is_told_with_hash_and_licence() -> None:
