@@ -65,7 +65,7 @@ _PHONE: Final = re.compile(
       | (?P<eight>8\ ?\(\d{{3,5}}\)\ ?\d{{1,3}}[-\ ]\d{{2,3}}[-\ ]\d{{2,4}})
       | (?P<local>[2-9]\d{{2}}[-.\ ]\d{{4}})
       | (?P<loose>\(?\d{{1,6}}\)?(?:(?:[-.\ ]{{1,2}}\(?|\()\d{{1,8}}\)?){{1,5}})
-    ){_EXTENSION}(?![\w%]|[-–]\d|\.\d)""",
+    ){_EXTENSION}(?![\w%]|[-–]\d|\.\d|-(?-i:[A-Z]{{1,2}}\b))""",
     re.VERBOSE | re.IGNORECASE,
 )
 _WORDS: Final = "zero|oh|one|two|three|four|five|six|seven|eight|nine"

@@ -29,6 +29,7 @@ _NAMES: Final[dict[str, str]] = {
     "VEHICLE_ID": r"""vin|vehicle\ (?:identification|id|identifier|serial)|chassis""",
     "US_PASSPORT": r"""passport(?:\ book|\ card)?""",
     "UK_NINO": r"""national\ insurance|nino|ni\ number""",
+    "CA_SIN": r"""social\ insurance|sin(?=\s*(?:\#|no|number|:))""",
     "US_SSN": r"""ssn|ss\#|soc(?:ial)?(?:\.|)\ ?sec(?:urity)?|socials?|soc|ss\ (?:no|number)""",
     "US_ITIN": r"""itin|individual\ taxpayer(?:\ identification)?""",
     "US_PROVIDER_TAX_ID": r"""(?:provider|practice|federal|employer|billing)?\ ?(?:tax\ ?(?:id|identification|payer\ id)
@@ -38,7 +39,8 @@ _NAMES: Final[dict[str, str]] = {
     "US_CLAIM_NUMBER": r"""(?:insurance\ |medical\ )?claims?|clm|eob""",
     "US_PRESCRIPTION_NUMBER": r"""rx|prescription|script|refill""",
     "US_REFERRAL_NUMBER": r"""referral""",
-    "US_HEALTH_INSURANCE_MEMBER_ID": r"""(?:member|subscriber|policy|insurance|insured|beneficiary|payer|plan|group
+    "US_HEALTH_INSURANCE_MEMBER_ID": r"""health\ (?:insurance\ )?card|(?:member|subscriber|policy|insurance|insured
+        |beneficiary|payer|plan|group
         |medicaid|medi-cal|enrollee|dependent
         |health\ plan|health\ insurance|coverage|certificate\ holder|policy\ ?holder|cardholder|hmo|ppo|tricare|aetna
         |cigna|humana|kaiser
