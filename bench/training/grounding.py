@@ -97,6 +97,11 @@ def report(found: Sequence[Case], encoder: OfflineEncoder | None) -> None:
         chosen = faithful | np.array([case.kind == kind for case in found])
         count = int(chosen.sum() - faithful.sum())
         out(f"  {kind:10} {count:4}  {roc_auc_score(faithful[chosen], scores[chosen]):.3f}\n")
+    plain = faithful | ~np.isin([case.kind for case in found], NOISY)
+    out(f"  without {', '.join(NOISY)}: AUROC {roc_auc_score(faithful[plain], scores[plain]):.3f}\n")
+    written = {case.group: score for case, score in zip(found, scores, strict=True) if case.kind == "as written"}
+    below = [score < written[case.group] - 1e-6 for case, score in zip(found, scores, strict=True) if not case.faithful]
+    out(f"  altered notes that score below the same note as written: {np.mean(below):.2f}\n")
     flagged = np.array([bool(verdict.findings) for verdict in verdicts])
     out(f"  with a finding: {flagged[~faithful].mean():.2f} of altered, {flagged[faithful].mean():.2f} of faithful\n")
 

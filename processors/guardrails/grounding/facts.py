@@ -224,10 +224,12 @@ def _decimals(words: Sequence[Word], whole: float, point: int) -> tuple[float, i
 
 def _counted(words: Sequence[Word], first: int, last: int, value: float) -> Fact:
     """The number with its unit, if it has one within a mark or two: "500 mg", "five-year", "3 to 4 days"."""
+    if {"age", "aged", "ages"} & {word.low for word in words[max(0, first - 2) : first]}:
+        return Fact("age", value, value, "", words[first].start, words[last].end, first, last)
     place = last + 1
-    while place < len(words) and words[place].low in ("-", "–", "/", "to", "or", "and", "a", "of", "more", "few"):
+    while place < len(words) and words[place].low in ("-", "–", "/", "to", "or", "a", "of", "more", "few"):
         other = _number(words, place + 1) if place + 1 < len(words) else None
-        if words[place].low in ("-", "–", "/", "to", "or", "and") and other is not None:
+        if words[place].low in ("-", "–", "/", "to", "or") and other is not None:
             place = other[1] + 1
             continue
         if words[place].low in ("-", "–", "a", "of"):
