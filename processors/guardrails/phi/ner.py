@@ -121,7 +121,7 @@ def _bound(parts: Sequence[str], place: int) -> bool:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start] in _EDGES:
+    while start < end and (text[start] in _EDGES or text[start] == "."):
         start += 1
     while start < end and text[end - 1] in _EDGES:
         end -= 1

@@ -138,11 +138,11 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     labels = [word.strip(",.:#") in lists.words["label"] for word in words]
     if any(labels) and all(label or any(map(str.isdigit, word)) for label, word in zip(labels, words, strict=True)):
         return True  # what stands before a number, and the number
-    if len(words) == 1 and span.type != "LOCATION" and not (_named(lower, lists) or lower in lists.places):
+    if len(words) == 1 and not (_named(lower, lists) or lower in lists.places):
         # Among words with capitals a small one is a word, and four capitals are an abbreviation.
         if written.islower() and not text.islower():
             return True
-        if written.isupper() and written.isalpha() and len(written) <= 4 and not text.isupper():
+        if span.type != "LOCATION" and written.isupper() and written.isalpha() and len(written) <= 4 and not text.isupper():
             return True
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
         return written != written.title() or lower in lists.words["never"]
