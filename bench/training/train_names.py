@@ -5,9 +5,9 @@ and lists that may not know a name, are dropped at random, so that what stands a
 Plain NumPy and SciPy: what the tagger computes, its gradient, Adam. About a quarter of an hour on one core; the same seed gives
 the same weights on the same machine.
 
-The shipped weights are of two runs: twelve epochs on a corpus whose five-digit forms were lost, then `--begin` from those for three
-more, `--seed 7`, on the corpus as it is. One run on the corpus as it is gives other weights of the same kind. What the sentences
-are like was chosen with an eye on the mistakes made in `presidio_templates.txt`: what is measured on those flatters.
+The shipped weights are of two runs: twelve epochs on a corpus whose five-digit forms were lost, then three more from there
+(`--begin`, `--seed 7`) on the corpus as it is. One run on the corpus as it is gives other weights of the same kind. Sentences
+were added with an eye on the mistakes made in `presidio_templates.txt`: what is measured on those flatters.
 """
 
 from __future__ import annotations
