@@ -50,7 +50,7 @@ def features(found: Sequence[Case], batch: Batch) -> tuple[np.ndarray, np.ndarra
 
 # What is believed of each feature before any data: a hundred notes cannot tell how bad a wrong relative is. In logits.
 PRIOR = {
-    "absent_part": -1.5, "absent_terms": -1.2, "absent_named": -4.0, "scattered": -0.2, "new_pairs": -0.7,
+    "absent_part": -2.5, "absent_terms": -1.2, "absent_named": -4.0, "scattered": -0.2, "new_pairs": -0.7,
     "number_absent": -3.5,
     "number_differs": -8.0, "number_elsewhere": -0.5, "negation": -2.5, "negation_named": -1.0, "side": -2.5, "opposite": -3.0,
     "sex": -3.0, "relative": -2.5, "far": -0.8,

@@ -24,6 +24,8 @@ DENIED: Final = 0.4
 IN_ANOTHER_FORM: Final = 0.9
 # Of a phrase whose words the source has close to each other.
 SAID_LOOSELY: Final = 0.85
+# What each further wrong number leaves of the doubt that is left.
+FURTHER: Final = 0.3
 # Cosine of two words from which they count as near, and at which as the same.
 NEAR, SAME = 0.35, 0.75
 
@@ -254,8 +256,9 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
         else:
             reading.doubts.append(Doubt("absent_number", fact.start, fact.end, 0.3 if small else 0.6))
             features["number_absent"] += 0.3 if small else 1
+    # The first wrong number says most; ten are not ten times as wrong.
     for name in ("number_differs", "number_absent", "number_elsewhere"):
-        features[name] = min(2.0, features[name]) / 2
+        features[name] = 1 - FURTHER ** features[name]
 
 
 def _signs(source: Source, line: int, fact: Fact) -> list[int]:
