@@ -19,11 +19,14 @@ def card_of(head: LinearHead) -> dict[str, dict[str, dict[str, float]]]:
 
 def trained(name: str) -> LinearHead:
     pytest.importorskip("sklearn", reason="training needs scikit-learn: pip install 'tidegate[evaluate]'")
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     from tidegate.bench.training import sources, train_injection, train_toxicity
 
     if not (sources.DEV.exists() and sources.REAL_CALLS.exists()):
         pytest.skip("the development data is not here; name it in TIDEGATE_DEV_DATA and TIDEGATE_REAL_CALLS")
-    return {"toxicity": train_toxicity.trained, "injection": train_injection.trained}[name]()
+    with threadpool_limits(1):  # more threads than cores make it slower, many times over
+        return {"toxicity": train_toxicity.trained, "injection": train_injection.trained}[name]()
 
 
 def test_the_toxicity_head_keeps_its_promise_on_sources_it_has_not_seen() -> None:

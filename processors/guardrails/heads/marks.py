@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 WORDS: Final = "toxic_words.txt"
 AIMS: Final = "toxic_aims.txt"
+SLANDER: Final = "bias_words.txt"
 KINDS: Final = ("obscene", "mild", "sexual", "insult", "slur", "slight", "identity", "harm", "kind")
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
 _LONGEST: Final = 16  # no word of the lexicon is longer
@@ -38,6 +39,7 @@ _AIMED: Final = (
     "all_group",
     "supremacy",
     "threat",
+    "slander",
     "clinical",
 )
 MARKS: Final = (
@@ -75,6 +77,10 @@ def marks(plain: str, original: str) -> Marks:
     aimed = frozenset(
         name for name, pattern in _compiled().items() if pattern.search(meant if _CODED.search(pattern.pattern) else said)
     )
+    grouped = " ".join("GROUP" if code == "GROUP" else token for token, code in zip(tokens, coded, strict=True))
+    slander, denial = _slander()
+    if "GROUP" in grouped and slander.search(grouped) and not denial.search(said):
+        aimed |= {"slander"}
     vile = counts["obscene"] + counts["sexual"] + counts["insult"] + counts["slur"]
     letters = sum(map(str.isalpha, original)) or 1
     shouting = sum(map(str.isupper, original)) / letters
@@ -85,7 +91,7 @@ def marks(plain: str, original: str) -> Marks:
     values += [
         float(shouting > 0.5 and letters > 12),
         min(1.0, original.count("!") / 5),
-        float(vile > 0 or bool(aimed & {"threat", "die"})),
+        float(vile > 0 or bool(aimed & {"threat", "die", "slander"})),
         float(vile > 1),
     ]
     neutral = " ".join(token for token, code in zip(tokens, coded, strict=True) if code != "GROUP")
@@ -122,7 +128,7 @@ _CODE: Final = {
 def digest() -> str:
     """SHA-256 of the words and expressions: marks change with them."""
     folder = importlib.resources.files(__package__)
-    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in (WORDS, AIMS))).hexdigest()
+    return hashlib.sha256(b"".join(folder.joinpath(name).read_bytes() for name in (WORDS, AIMS, SLANDER))).hexdigest()
 
 
 @lru_cache(maxsize=4_096)
@@ -141,6 +147,13 @@ def _starred(token: str) -> str | None:
 @cache
 def _compiled() -> Mapping[str, re.Pattern[str]]:
     return {name: re.compile("|".join(lines)) for name, lines in sections(AIMS)}
+
+
+@cache
+def _slander() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What is said of people for the group they are of, and the words of those who deny it."""
+    read = dict(sections(SLANDER))
+    return re.compile("|".join(f"(?:{line})" for line in read["slander"])), re.compile(read["denial"][0])
 
 
 @cache

@@ -30,8 +30,10 @@ WINDOW_MARGIN: Final = 2.0
 WHOLE_CHARS: Final = 1_200
 # A page of abuse is one finding a window; more than this says nothing new.
 MAX_FINDINGS: Final = 8
-# Names and addresses are not words: nobody is toxic for what somebody is called.
-_SPARE: Final = re.compile(r"https?://\S+|www\.\S+|[\w.+-]+@[\w-]+\.\w+|(?<!\w)@\w+")
+# Names and addresses are not words: nobody is toxic for what somebody is called. And a Dutch question begins with "hoe".
+_SPARE: Final = re.compile(
+    r"https?://\S+|www\.\S+|[\w.+-]+@[\w-]+\.\w+|(?<!\w)@\w+|\b[Hh]oe(?= (?:laat|gaat|kan|kun|veel|lang|vaak|moet|ik|werkt|maak|heet|oud|groot|ver|doe|zijn|wordt|het|een|je|we)\b)"
+)
 
 
 class Judged(NamedTuple):
@@ -148,7 +150,11 @@ def kind_of_sentence(mark: Marks) -> str:
     counts, aimed = mark.counts, mark.aimed
     if aimed & {"threat", "die"}:
         return "THREAT"
-    if counts["slur"] or aimed & {"vile_group", "all_group", "supremacy"} or ("hate_group" in aimed and counts["identity"]):
+    if (
+        counts["slur"]
+        or aimed & {"vile_group", "all_group", "supremacy", "slander"}
+        or ("hate_group" in aimed and counts["identity"])
+    ):
         return "IDENTITY_ATTACK"
     if counts["insult"] or aimed & {"you_are", "they_are", "you_slight", "to_you", "shut_up"}:
         return "INSULT"
