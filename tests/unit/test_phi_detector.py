@@ -169,6 +169,20 @@ def test_somebody_with_the_name_of_a_disease_is_somebody(text: str) -> None:
     assert not known
 
 
+@pytest.mark.parametrize("text", ["GCS 15, NIHSS 4", "LVEDP 12 mmHg", "T3N2M0", "Norco 10/325 q", "thiamine 500 mg IV"])
+def test_a_reading_is_no_address(text: str) -> None:
+    known = clinical.is_medicine(text, Span(0, len(text), "LOCATION", 0.9))
+
+    assert known
+
+
+@pytest.mark.parametrize("text", ["Maple Street unit 4", "12 Oak St, Boise, ID 83702", "Unit 4", "Springfield", "PO Box 12"])
+def test_an_address_is_no_reading(text: str) -> None:
+    known = clinical.is_medicine(text, Span(0, len(text), "LOCATION", 0.9))
+
+    assert not known
+
+
 def test_what_redaction_wrote_is_no_finding() -> None:
     sample = Sample("call-1", prompt="<PERSON> was seen on <DATE_TIME>, PERSON_3fa9c1d2 and MEDICAL_RECORD_NUMBER_00482913")
 

@@ -41,9 +41,10 @@ _SHARED: Final = frozenset(
 )
 # A dose, a reading or a score in what was taken for an address, and the stage of a tumour.
 _READING: Final = re.compile(
-    r"(?<![A-Za-z])(?:mg|mcg|ug|ml|cc|dl|mmol|meq|mmhg|bpm|mm|cm|kg|iu|units?|tablets?|tabs?|capsules?|doses?|puffs?"
-    r"|hrs?|prn|bid|tid|qid"
-    r"|po|iv|sc|im)(?![A-Za-z'’])|%|\bT?[0-4]N[0-3]|\b[Ss]tage [0-4I]|\b[IVX]+-[IVX]+\b",
+    r"(?<![A-Za-z])(?:(?i:mg|mcg|ug|ml|dl|mmol|meq|mmhg|bpm|mm|kg|iu|prn)|cc|cm|min|(?<=\d )units?|tablets?|tabs?"
+    r"|capsules?|doses?|puffs?|hrs?"
+    r"|bid|tid|qid|po|iv|sc|im)(?![A-Za-z'’])"
+    r"|%|\bT?[0-4]N[0-3]|\b[Ss]tage [0-4I]|\b[IVX]+-[IVX]+\b|[A-Za-z] \d+/\d+|^\d+/\d+,|^\d, [CTLS]\d",
 )
 _SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
 _PART: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
