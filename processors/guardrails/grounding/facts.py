@@ -243,7 +243,7 @@ def _counted(words: Sequence[Word], first: int, last: int, value: float) -> Fact
         word = words[place]
         unit = word.low if word.low in UNITS else word.key
         unit = {"minut": "minute", "ounc": "ounce", "capsul": "capsule", "mil": "mile", "inche": "inch"}.get(unit, unit)
-        if unit in UNITS:
+        if unit in UNITS and unit != "$":
             kind, factor = UNITS[unit]
             if kind == "time" and _says_age(words, first, place):
                 return Fact("age", value, value * factor / 8766.0, unit, start, word.end, first, last)

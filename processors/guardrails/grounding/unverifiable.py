@@ -76,7 +76,7 @@ def contradictions(said: list[Claim]) -> list[Finding]:
     for number, claim in enumerate(said):
         mine = frozenset(_key(term) for term in claim.terms if term.weight >= 0.3)
         sets.append(mine)
-        if len(mine) < 2:
+        if len(mine) < 2 or _is_one_of_many(claim):
             continue
         rare = sorted(mine, key=lambda key: len(by_word.get(key, ())))[:3]
         earlier = {place for key in rare for place in by_word.get(key, ())[-20:]}
@@ -85,6 +85,14 @@ def contradictions(said: list[Claim]) -> list[Finding]:
         for key in mine:
             by_word.setdefault(key, []).append(number)
     return found
+
+
+def _is_one_of_many(claim: Claim) -> bool:
+    """An item of a list, or a case: others of its kind say the like, and say it of something else."""
+    first = claim.words[0].low
+    return (
+        first[0].isdigit() or first in ("-", "–", "•", "*") or any(word.low in ("if", "when", "unless") for word in claim.words)
+    )
 
 
 def _opposed(one: Claim, other: Claim, mine: frozenset[str], theirs: frozenset[str]) -> bool:
