@@ -18,6 +18,7 @@ from tidegate.processors.guardrails.evaluation_scores import ScoreReport
 from tidegate.processors.guardrails.evaluation_spans import Counts, SpanReport
 
 from . import phi_eval, phi_sentences, swaps, toxic_lines
+from .grounding import NOISY
 
 SENTENCES: Final = 1_040
 SEED: Final = 20260714
@@ -29,6 +30,8 @@ HIPAA: Final = "phi, own templates held out"
 CODES: Final = "phi, own clinical negatives"
 NOTES: Final = "MTS-Dialog notes"
 SWAPS: Final = "swaps, odd dialogues"
+# One word in place of another, at random: most of them change nothing that anybody would call unfaithful.
+WORDS: Final = "random words, odd dialogues"
 CLINICAL: Final = "toxicity, clinical lines"
 IDENTITY: Final = "toxicity, identity lines"
 
@@ -60,7 +63,7 @@ def lines(dev: Path) -> Iterator[LabelledLine]:
             yield _line(f"note-{number}", NOTES, {"response": note}, {"phi": [], **({"toxicity": 0} if number % 2 else {})})
     for number, case in enumerate(case for case in swaps.cases(notes) if case.group % 2):
         texts = {"response": case.response, "context": [case.context]}
-        yield _line(f"swap-{number}", SWAPS, texts, {"faithful": int(case.faithful)})
+        yield _line(f"swap-{number}", WORDS if case.kind in NOISY else SWAPS, texts, {"faithful": int(case.faithful)})
     for source, texts_of in ((CLINICAL, toxic_lines.clinical), (IDENTITY, toxic_lines.identity)):
         for number, text in enumerate(texts_of("test")):
             yield _line(f"{source}-{number}", source, {"prompt": text}, {"toxicity": 0})
@@ -106,9 +109,10 @@ def _of_scores(scores: Mapping[str, Mapping[str, ScoreReport]]) -> Iterator[Targ
         if report := scores.get("toxicity", {}).get(source):
             name = f"toxicity, {source.removeprefix('toxicity, ')}: alarms"
             yield Target(name, report.false_alarms, 0.05, at_least=False)
-    if report := scores.get("faithful", {}).get(SWAPS):
-        yield Target(f"faithfulness, {SWAPS}: AUROC", report.auroc, 0.88)
-        yield Target(f"faithfulness, {SWAPS}: AUROC of length alone", report.length_auroc, None)
+    for source, name, target in ((SWAPS, SWAPS, 0.88), ("all", f"{SWAPS}, with random words", None)):
+        if report := scores.get("faithful", {}).get(source):
+            yield Target(f"faithfulness, {name}: AUROC", report.auroc, target)
+            yield Target(f"faithfulness, {name}: AUROC of length alone", report.length_auroc, None)
 
 
 def _structured(report: SpanReport) -> Counts:
