@@ -25,7 +25,7 @@ LAYERS: Final = 4
 # Rows kept, 12 MB and what one pass adds; past that the table is begun anew.
 _MOST_ROWS: Final = 32_768
 # Pieces in one pass: what the layers write stays in the processor's cache.
-_PASS: Final = 2_048
+_PASS: Final = 512
 
 
 class Tagged(NamedTuple):
