@@ -183,14 +183,12 @@ def _sha256(path: Path) -> str:
 
 def offline() -> None:
     """From here on the libraries of this process ask nobody on the network, and count nothing for anybody."""
-    os.environ.update(
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-        HF_HUB_DISABLE_PROGRESS_BARS="1",
-        # Its threads and ours would fight over the same cores, and it warns about forks that we do not do.
-        TOKENIZERS_PARALLELISM="false",
-    )
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    # Its threads and ours would fight over the same cores, and it warns about forks that we do not do.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import huggingface_hub.constants
 
     # Read from the environment when it was first imported, which may have been before.
