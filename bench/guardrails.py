@@ -36,7 +36,7 @@ from .report import Result, Table
 from .rounds import Side, Spread, Tick, take_turns
 from .traffic import calls, envelopes, lines
 
-LIBRARIES: Final = ("presidio-analyzer", "spacy", "wordllama", "hyperscan", "numpy", "cryptography")
+LIBRARIES: Final = ("presidio-analyzer", "spacy", "wordllama", "numpy", "cryptography")
 _ENVELOPE_EVENTS: Final = 100
 _KEY: Final = Key("k-bench", None, b"bench" * 6 + b"!!", datetime(2026, 1, 1, tzinfo=UTC))
 # No budget: the guardrails take all that they can get.

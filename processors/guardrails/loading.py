@@ -30,7 +30,7 @@ Trouble = Callable[[str], None]
 _Loaded = TypeVar("_Loaded")
 
 # Packages of the extra `guardrails`, as they are imported: one that is missing is mended by installing it.
-_EXTRA: Final = ("hyperscan", "numpy", "presidio_analyzer", "regex", "safetensors", "spacy", "thinc", "tokenizers", "wordllama")
+_EXTRA: Final = ("numpy", "presidio_analyzer", "regex", "safetensors", "spacy", "thinc", "tokenizers", "wordllama", "yaml")
 
 
 def load_suite(
