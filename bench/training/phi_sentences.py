@@ -1,9 +1,9 @@
 """Sentences with PHI in known places, and clinical ones without: what the PHI detector is measured on.
 
-Every value is drawn from the lists below by a seeded generator; no person is meant. The templates of `HELD_OUT` were written after
-the first rules and by the same hand; no rule was written for one of them, but what they showed to be missing was mended since, so
-they are a floor and no blind test. `filled` also fills the slots of Microsoft's presidio-research templates, which are of another
-hand and stay outside the repository.
+Every value is drawn from the lists below by a seeded generator; no person is meant. The templates of `HELD_OUT` were
+written after the first rules and by the same hand; no rule was written for one of them, but what they showed to be missing
+was mended since, so they are a floor and no blind test. `filled` also fills the slots of Microsoft's presidio-research
+templates, which are of another hand and stay outside the repository.
 """
 
 from __future__ import annotations
