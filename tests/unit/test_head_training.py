@@ -20,7 +20,6 @@ def card_of(head: LinearHead) -> dict[str, dict[str, dict[str, float]]]:
 def trained(name: str) -> LinearHead:
     pytest.importorskip("sklearn", reason="training needs scikit-learn: pip install 'tidegate[evaluate]'")
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
     from tidegate.bench.training import sources, train_injection, train_toxicity
 
     if not (sources.DEV.exists() and sources.REAL_CALLS.exists()):

@@ -32,7 +32,8 @@ WHOLE_CHARS: Final = 1_200
 MAX_FINDINGS: Final = 8
 # Names and addresses are not words: nobody is toxic for what somebody is called. And a Dutch question begins with "hoe".
 _SPARE: Final = re.compile(
-    r"https?://\S+|www\.\S+|[\w.+-]+@[\w-]+\.\w+|(?<!\w)@\w+|\b[Hh]oe(?= (?:laat|gaat|kan|kun|veel|lang|vaak|moet|ik|werkt|maak|heet|oud|groot|ver|doe|zijn|wordt|het|een|je|we)\b)"
+    r"https?://\S+|www\.\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.\w+|(?<!\w)@\w+"
+    r"|\b[Hh]oe(?= (?:laat|gaat|kan|kun|veel|lang|vaak|moet|ik|werkt|maak|heet|oud|groot|ver|doe|zijn|wordt|het|een|je|we)\b)"
 )
 
 
