@@ -26,7 +26,9 @@ from aiokafka.codec import has_zstd
 from tidegate.producers.emitter import Emitter
 from tidegate.producers.kafka_log import KafkaLog
 from tidegate.producers.local_log import LocalLog
+from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
+from tidegate.schemas.topics import CALLS
 
 from .kafka.broker import Broker
 from .report import Result, Table
@@ -108,7 +110,8 @@ async def _measure(bootstrap: str, data_dir: Path, quick: bool, rounds: int, tic
     log = KafkaLog(settings)
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1) for name in (_TOPIC, log.topic)])
+    ours = KafkaAddress.parse(settings.url).topic(CALLS)
+    await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1) for name in (_TOPIC, ours)])
     await admin.close()
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
