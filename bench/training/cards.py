@@ -74,6 +74,7 @@ def _head(title: str, name: str, path: Path, what: str, trainer: str) -> str:
         ("trained on", f"{files}; own lines in `{card['trained_on']['own']}`. In brackets: how the file's SHA-256 begins"),
         ("over", f"`{card['encoder']}`; over other vectors its weights mean nothing, and are refused"),
         ("line", f"a finding from a score of {card['threshold']:g}"),
+        *((("kept out", card["method"]),) if "method" in card else ()),
         ("licence", card["licence"]),
         ("limits", card["limits"]),
     )

@@ -1,15 +1,18 @@
 """Lines of our own for the toxicity head: what no source has, and what every source gets wrong.
 
 `TOXIC` and `HARMLESS` are pairs in spirit: the same words, meant and not meant. `CLINICAL` and `IDENTITY` are hard negatives
-in two lots: the first is trained on, the second only measured.
+in two lots: the first is trained on, the second only measured. `toxic_talk.txt` has discussions and short posts.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
+
+_TALK: Final = Path(__file__).with_name("toxic_talk.txt")
 
 _GROUPS: Final = (
     "gay",
@@ -544,6 +547,42 @@ def own(seed: int = 6, frames: int = 60) -> tuple[list[str], list[int]]:
     return toxic + harmless, [1] * len(toxic) + [0] * len(harmless)
 
 
+def discussion(seed: int = 6, count: int = 2_000) -> tuple[list[str], list[int]]:
+    """Comments of one to six of our lines, with 1 for the toxic ones, which shout, cry out and forget capitals more often."""
+    talk, draw = _talk(), random.Random(seed)
+    harmless, toxic = talk["discussion harmless"], talk["discussion toxic"]
+    texts: list[str] = []
+    labels = [place % 2 for place in range(count)]
+    for label in labels:
+        if label:
+            size = draw.choice((1, 1, 1, 2, 2, 3))
+            lines = [draw.choice(toxic if draw.random() < 0.6 else [*toxic, *TOXIC]) for _ in range(size)]
+        else:
+            size = draw.choice((1, 1, 2, 2, 3, 4, 6))
+            lines = [draw.choice(harmless if draw.random() < 0.75 else [*harmless, *HARMLESS]) for _ in range(size)]
+        text = " ".join(lines)
+        if draw.random() < (0.1 if label else 0.03):
+            text = text.upper()
+        if draw.random() < (0.25 if label else 0.08):
+            text = text.rstrip(".") + "!" * draw.choice((1, 2, 3, 5))
+        if draw.random() < (0.3 if label else 0.15):
+            text = text.lower().rstrip(".")
+        texts.append(text)
+    return texts, labels
+
+
+def posts(seed: int = 6, count: int = 800) -> tuple[list[str], list[int]]:
+    """Short posts, some with a harmless one after them, with 1 for the toxic ones."""
+    talk, draw = _talk(), random.Random(seed)
+    harmless, toxic = talk["posts harmless"], talk["posts toxic"]
+    labels = [place % 2 for place in range(count)]
+    texts = [
+        draw.choice(toxic if label else harmless) + (f" {draw.choice(harmless)}" if draw.random() < 0.3 else "")
+        for label in labels
+    ]
+    return texts, labels
+
+
 def clinical(lot: str) -> list[str]:
     """Clinical hard negatives: `lot` is "train" or "test"; the lots share slots' words and no sentence."""
     return _every(_CLINICAL_TRAIN if lot == "train" else _CLINICAL_TEST)
@@ -552,6 +591,18 @@ def clinical(lot: str) -> list[str]:
 def identity(lot: str) -> list[str]:
     """Harmless mentions of groups: `lot` as in `clinical`."""
     return _every(_IDENTITY_TRAIN if lot == "train" else _IDENTITY_TEST)
+
+
+def _talk() -> Mapping[str, list[str]]:
+    """Title → its lines."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in _TALK.read_text("utf-8").splitlines():
+        if line.startswith("["):
+            lines = found.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return found
 
 
 def _filled(frame: str, draw: random.Random) -> str:

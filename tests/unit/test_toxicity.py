@@ -71,11 +71,20 @@ def test_clinical_words_and_groups_do_not_alarm(text: str) -> None:
     ("text", "kind"),
     [
         ("I am going to kill you.", "THREAT"),
+        ("I will find you and kill you.", "THREAT"),
+        ("Watch your back, I'm coming for you tonight.", "THREAT"),
+        ("I hope you die.", "THREAT"),
         ("You are a complete idiot.", "INSULT"),
+        ("You are a stupid idiot and I hate you.", "INSULT"),
+        ("I hate you.", "INSULT"),
+        ("I hate stupid people.", "INSULT"),
+        ("You people are vermin.", "INSULT"),
         ("I hate those filthy Mexicans, they are scum.", "IDENTITY_ATTACK"),
+        ("I hate gay people.", "IDENTITY_ATTACK"),
+        ("All immigrants should be shot.", "IDENTITY_ATTACK"),
         ("What the fuck is this shit", "OBSCENE"),
     ],
-    ids=["threat", "insult", "identity", "obscene"],
+    ids=range(13),
 )
 def test_a_finding_says_what_kind_it_is(text: str, kind: str) -> None:
     (verdict,) = judged(text)

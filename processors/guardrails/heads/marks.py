@@ -1,6 +1,6 @@
 """Named marks of toxicity: counted words of a lexicon, and what they are aimed at.
 
-Forty-odd numbers that mean the same in a tweet, a comment and an answer, so that a head learns less of its sources.
+Some fifty numbers that mean the same in a tweet, a comment and an answer, so that a head learns less of its sources.
 """
 
 from __future__ import annotations
@@ -16,13 +16,26 @@ from typing import Final, NamedTuple
 WORDS: Final = "toxic_words.txt"
 AIMS: Final = "toxic_aims.txt"
 SLANDER: Final = "bias_words.txt"
-KINDS: Final = ("obscene", "mild", "sexual", "insult", "slur", "slight", "identity", "harm", "kind")
+KINDS: Final = (
+    "obscene",
+    "mild",
+    "sexual",
+    "insult",
+    "slur",
+    "slight",
+    "identity",
+    "harm",
+    "hate",
+    "kind",
+    "scorn",
+    "courteous",
+)
 _TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
 _LONGEST: Final = 16  # no word of the lexicon is longer
 _STARRED: Final = re.compile(r"[*#@$%]")
 
-# VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity, HARM for harm.
-_CODED: Final = re.compile("VILE|SLIGHT|GROUP|HARM")
+# VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity; the others are their kind in capitals.
+_CODED: Final = re.compile("VILE|SLIGHT|SCORN|GROUP|HARM|HATE")
 # What somebody does to somebody: the same words are harmless elsewhere ("killed in action", "you are right").
 # In the order of `MARKS`; their expressions are in toxic_aims.txt.
 _AIMED: Final = (
@@ -31,6 +44,7 @@ _AIMED: Final = (
     "they_are",
     "to_you",
     "vile_group",
+    "harm_vile",
     "kill_you",
     "die",
     "shut_up",
@@ -40,6 +54,10 @@ _AIMED: Final = (
     "supremacy",
     "threat",
     "slander",
+    "contempt",
+    "menace",
+    "scornful",
+    "civil",
     "clinical",
 )
 MARKS: Final = (
@@ -91,7 +109,7 @@ def marks(plain: str, original: str) -> Marks:
     values += [
         float(shouting > 0.5 and letters > 12),
         min(1.0, original.count("!") / 5),
-        float(vile > 0 or bool(aimed & {"threat", "die", "slander"})),
+        float(vile > 0 or bool(aimed & {"threat", "menace", "die", "slander"})),
         float(vile > 1),
     ]
     neutral = " ".join(token for token, code in zip(tokens, coded, strict=True) if code != "GROUP")
@@ -120,7 +138,9 @@ _CODE: Final = {
     "slur": "VILE",
     "identity": "GROUP",
     "harm": "HARM",
+    "hate": "HATE",
     "slight": "SLIGHT",
+    "scorn": "SCORN",
 }
 
 

@@ -37,6 +37,10 @@ _SPARE: Final = re.compile(
 )
 
 
+# Marks of contempt for somebody, with or without a word of abuse.
+_INSULTING: Final = frozenset({"you_are", "they_are", "you_slight", "scornful", "to_you", "shut_up", "contempt"})
+
+
 class Judged(NamedTuple):
     """One text: its probability, and the sentences that are above the threshold."""
 
@@ -149,15 +153,13 @@ def _marks(text: str) -> Marks:
 def kind_of_sentence(mark: Marks) -> str:
     """The type of a finding, by what its words are and whom they are aimed at."""
     counts, aimed = mark.counts, mark.aimed
-    if aimed & {"threat", "die"}:
+    of_group = counts["slur"] or aimed & {"vile_group", "supremacy", "slander"}
+    of_group = of_group or (counts["identity"] and aimed & {"hate_group", "all_group"})
+    if aimed & {"threat", "menace"} or ("die" in aimed and not of_group):
         return "THREAT"
-    if (
-        counts["slur"]
-        or aimed & {"vile_group", "all_group", "supremacy", "slander"}
-        or ("hate_group" in aimed and counts["identity"])
-    ):
+    if of_group:
         return "IDENTITY_ATTACK"
-    if counts["insult"] or aimed & {"you_are", "they_are", "you_slight", "to_you", "shut_up"}:
+    if counts["insult"] or aimed & _INSULTING:
         return "INSULT"
     return "OBSCENE" if counts["obscene"] or counts["sexual"] else "TOXICITY"
 
