@@ -113,6 +113,47 @@ def test_a_relative_is_not_another_relative(detector: FaithfulnessDetector, enco
     assert {one.type for one in father.findings} & {"UNSUPPORTED_ENTITY", "CONTRADICTED_RELATIVE"}
 
 
+def test_a_denial_inside_a_word_is_a_denial(detector: FaithfulnessDetector, encoder: OfflineEncoder) -> None:
+    verdict = judge(detector, encoder, "She is a nonsmoker.", "Doctor: Do you smoke?\nPatient: Yes, I smoke.")
+
+    assert [one.type for one in verdict.findings] == ["CONTRADICTED_NEGATION"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["She smokes.", "We will see her again in one week.", "Her ROM is full."],
+    ids=["smokes", "an amount without a number", "an abbreviation"],
+)
+def test_what_is_meant_is_borne_out_without_being_spelled_out(
+    detector: FaithfulnessDetector, encoder: OfflineEncoder, response: str
+) -> None:
+    source = "Doctor: Do you smoke?\nPatient: Yes.\nDoctor: Your range of motion is full. We will see you again next week."
+
+    verdict = judge(detector, encoder, response, source)
+
+    assert verdict.findings == []
+
+
+def test_a_thing_put_where_the_source_has_another_is_worse_than_a_thing_the_source_lacks(
+    detector: FaithfulnessDetector,
+) -> None:
+    replaced, added = "Patient: My chest hurts when I climb stairs.", "Patient: It hurts when I climb stairs."
+
+    scores = [score(judge(detector, None, "Her ankle hurts when she climbs stairs.", text)) for text in (replaced, added)]
+
+    assert scores[0] < scores[1]
+
+
+def test_what_a_text_does_not_say_weighs_more_than_what_a_conversation_does_not(detector: FaithfulnessDetector) -> None:
+    said = "The house in Ashby was built in nineteen ten and has two floors."
+    told = f"Guide: {said}\nVisitor: Thank you.\nGuide: The garden is behind it."
+    written = f"{said}\nThank you.\nThe garden is behind it."
+
+    scores = [score(judge(detector, None, "The Ashby house was designed by Marlowe.", text)) for text in (told, written)]
+
+    assert scores[1] < scores[0]
+
+
 def test_each_sentence_keeps_the_place_that_bears_it_out(detector: FaithfulnessDetector, encoder: OfflineEncoder) -> None:
     response = "Her left knee is swollen. She takes metformin 500 mg twice a day."
     chunks = ("The weather was fine that week.", "Takes metformin 500 mg twice a day.", "The left knee has been swollen.")

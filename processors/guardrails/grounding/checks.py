@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from .claims import NAMES, Claim, Term
+from .claims import COMMON, NAMES, Claim, Term
 from .facts import Fact, known, same_amount
-from .lexicon import EMPTY_KEYS
+from .lexicon import EMPTY_KEYS, lexicon
 from .reading import listed
 from .source import Source
 
@@ -21,9 +21,14 @@ from .source import Source
 IN_QUESTION: Final = 0.8
 # Of a term that is absent from the source, but which the claim denies.
 DENIED: Final = 0.4
+DENIED_ALONE: Final = 0.7
+# Weight from which a term that is absent alone counts.
+ALONE: Final = 0.6
 IN_ANOTHER_FORM: Final = 0.9
 # Of a phrase whose words the source has close to each other.
 SAID_LOOSELY: Final = 0.85
+# Weight above which a word that is denied in one place and affirmed in another tells something.
+SPOKEN_OF: Final = 0.15
 # What each further wrong number leaves of the doubt that is left.
 FURTHER: Final = 0.3
 # Cosine of two words from which they count as near, and at which as the same.
@@ -33,6 +38,10 @@ FEATURES: Final = (
     "absent_part",  # of the claim's weight, what the source does not have
     "absent_terms",
     "absent_named",
+    "absent_proper",  # of what is written with a capital and is in no list: a name, or an abbreviation
+    "absent_alone",  # one thing is absent where the rest of the claim is not
+    "absent_word",  # and it is a word of no kind
+    "absent_swapped",  # and where the claim belongs the source names another thing of its kind
     "scattered",  # of what the source has, the part that its best lines do not
     "new_pairs",
     "number_absent",
@@ -40,6 +49,7 @@ FEATURES: Final = (
     "number_elsewhere",
     "negation",
     "negation_named",
+    "negation_near",  # in the very line that speaks of it
     "side",
     "opposite",
     "sex",
@@ -53,7 +63,7 @@ _SIDES: Final = (
     ({"medial"}, {"lateral"}),
     ({"anterior", "front"}, {"posterior", "back"}),
     ({"proximal"}, {"distal"}),
-    ({"unilateral"}, {"bilateral"}),
+    ({"unilateral"}, {"bilateral", "both"}),
 )
 _OPPOSITES: Final = (
     ("=worsen", "=improve"),
@@ -93,6 +103,9 @@ _RELATIVES: Final = (
     "=daughter", "=husband", "=wife", "=nephew", "=niece",
 )  # fmt: skip
 
+# What one kind of name is mistaken for: "eye pain" stands where "chest pain" should.
+_LIKE: Final = {"part": "body", "condition": "body", "drug": "drug", "procedure": "procedure", "relative": "relative"}
+
 # Numbers that belong to whom or what a sentence is about, so that denying the sentence denies them. "Not … in many years" does
 # not.
 _OWNED: Final = frozenset(("age", "mass", "units", "pack", "weight", "percent", "count"))
@@ -113,6 +126,7 @@ class Reading:
 
     claim: Claim
     copied: bool = False  # word for word
+    spoken: bool = False  # the source is a conversation
     support: list[float] = field(default_factory=list)  # of each term
     lines: list[int] = field(default_factory=list)  # the best first
     doubts: list[Doubt] = field(default_factory=list)
@@ -124,7 +138,7 @@ def read_claim(
 ) -> Reading:
     """`asked`: keys of the question; `near`: key → how near the source's nearest word is, for keys that it does not have;
     `cosines`: of the claim with each line, where there is an encoder."""
-    reading = Reading(claim)
+    reading = Reading(claim, spoken=source.spoken)
     found = [_find(term, source, asked, near) for term in claim.terms]
     reading.support = [support for support, _ in found]
     cover, hits = _cover(claim, source, found)
@@ -136,6 +150,7 @@ def read_claim(
     _absences(reading, source, cover, found)
     _numbers(reading, source, found)
     _negations(reading, source, found)
+    _negations_near(reading, source, found)
     _sides(reading, source)
     _opposites(reading, source)
     _sex(reading, source)
@@ -163,6 +178,8 @@ def _find(term: Term, source: Source, asked: frozenset[str], near: Mapping[str, 
             by.append(other)
         elif key in asked or term.group in asked:
             supports.append(IN_QUESTION)
+        elif term.kind == "name" and source.stands_for(key):
+            supports.append(SAID_LOOSELY)
         elif term.kind in ("drug", "name"):
             supports.append(0.0)
         else:
@@ -199,6 +216,7 @@ def _absences(reading: Reading, source: Source, cover: np.ndarray, found: Sequen
     total = sum(term.weight for term in terms)
     if total <= 0:
         return
+    _alone(reading, source, total)
     held = sum(
         term.weight * (support if term.polarity > 0 else 1 - DENIED * (1 - support))
         for term, support in zip(terms, reading.support, strict=True)
@@ -212,7 +230,9 @@ def _absences(reading: Reading, source: Source, cover: np.ndarray, found: Sequen
     features["absent_terms"] = min(4.0, sum(gone * term.weight for term, gone in absent)) / 4
     named = [term for term, _ in absent if term.kind in NAMES]
     # What is denied without being in the source is a smaller fault: reports list what nobody spoke of.
-    features["absent_named"] = min(2.0, sum(1.0 if term.polarity > 0 else DENIED for term in named)) / 2
+    for name, proper in (("absent_named", False), ("absent_proper", True)):
+        faults = sum(1.0 if term.polarity > 0 else DENIED for term in named if (term.kind == "name") is proper)
+        features[name] = min(2.0, faults) / 2
     for term in named:
         reading.doubts.append(Doubt("absent_named", term.start, term.end, 0.6))
     inside = sum(term.weight * support for term, (support, by) in zip(terms, found, strict=True) if by)
@@ -225,6 +245,25 @@ def _absences(reading: Reading, source: Source, cover: np.ndarray, found: Sequen
             new += bool(before) and (before, word.key) not in source.pairs
             before = word.key
     features["new_pairs"] = new / pairs if pairs else 0.0
+
+
+def _alone(reading: Reading, source: Source, total: float) -> None:
+    """A claim of which one thing alone is absent has had it put there; one that is absent in many words is told differently."""
+    terms = reading.claim.terms
+    gone = [term.weight * (1.0 - support) for term, support in zip(terms, reading.support, strict=True)]
+    own = {term.group for term in terms}
+    there = set().union(*(source.named[line] for line in reading.lines[:2])) - own if reading.lines else set()
+    kinds = {_LIKE.get(lexicon().kinds.get(group, ""), "") for group in there}
+    for term, lost in zip(terms, gone, strict=True):
+        if lost < 0.5 * term.weight or term.weight < ALONE:
+            continue
+        rest = total - term.weight
+        clean = max(0.0, 1.0 - 2.0 * (sum(gone) - lost) / rest) if rest > 0.5 else 0.0
+        clean *= 1.0 if term.polarity > 0 else DENIED_ALONE
+        name = "absent_alone" if term.kind in _LIKE else "absent_word"
+        reading.features[name] = max(reading.features[name], clean * min(1.0, term.weight))
+        if term.kind in _LIKE and _LIKE[term.kind] in kinds:
+            reading.features["absent_swapped"] = max(reading.features["absent_swapped"], clean)
 
 
 def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
@@ -246,7 +285,11 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
             for line, other in source.facts
             if other.kind == fact.kind and (fact.kind != "count" or (fact.unit and other.unit == fact.unit))
         ]
-        small = fact.kind == "count" and fact.value <= 3
+        if not rivals and fact.kind != "date":
+            rivals = [line for line, other in source.facts if line in reading.lines[:1] and _stands_for(fact, other, reading)]
+        small = fact.kind == "count" and fact.value in (0.5, 1, 2, 3)
+        if any(same_amount(fact, other) for other in source.implied.values()):
+            continue
         if digits and fact.kind not in ("date", "age", "frequency") and (fact.kind != "time" or fact.value > 2):
             reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
             features["number_differs"] += 1
@@ -259,6 +302,12 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
     # The first wrong number says most; ten are not ten times as wrong.
     for name in ("number_differs", "number_absent", "number_elsewhere"):
         features[name] = 1 - FURTHER ** features[name]
+
+
+def _stands_for(fact: Fact, other: Fact, reading: Reading) -> bool:
+    """Whether `other`, a number that the claim does not have, may be what `fact` should be."""
+    alike = other.kind == fact.kind or "count" in (fact.kind, other.kind)
+    return alike and other.kind != "date" and not any(same_amount(mine, other) for mine in reading.claim.facts)
 
 
 def _signs(source: Source, line: int, fact: Fact) -> list[int]:
@@ -323,9 +372,41 @@ def _negations(reading: Reading, source: Source, found: Sequence[tuple[float, li
             reading.doubts.append(Doubt("negation", worst.start, worst.end, 0.5 + 0.4 * against / settled))
 
 
+def _negations_near(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
+    """What the best line denies and the claim affirms, or the other way round, in words that both have."""
+    if not reading.lines:
+        return
+    line = source.lines[reading.lines[0]]
+    signs: dict[str, set[int]] = {}
+    for word, sign in zip(line.words, line.polarity, strict=True):
+        signs.setdefault(word.key, set()).add(sign)
+    for first, _last, group in lexicon().groups(line.words):
+        signs.setdefault(group, set()).add(line.polarity[first])
+    settled = against = denied = affirmed = 0.0
+    for term, (support, by) in zip(reading.claim.terms, found, strict=True):
+        said = set().union(*(signs.get(key, set()) for key in by)) - {0}
+        if support >= IN_QUESTION and said and term.weight > SPOKEN_OF:
+            settled += term.weight
+            against += term.weight * (term.polarity not in said)
+            denied += term.weight * (term.polarity < 0)
+            affirmed += term.weight * (term.polarity < 0 and said == {1})
+    # A claim may deny little of what it says, and that little be what the line affirms.
+    shares = (against / settled if settled else 0.0, affirmed / denied if denied >= COMMON else 0.0)
+    reading.features["negation_near"] = max(shares)
+
+
 def _sides(reading: Reading, source: Source) -> None:
     read = reading.claim.words
+    # "Lower extremity" is a leg, wherever "lower" stands in the source.
+    named = {
+        place
+        for term in reading.claim.terms
+        if term.last > term.first and term.group in source.postings
+        for place in range(term.first, term.last + 1)
+    }
     for place, word in enumerate(read):
+        if place in named:
+            continue
         for one, other in _SIDES:
             for mine, theirs in ((one, other), (other, one)):
                 if word.low not in mine or not _is_side(read, place):
@@ -377,9 +458,14 @@ def _sided(source: Source, sides: set[str], part: str) -> bool:
 def _opposites(reading: Reading, source: Source) -> None:
     mine: dict[str, Term | None] = {word.key: None for word in reading.claim.words if word.key}
     mine.update({term.group: term for term in reading.claim.terms if term.group})
+    nearest = set(reading.lines[:1])
     for one, other in _OPPOSITES:
         for said, opposed in ((one, other), (other, one)):
-            if said in mine and opposed not in mine and said not in source.postings and opposed in source.postings:
+            if said not in mine or opposed in mine:
+                continue
+            if nearest & set(source.postings.get(opposed, ())) and not nearest & set(source.postings.get(said, ())):
+                reading.features["opposite"] = max(reading.features["opposite"], 0.5)
+            if said not in source.postings and opposed in source.postings:
                 word = next((w for w in reading.claim.words if w.key == said), None)
                 term = mine[said]
                 start, end = (term.start, term.end) if term else (word.start, word.end) if word else (reading.claim.start,) * 2

@@ -38,7 +38,7 @@ REPORTED: Final = 0.35
 # A contradiction is reported from this strength on, whatever else supports its claim.
 CONTRADICTED: Final = 0.7
 # How much of a claim's support a sure contradiction takes, whatever else the source bears out.
-DECISIVE: Final = 0.5
+DECISIVE: Final = 0.7
 # A copied sentence needs no argument; nor can one be perfect, for the source may be quoted out of place.
 COPIED: Final = 0.98
 # The score of a response that asserts nothing, such as "Noncontributory.": no fault found, and little said.
@@ -81,8 +81,12 @@ class FaithfulnessDetector:
 
     name = "faithfulness"
 
-    def __init__(self, weights: Mapping[str, float], bias: float, judge: Judge | None = None) -> None:
-        self._weights = np.array([weights[name] for name in FEATURES])
+    def __init__(
+        self, weights: Mapping[str, float], written: Mapping[str, float], bias: float, judge: Judge | None = None
+    ) -> None:
+        """`written`: weights that differ where the source is a text, in whose own words an answer is more often put."""
+        self._spoken = np.array([weights[name] for name in FEATURES])
+        self._written = np.array([{**weights, **written}[name] for name in FEATURES])
         self._bias = bias
         self._judge = judge
         read = b"".join(path.read_bytes() for path in (WEIGHTS, FILE, COMMON_FILE))
@@ -94,7 +98,7 @@ class FaithfulnessDetector:
     def load(cls, judge: Judge | None = None) -> FaithfulnessDetector:
         """With the shipped weights; `judge`, if given, is asked about every claim and its best evidence."""
         read = yaml.safe_load(WEIGHTS.read_text("utf-8"))
-        return cls(read["features"], read["bias"], judge)
+        return cls(read["features"], read["written"], read["bias"], judge)
 
     def describe(self) -> Mapping[str, Any]:
         """For `tidegate models`."""
@@ -146,7 +150,8 @@ class FaithfulnessDetector:
         """How well the source bears out one claim, 0..1."""
         if reading.copied:
             return COPIED
-        logit = self._bias + float(self._weights @ np.array([reading.features[name] for name in FEATURES]))
+        weights = self._spoken if reading.spoken else self._written
+        logit = self._bias + float(weights @ np.array([reading.features[name] for name in FEATURES]))
         worst = max((doubt.strength for doubt in reading.doubts if contradicts(doubt)), default=0.0)
         return (1 - DECISIVE * worst) / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 

@@ -150,6 +150,22 @@ def facts(text: str, words: Sequence[Word]) -> list[Fact]:
     return found
 
 
+def implied(words: Sequence[Word]) -> list[Fact]:
+    """Amounts that are said without a number: "a day off", "next week", "another month", "a couple of weeks"."""
+    found: list[Fact] = []
+    for at, word in enumerate(words[:-1]):
+        value = 1.0 if word.low in ("a", "an", "next", "last", "another", "this", "past") else 0.0
+        unit = at + 1
+        if word.low == "couple":
+            value, unit = 2.0, at + 1 + (words[at + 1].low == "of")
+        if value and unit < len(words) and (known_unit := UNITS.get(words[unit].key)) and known_unit[0] in ("time", "tablet"):
+            kind, factor = known_unit
+            found.append(Fact(kind, value, value * factor, words[unit].key, word.start, words[unit].end, at, unit))
+        elif word.low in _TIMES:
+            found.append(Fact("count", _TIMES[word.low], _TIMES[word.low], "", word.start, word.end, at, at))
+    return found
+
+
 def _number(words: Sequence[Word], at: int) -> tuple[float, int] | None:
     """The number that begins at word `at`, and its last word."""
     low = words[at].low
@@ -225,6 +241,10 @@ def _decimals(words: Sequence[Word], whole: float, point: int) -> tuple[float, i
 def _counted(words: Sequence[Word], first: int, last: int, value: float) -> Fact:
     """The number with its unit, if it has one within a mark or two: "500 mg", "five-year", "3 to 4 days"."""
     if {"age", "aged", "ages"} & {word.low for word in words[max(0, first - 2) : first]}:
+        unit = words[last + 1].key if last + 1 < len(words) else ""
+        if unit in UNITS and UNITS[unit][0] == "time":
+            end = words[last + 1].end
+            return Fact("age", value, value * UNITS[unit][1] / 8766.0, unit, words[first].start, end, first, last + 1)
         return Fact("age", value, value, "", words[first].start, words[last].end, first, last)
     place = last + 1
     while place < len(words) and words[place].low in ("-", "–", "/", "to", "or", "a", "of", "more", "few"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -105,9 +105,14 @@ class Lexicon:
 @cache
 def lexicon() -> Lexicon:
     """The shipped lexicon."""
+    return read_lexicon(FILE.read_text("utf-8").splitlines())
+
+
+def read_lexicon(lines: Iterable[str]) -> Lexicon:
+    """A lexicon of such lines as `lexicon.txt` has."""
     loaded = Lexicon()
     kind = "same"
-    for line in FILE.read_text("utf-8").splitlines():
+    for line in lines:
         if line.startswith("["):
             kind = line.strip("[] ")
         elif line and not line.startswith("#"):

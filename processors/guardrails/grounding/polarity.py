@@ -90,6 +90,9 @@ _YES: Final = frozenset(
     )
 )
 _FILLERS: Final = frozenset(listed("oh ok okay well um uh hmm hm ah so unfortunately thankfully fortunately actually , - – ."))
+_PERSONS: Final = frozenset(("i", "he", "she", "it", "we", "they", "that", "there"))
+_AUXILIARIES: Final = frozenset(listed("is was are were am do does did have has had can could would will"))
+_PRESUME: Final = frozenset(("when", "where", "how", "why", "which"))
 _NO: Final = frozenset(listed("no nope nah never none negative not don't haven't didn't doesn't isn't nothing neither"))
 
 
@@ -190,6 +193,16 @@ def answer(words: Sequence[Word]) -> int:
         ["he", "does"],
         ["she", "does"],
         ["of", "course"],
+        ["i", "think"],
     ):
         return 1
+    # "It is.", "She was.": nothing but the answer.
+    if len(said) > 1 and said[0] in _PERSONS and said[1] in _AUXILIARIES and (len(said) == 2 or said[2] in (".", ",", "\n")):
+        return 1
     return 0
+
+
+def presumes(words: Sequence[Word]) -> bool:
+    """Whether a question takes for granted what it speaks of: "When did the pain begin?"; but not "How about chest pain?"."""
+    said = [word.low for word in words[:4] if word.key and word.low not in _YES and word.low != "and"]
+    return said[:1] != [] and said[0] in _PRESUME and said[1:2] != ["about"]

@@ -38,6 +38,8 @@ _WORD: Final = re.compile(
     r"|[^\W\d_]+(?:['’][^\W\d_]+)*"
     r"|[%$€£/?.,;:\-–—()\n]"
 )
+# Words that "non" denies when it is written together with them.
+_NON: Final = re.compile(r"non((?:smok|drink|diabet|alcohol|tender|labored|productive|radiat|pregnan)[a-z]*)\Z")
 # Beyond this many words a sentence is cut: a claim is a few words long, and a page without a full stop is not one claim.
 MAX_SENTENCE_WORDS: Final = 120
 
@@ -117,6 +119,11 @@ def words(text: str, start: int = 0, end: int | None = None) -> list[Word]:
             spelled = True
             continue
         low = token.lower().replace("’", "'")
+        if (denied := _NON.match(low)) is not None:
+            middle = each.start() + 3
+            found.append(Word(token[:3], "non", "non", each.start(), middle))
+            found.append(Word(token[3:], denied.group(1), key_of(denied.group(1)), middle, each.end()))
+            continue
         if low[0].isalpha() and "." in low:
             low = low.replace(".", "")
         found.append(Word(token, low, key_of(low), each.start(), each.end()))

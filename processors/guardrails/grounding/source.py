@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ....schemas.content import Where
-from .facts import Fact, facts
+from .facts import Fact, facts, implied
 from .lexicon import EMPTY_KEYS, lexicon
-from .polarity import answer, polarity
+from .polarity import answer, polarity, presumes
 from .reading import Word, read
 
 # Letters that two words must share from their start to be taken for forms of one: surg|ery and surg|ical are too short for it.
@@ -24,6 +24,12 @@ MOST_FACTS: Final = 1_000
 MOST_ALIKE: Final = 10
 # Beyond so many sentences (some 500 pages) no more chunks are read: the verdict would come too late to matter.
 MOST_LINES: Final = 10_000
+# So many lines, and such a part of them, that begin with who speaks make a conversation.
+SPEAKERS: Final = 2
+SPOKEN_PART: Final = 0.2
+NAMED_KINDS: Final = frozenset(("drug", "condition", "procedure", "part", "relative"))
+# Fewer letters than this stand for anything.
+ABBREVIATED: Final = 3
 # Fewer words than this are no quotation.
 COPIED_WORDS: Final = 4
 
@@ -49,27 +55,39 @@ class Source:
     # Key or group → the polarities it occurs with.
     said: dict[str, set[int]] = field(default_factory=dict)
     facts: list[tuple[int, Fact]] = field(default_factory=list)
+    # Amounts that are said without a number, "a day off", "next week": they bear a number out and contradict none.
+    implied: dict[tuple[str, float], Fact] = field(default_factory=dict)
+    # Of each line, the groups that name something.
+    named: list[set[str]] = field(default_factory=list)
+    spoken: bool = False  # a conversation rather than a text
     pairs: set[tuple[str, str]] = field(default_factory=set)
     stems: dict[str, list[str]] = field(default_factory=dict)
+    # The first letters of the words of each line, for abbreviations.
+    initials: str = ""
     # Every word of every chunk, one space before and after each: what a copied sentence is looked up in.
     plain: str = ""
 
     @classmethod
     def read(cls, where: Where, texts: Sequence[str]) -> Source:
         source = cls(where)
+        speakers = 0
         # In an order of its own, so that the order of the chunks changes nothing but their numbers.
         for chunk in sorted(range(len(texts)), key=lambda number: texts[number]):
             if len(source.lines) < MOST_LINES:
-                source._read(chunk, texts[chunk])
+                speakers += source._read(chunk, texts[chunk])
+        source.spoken = speakers >= SPEAKERS and speakers >= SPOKEN_PART * len(source.lines)
         source._index(texts)
         return source
 
-    def _read(self, chunk: int, text: str) -> None:
+    def _read(self, chunk: int, text: str) -> int:
+        """Lines of a chunk; how many begin with who speaks."""
+        speakers = 0
         asked: list[Line] = []
         plain: list[str] = []
         for span, spoken in read(text):
             plain.extend(word.low for word in spoken if word.key)
             speaker = _speaker(spoken)
+            speakers += speaker > 0
             said = spoken[speaker:]
             if not said:
                 continue
@@ -82,9 +100,11 @@ class Source:
                 asked.append(line)
         _settle(asked, 0)
         self.plain += " " + " ".join(plain) + " \n"
+        return speakers
 
     def _index(self, texts: Sequence[str]) -> None:
         known = lexicon()
+        self.initials = " ".join("".join(word.low[0] for word in line.words if word.key) for line in self.lines)
         counts: dict[tuple[object, ...], int] = {}
         kinds: dict[str, int] = {}
         for number, line in enumerate(self.lines):
@@ -96,8 +116,12 @@ class Source:
                         if before:
                             self.pairs.add((before, word.key))
                         before = word.key
+            self.named.append(set())
             for first, _last, group in known.groups(line.words):
                 self._post(group, number, line.polarity[first])
+                if known.kinds[group] in NAMED_KINDS:
+                    self.named[-1].add(group)
+            self.implied.update({(fact.kind, fact.amount): fact for fact in implied(line.words)})
             for fact in facts(texts[line.chunk], line.words):
                 alike = counts.get((fact.kind, fact.value, fact.unit, fact.date), 0)
                 if alike >= MOST_ALIKE or (not alike and kinds.get(fact.kind, 0) >= MOST_FACTS):
@@ -142,6 +166,10 @@ class Source:
         """Whether these words stand in the source one after another; a few words may do so by chance and do not count."""
         return len(said) >= COPIED_WORDS and _plain(said) in self.plain
 
+    def stands_for(self, key: str) -> bool:
+        """Whether `key` is made of the first letters of words that follow each other: "ROM", "range of motion"."""
+        return len(key) >= ABBREVIATED and key in self.initials
+
     def rarity(self, key: str) -> float:
         """Weight of a key by how few lines have it: 1 for a key in one line of a hundred, towards 0.2 for one in all."""
         count = len(self.postings.get(key, ()))
@@ -170,8 +198,9 @@ def _asks(said: Sequence[Word]) -> bool:
 def _settle(asked: Sequence[Line], reply: int) -> None:
     """A reply settles what was asked: "no" denies all of it, "yes" leaves it as it was said, else it stays open."""
     for line in asked:
+        affirmed = reply > 0 or (reply == 0 and presumes(line.words))
         for place, sign in enumerate(line.polarity):
-            line.polarity[place] = -1 if reply < 0 else sign if reply > 0 else 0
+            line.polarity[place] = -1 if reply < 0 else sign if affirmed else 0
 
 
 def _shared(one: str, other: str) -> int:
