@@ -30,7 +30,7 @@ from tidegate.processors.guardrails.grounding.lexicon import FILE, read_lexicon
 from tidegate.processors.guardrails.grounding.source import Source
 from tidegate.processors.guardrails.ports import Batch, Sample
 
-from .swaps import Case, cases, read_notes
+from .swaps import Case, cases, read_notes, read_summaries
 
 # A random word in place of another says next to nothing of what goes wrong in answers; it is reported, not trained on.
 NOISY = ("word",)
@@ -143,9 +143,11 @@ def report(found: Sequence[Case], encoder: OfflineEncoder | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notes", type=Path)
+    parser.add_argument("--calls", type=Path, help="real_calls.jsonl, whose summaries of these dialogues are reported, too")
     parser.add_argument("--report", action="store_true", help="fit nothing")
     chosen = parser.parse_args()
-    found = cases(read_notes(chosen.notes))
+    notes = read_notes(chosen.notes)
+    found = cases(notes)
     training, held_out = ([case for case in found if case.group % 2 == odd] for odd in (0, 1))
     encoder = OfflineEncoder.load()
     if not chosen.report:
@@ -158,6 +160,11 @@ def main() -> None:
     ):
         sys.stdout.write(name + ": ")
         report(each, by)
+    if chosen.calls:
+        # A model's own mistakes stand in them as faithful.
+        summaries = [case for each in read_summaries(chosen.calls, notes) for case in cases(each) if case.group % 2]
+        sys.stdout.write("held out, models' summaries: ")
+        report(summaries, encoder)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ that comes from another patient's note. Seeded: the same file gives the same cas
 from __future__ import annotations
 
 import csv
+import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,25 @@ def read_notes(path: Path) -> list[tuple[int, str, str]]:
     """(number, dialogue, note) of each row."""
     with path.open(newline="", encoding="utf-8") as file:
         return [(int(row["ID"]), row["dialogue"], " ".join(row["section_text"].split())) for row in csv.DictReader(file)]
+
+
+def read_summaries(path: Path, notes: Sequence[tuple[int, str, str]]) -> list[list[tuple[int, str, str]]]:
+    """(number, dialogue, summary) of the calls that summarise one of these dialogues: first each one's first summary, then each
+    one's second."""
+    numbers = {" ".join(dialogue.split()): number for number, dialogue, _ in notes}
+    rounds: list[list[tuple[int, str, str]]] = []
+    counts: dict[int, int] = {}
+    with path.open(encoding="utf-8") as file:
+        for call in map(json.loads, file):
+            dialogue = (call["retrieved_context"] or [""])[0]
+            number = numbers.get(" ".join(dialogue.split()))
+            if number is None:
+                continue
+            place = counts[number] = counts.get(number, 0) + 1
+            rounds.extend([] for _ in range(place - len(rounds)))
+            summary = " ".join(call["response"]["choices"][0]["message"]["content"].split())
+            rounds[place - 1].append((number, dialogue, summary))
+    return rounds
 
 
 def cases(notes: Sequence[tuple[int, str, str]], each: int = 2) -> list[Case]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tidegate.bench.training.swaps import CHANGES, cases
+import json
+from pathlib import Path
+
+from tidegate.bench.training.swaps import CHANGES, cases, read_summaries
 
 DIALOGUE = "Doctor: What hurts?\nPatient: My left knee, since March 2019. I take lisinopril, 10 mg a day. I never smoked."
 NOTE = (
@@ -40,3 +43,19 @@ def test_a_faithful_case_says_nothing_that_the_note_does_not() -> None:
     known = set(NOTE.split())
     assert all(set(case.response.split()) <= known | {"ten", "three"} for case in faithful)
     assert {case.changed for case in faithful} == {(0, 0)}
+
+
+def test_summaries_are_told_apart_by_the_dialogue_they_are_of(tmp_path: Path) -> None:
+    calls = [(DIALOGUE, "One."), ("Doctor: Hello.", "Two."), (DIALOGUE.replace("\n", " "), "Three.  Four."), (None, "Five.")]
+    lines = [
+        {"retrieved_context": context and [context], "response": {"choices": [{"message": {"content": text}}]}}
+        for context, text in calls
+    ]
+    (tmp_path / "calls.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+
+    rounds = read_summaries(tmp_path / "calls.jsonl", NOTES)
+
+    assert [[(number, text) for number, _, text in each] for each in rounds] == [
+        [(0, "One."), (1, "Two.")],
+        [(0, "Three. Four.")],
+    ]
