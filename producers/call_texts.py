@@ -35,7 +35,7 @@ class CallTexts:
 
     def given(self, context: Iterable[object]) -> None:
         """Texts, or chunks that have one."""
-        for chunk in (context,) if isinstance(context, str) else itertools.islice(context, _MOST_READ):
+        for chunk in (context,) if isinstance(context, str | Mapping) else itertools.islice(context, _MOST_READ):
             if (text := chunk if isinstance(chunk, str) else chunk_body(chunk)) is not None:
                 self._context[text] = None
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from ..schemas.content import CALL_FIELDS, CONTENT_ADAPTER, MAX_CHUNKS, ContentMode, Texts
+from ..schemas.content import CALL_FIELDS, CONTENT_ADAPTER, MAX_CHUNKS, ContentMode, OfCall, Texts
 from ..schemas.envelope import CONTENT_SCHEMA
 from ..schemas.errors import UsageError
 from .key_source import KeySource
@@ -95,24 +95,31 @@ class ContentPump(Pump):
 
     def _line(self, item: Plain) -> bytes:
         texts = _texts(item)
-        event: dict[str, Any] = {"event": "content", **item.fields, "mode": item.mode}
+        fields = self._fields(item.fields)
+        event: dict[str, Any] = {"event": "content", **fields, "mode": item.mode}
         if item.mode == "sealed":
-            key = self._keys.sealing(item.fields.get("tenant"))
+            key = self._keys.sealing(fields.get("tenant"))
             event["key_id"] = key.key_id
-            event["sealed"] = seal(texts, str(item.fields["call_id"]), key)
+            event["sealed"] = seal(texts, str(fields["call_id"]), key)
         else:
             event["fingerprints"] = fingerprints(self._keys.ring().fingerprint_key, texts)
+        CONTENT_ADAPTER.validate_python(event)
+        return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+
+    def _fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As with calls: a scope that the schema refuses is left out, so that the rest is not lost with it; and before
+        anything is sealed, so that no key is ever made for a name that is none."""
         try:
-            CONTENT_ADAPTER.validate_python(event)
+            OfCall.model_validate(fields)
+            return fields
         except ValidationError as error:
-            # As with calls: a scope that the schema refuses is left out, so that the rest is not lost with it.
             wrong = _named(error)
             if not wrong or not wrong <= set(CALL_FIELDS):
                 raise
-            event = {name: value for name, value in event.items() if name not in wrong}
-            CONTENT_ADAPTER.validate_python(event)
-            self._warn("fields_left_out fields=%s", ",".join(sorted(wrong)))
-        return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+        fields = {name: value for name, value in fields.items() if name not in wrong}
+        OfCall.model_validate(fields)
+        self._warn("fields_left_out fields=%s", ",".join(sorted(wrong)))
+        return fields
 
 
 def _texts(item: Plain) -> Texts:

@@ -193,6 +193,8 @@ class Emitter(Observer):
         try:
             found = texts if isinstance(texts, Mapping) else texts.model_dump()
             prompt, response, context = found.get("prompt"), found.get("response"), found.get("context") or ()
+            if isinstance(context, str):
+                context = (context,)
             if not all(text is None or isinstance(text, str) for text in (prompt, response, *context)):
                 return self._content.refuse_invalid()
             return self._content.emit(call, prompt, response, [chunk for chunk in context if chunk])

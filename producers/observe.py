@@ -213,7 +213,7 @@ class CallScope:
     def retrieved(self, chunks: Iterable[Any]) -> None:
         """What was retrieved for the prompt: ids, mappings or objects with id, score and source, or (chunk, score) pairs.
         Of these three metering hears; a chunk's text is context, and content like the prompt."""
-        chunks = list(itertools.islice(chunks, _MOST_READ))
+        chunks = [chunks] if isinstance(chunks, str | Mapping) else list(itertools.islice(chunks, _MOST_READ))
         if self._texts is not None:
             self._texts.retrieved(chunks)
         kept = self._outcome.setdefault("retrieval", [])

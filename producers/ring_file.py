@@ -55,7 +55,14 @@ def change_ring(path: Path, change: Callable[[KeyRing], KeyRing], *, make: bool 
             after = change(before)
             if after is not before or not path.exists():
                 gone = {key.key_id for key in before.keys} - {key.key_id for key in after.keys}
-                _replace(path, after.dump(), shred=bool(gone))
+                content = after.dump()
+                try:
+                    KeyRing.parse(content, "what it would become")
+                except UsageError:
+                    raise UsageError(
+                        f"the key ring {path} was left as it was: a tenant's name has 1 to 128 printable characters"
+                    ) from None
+                _replace(path, content, shred=bool(gone))
             return after
     except OSError as error:
         raise UsageError(f"the key ring {path} cannot be written ({error.strerror})") from None

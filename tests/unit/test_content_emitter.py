@@ -304,6 +304,48 @@ def test_a_scope_that_the_schema_refuses_is_left_out_and_the_texts_are_kept(
 # ---- beside metering
 
 
+@pytest.mark.parametrize("tenant", ["x" * 200, "", "two\nlines", 42])
+def test_a_tenant_that_is_none_gets_no_key_and_leaves_the_ring_as_it_was(
+    sides: Callable[..., Side], tmp_path: Path, tenant: Any
+) -> None:
+    keys = FolderKeys(tmp_path)
+    side = sides(keys)
+    side.emitter.emit_content(call("before", tenant="st-anne"), {"prompt": CANARY})
+    assert len(side.events()) == 1
+
+    side.emitter.emit_content(call("odd", tenant=tenant), {"prompt": CANARY})
+    side.emitter.emit_content(call("after", tenant="st-anne"), {"prompt": CANARY})
+
+    before, odd, after = side.events()
+    assert odd.tenant is None
+    assert [unseal(event, keys.ring()).prompt for event in (before, odd, after)] == [CANARY] * 3
+    assert {key.tenant for key in keys.ring().keys} == {None, "st-anne"}
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda emitter, one: emitter.emit_content(call(), {"context": one["text"]}),
+        lambda emitter, one: _observed(emitter, lambda observed: observed.ask("q", context=one["text"])),
+        lambda emitter, one: _observed(emitter, lambda observed: observed.ask("q", context=one)),
+        lambda emitter, one: _observed(emitter, lambda observed: observed.retrieved(one)),
+    ],
+)
+def test_one_text_or_chunk_where_several_may_stand_is_one(sides: Callable[..., Side], give: Callable[..., Any]) -> None:
+    side = sides()
+
+    give(side.emitter, {"id": "n1", "text": CANARY})
+
+    (event,) = side.events()
+    assert unseal(event, RING).context == [CANARY]
+
+
+def _observed(emitter: Emitter, given: Callable[[Any], None]) -> None:
+    with emitter.call(model="m") as observed:
+        given(observed)
+        observed.answer(text="a")
+
+
 def test_content_that_goes_nowhere_holds_up_no_call(sides: Callable[..., Side]) -> None:
     side = sides(buffer_events=8)
     side.content.gate.clear()

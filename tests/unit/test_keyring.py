@@ -189,6 +189,18 @@ def test_a_change_is_written_whole_and_for_its_owner_only(tmp_path: Path) -> Non
 # ---- a data folder
 
 
+def test_a_change_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    change_ring(path, lambda ring: ring, make=True)
+    before = path.read_bytes()
+
+    for name in ("", "x" * 200, "two\nlines"):
+        with pytest.raises(UsageError, match="left as it was: a tenant's name"):
+            change_ring(path, lambda ring, name=name: ring.adding(Key.made(name)))  # type: ignore[misc]
+
+    assert path.read_bytes() == before
+
+
 def test_a_folder_makes_its_ring_at_first_use_and_each_tenant_a_key_at_its_first_seal(tmp_path: Path) -> None:
     keys = FolderKeys(tmp_path)
 
