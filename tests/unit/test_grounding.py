@@ -14,6 +14,7 @@ from tidegate.processors.guardrails.grounding.facts import facts
 from tidegate.processors.guardrails.grounding.judge import Judgement
 from tidegate.processors.guardrails.grounding.polarity import polarity
 from tidegate.processors.guardrails.grounding.reading import sentences, words
+from tidegate.processors.guardrails.grounding.source import Source
 from tidegate.processors.guardrails.ports import Batch, Encoder, Sample, Verdict
 
 VISIT = (
@@ -154,6 +155,14 @@ def test_what_a_text_does_not_say_weighs_more_than_what_a_conversation_does_not(
     assert scores[1] < scores[0]
 
 
+def test_headings_make_no_conversation_of_a_text() -> None:
+    texts = ("Title: Warfarin\nDose: 5 mg daily.", "Doctor: Any pain?\nPatient: No.", "Ann: Is it far?\nBo: No.\nAnn: Good.")
+
+    spoken = [Source.read("context", [text]).spoken for text in texts]
+
+    assert spoken == [False, True, True]
+
+
 def test_each_sentence_keeps_the_place_that_bears_it_out(detector: FaithfulnessDetector, encoder: OfflineEncoder) -> None:
     response = "Her left knee is swollen. She takes metformin 500 mg twice a day."
     chunks = ("The weather was fine that week.", "Takes metformin 500 mg twice a day.", "The left knee has been swollen.")
@@ -185,6 +194,12 @@ def test_without_context_specifics_are_unverifiable_and_not_scored(detector: Fai
     assert {"40 mg", "daily", "35%"} <= covered
     assert any("https://journal.example/a1" in text for text in covered)
     assert [response[one.start : one.end] for one in verdict.findings if one.type == "HEDGED"] == ["I believe"]
+
+
+def test_a_number_too_long_for_a_float_is_judged_like_any_other(detector: FaithfulnessDetector) -> None:
+    (verdict,) = detector.assess(Batch([Sample("s", response=f"The counter stands at {'7' * 400} now.")]))
+
+    assert "UNVERIFIABLE" in {finding.type for finding in verdict.findings}
 
 
 def test_without_context_what_the_prompt_gave_is_not_unverifiable(detector: FaithfulnessDetector) -> None:

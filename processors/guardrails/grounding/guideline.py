@@ -176,13 +176,14 @@ class GuidelineDetector:
 
     def _forbidden(self, said: Sequence[Said], about: Sequence[Said]) -> Iterable[Finding]:
         true = {mention.name for each in about if not _is_family(each) for mention in _affirmed(each)}
+        rules = [
+            rule for rule in self._rules.contraindications.values() if not self._is_warned_of(said, rule.drugs, rule.reasons)
+        ]
         for each in said:
             if not _gives(each):
                 continue
             given = {mention.name: mention for mention in _affirmed(each)}
-            for rule in self._rules.contraindications.values():
-                if self._is_warned_of(said, rule.drugs, rule.reasons):
-                    continue
+            for rule in rules:
                 here = true | set(given)
                 for name, mention in given.items():
                     for drugs, reasons in ((rule.drugs, rule.reasons), (rule.reasons, rule.drugs)):

@@ -6,6 +6,7 @@ chunks ─► lines (sentences, with speakers and answers understood) ─► pos
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -14,7 +15,7 @@ from ....schemas.content import Where
 from .facts import Fact, facts, implied
 from .lexicon import EMPTY_KEYS, lexicon
 from .polarity import answer, polarity, presumes
-from .reading import Word, read
+from .reading import Word, listed, read
 
 # Letters that two words must share from their start to be taken for forms of one: surg|ery and surg|ical are too short for it.
 SHARED_LETTERS: Final = 5
@@ -27,6 +28,11 @@ MOST_LINES: Final = 10_000
 # So many lines, and such a part of them, that begin with who speaks make a conversation.
 SPEAKERS: Final = 2
 SPOKEN_PART: Final = 0.2
+_PEOPLE: Final = frozenset(
+    listed(
+        "doctor dr physician clinician nurse patient guest mother father parent speaker caller customer agent user assistant"
+    )
+)
 NAMED_KINDS: Final = frozenset(("drug", "condition", "procedure", "part", "relative"))
 # Fewer letters than this stand for anything.
 ABBREVIATED: Final = 3
@@ -70,24 +76,24 @@ class Source:
     @classmethod
     def read(cls, where: Where, texts: Sequence[str]) -> Source:
         source = cls(where)
-        speakers = 0
+        speakers: Counter[str] = Counter()
         # In an order of its own, so that the order of the chunks changes nothing but their numbers.
         for chunk in sorted(range(len(texts)), key=lambda number: texts[number]):
             if len(source.lines) < MOST_LINES:
-                speakers += source._read(chunk, texts[chunk])
-        source.spoken = speakers >= SPEAKERS and speakers >= SPOKEN_PART * len(source.lines)
+                speakers.update(source._read(chunk, texts[chunk]))
+        source.spoken = _is_spoken(speakers, len(source.lines))
         source._index(texts)
         return source
 
-    def _read(self, chunk: int, text: str) -> int:
-        """Lines of a chunk; how many begin with who speaks."""
-        speakers = 0
+    def _read(self, chunk: int, text: str) -> list[str]:
+        """Lines of a chunk; and who speaks, of each line that begins with it."""
+        speakers: list[str] = []
         asked: list[Line] = []
         plain: list[str] = []
         for span, spoken in read(text):
             plain.extend(word.low for word in spoken if word.key)
             speaker = _speaker(spoken)
-            speakers += speaker > 0
+            speakers.extend([spoken[0].low] if speaker else [])
             said = spoken[speaker:]
             if not said:
                 continue
@@ -189,6 +195,15 @@ def _speaker(said: Sequence[Word]) -> int:
         if not word.key or (place and not (word.text[0].isupper() or said[place - 1].end + 1 >= word.start)):
             return 0
     return 0
+
+
+def _is_spoken(speakers: Counter[str], lines: int) -> bool:
+    """Whether those words, each from the start of a line, are people who talk, and no headings ("Dose:", "Title:")."""
+    return (
+        speakers.total() >= max(SPEAKERS, SPOKEN_PART * lines)
+        and len(speakers) >= SPEAKERS
+        and (not _PEOPLE.isdisjoint(speakers) or max(speakers.values()) > 1)
+    )
 
 
 def _asks(said: Sequence[Word]) -> bool:

@@ -4,6 +4,7 @@ contradicts itself. An answer without context is not faithful and not unfaithful
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -64,7 +65,8 @@ def _given(prompt: str) -> list[Fact]:
 def _is_specific(fact: Fact) -> bool:
     if fact.kind in _SPECIFIC:
         return True
-    return fact.kind == "count" and (fact.value != int(fact.value) or fact.value > 100)
+    # 400 digits in a row are no number that a float holds.
+    return fact.kind == "count" and (math.isinf(fact.value) or fact.value != int(fact.value) or fact.value > 100)
 
 
 def contradictions(said: list[Claim]) -> list[Finding]:
