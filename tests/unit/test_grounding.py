@@ -156,9 +156,10 @@ def test_what_a_text_does_not_say_weighs_more_than_what_a_conversation_does_not(
 
 
 def test_headings_make_no_conversation_of_a_text() -> None:
-    texts = ("Title: Warfarin\nDose: 5 mg daily.", "Doctor: Any pain?\nPatient: No.", "Ann: Is it far?\nBo: No.\nAnn: Good.")
+    labels = ["Title: Warfarin\nDose: 5 mg daily.", "Title: Aspirin\nDose: 81 mg daily."]
+    talks = ["Doctor: Any pain?\nPatient: No."], ["Ann: Is it far?\nBo: No.\nAnn: Good."]
 
-    spoken = [Source.read("context", [text]).spoken for text in texts]
+    spoken = [Source.read("context", texts).spoken for texts in (labels, *talks)]
 
     assert spoken == [False, True, True]
 

@@ -25,7 +25,7 @@ MOST_FACTS: Final = 1_000
 MOST_ALIKE: Final = 10
 # Beyond so many sentences (some 500 pages) no more chunks are read: the verdict would come too late to matter.
 MOST_LINES: Final = 10_000
-# So many lines, and such a part of them, that begin with who speaks make a conversation.
+# So many people, and such a part of the lines that begin with one of them, make a conversation.
 SPEAKERS: Final = 2
 SPOKEN_PART: Final = 0.2
 _PEOPLE: Final = frozenset(
@@ -76,11 +76,9 @@ class Source:
     @classmethod
     def read(cls, where: Where, texts: Sequence[str]) -> Source:
         source = cls(where)
-        speakers: Counter[str] = Counter()
         # In an order of its own, so that the order of the chunks changes nothing but their numbers.
-        for chunk in sorted(range(len(texts)), key=lambda number: texts[number]):
-            if len(source.lines) < MOST_LINES:
-                speakers.update(source._read(chunk, texts[chunk]))
+        order = sorted(range(len(texts)), key=lambda number: texts[number])
+        speakers = [Counter(source._read(chunk, texts[chunk])) for chunk in order if len(source.lines) < MOST_LINES]
         source.spoken = _is_spoken(speakers, len(source.lines))
         source._index(texts)
         return source
@@ -197,13 +195,11 @@ def _speaker(said: Sequence[Word]) -> int:
     return 0
 
 
-def _is_spoken(speakers: Counter[str], lines: int) -> bool:
-    """Whether those words, each from the start of a line, are people who talk, and no headings ("Dose:", "Title:")."""
-    return (
-        speakers.total() >= max(SPEAKERS, SPOKEN_PART * lines)
-        and len(speakers) >= SPEAKERS
-        and (not _PEOPLE.isdisjoint(speakers) or max(speakers.values()) > 1)
-    )
+def _is_spoken(speakers: Sequence[Counter[str]], lines: int) -> bool:
+    """Whether those words, from the starts of each chunk's lines, are people who talk, and no headings ("Dose:", "Title:").
+    Who is not known for a person speaks twice in a chunk."""
+    talking = [each for each in speakers if not _PEOPLE.isdisjoint(each) or max(each.values(), default=0) > 1]
+    return len(set().union(*talking)) >= SPEAKERS and sum(each.total() for each in talking) >= SPOKEN_PART * lines
 
 
 def _asks(said: Sequence[Word]) -> bool:
