@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tidegate.processors.guardrails.backends.transformer_ner import BesideOwn
 from tidegate.processors.guardrails.phi import ner_words
 from tidegate.processors.guardrails.phi.ner import NameFinder, Span
+from tidegate.processors.guardrails.phi.ner_rules import again
 
 NAMED = [
     ("PERSON", "Please ask Maria Lopez to call back.", "Maria Lopez"),
@@ -152,6 +155,43 @@ def test_a_full_table_of_pieces_is_begun_anew_and_changes_nothing(monkeypatch: p
     spans = NameFinder.load().find(texts)
 
     assert spans == expected
+
+
+class Counted(str):
+    """A text that counts how often it is searched."""
+
+    searches = 0
+
+    def find(self, *asked: object) -> int:  # type: ignore[override]
+        self.searches += 1
+        return super().find(*asked)  # type: ignore[arg-type]
+
+
+def test_a_name_said_a_thousand_times_is_looked_for_once() -> None:
+    text = Counted("Anna " * 1000)
+    met = [Span(at, at + 4, "PERSON", 0.9) for at in range(0, len(text), 5)]
+
+    spans = list(again(text, met))
+
+    assert spans == met
+    assert text.searches == len(met) + 1
+
+
+def test_beside_a_transformer_a_name_reaches_as_far_as_either_says(finder: NameFinder) -> None:
+    text = "Seen today: MARTINEZ, ROSA ELENA for follow-up by Dr. Zxqvarda"
+
+    class Short:
+        version = "short-1"
+
+        def find(self, texts: Sequence[str]) -> list[list[Span]]:
+            return [[Span(at := each.index("ROSA"), at + 4, "LOCATION", 0.99)] for each in texts]
+
+    (spans,) = BesideOwn(Short(), finder).find([text])  # type: ignore[arg-type]
+
+    assert [(span.type, text[span.start : span.end]) for span in spans] == [
+        ("PERSON", "MARTINEZ, ROSA ELENA"),
+        ("PERSON", "Zxqvarda"),
+    ]
 
 
 def test_a_name_met_again_as_that_of_a_disease_is_let_stand(finder: NameFinder) -> None:

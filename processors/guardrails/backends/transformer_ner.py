@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ..phi.ner import NameFinder, Span
+from ..phi.ner import NameFinder, Span, united
 from .folder import ModelFolder, ModelUnavailable, complete, find, longest, opening
 
 TYPES: Final[Mapping[str, str]] = {
@@ -103,12 +103,10 @@ class BesideOwn:
         return self._transformer.describe()
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
-        """The spans of each text, in order of their place; of our own only those that meet none of the transformer's."""
+        """The spans of each text, in order of their place, none overlapping: where both see something, it reaches as far as
+        either says."""
         both = zip(self._transformer.find(texts), self._own.find(texts), strict=True)
-        return [
-            sorted([*first, *(span for span in own if not any(span.start < one.end and one.start < span.end for one in first))])
-            for first, own in both
-        ]
+        return [united([*first, *own]) for first, own in both]
 
 
 def _spans(text: str, entities: Sequence[Mapping[str, Any]]) -> list[Span]:

@@ -55,13 +55,13 @@ class NameFinder:
         if not spans:
             return spans
         spans = self._meant(text, spans)
-        return _united([*spans, *self._meant(text, again(text, spans))])
+        return united([*spans, *self._meant(text, again(text, spans))])
 
     def _meant(self, text: str, spans: Iterable[Span]) -> list[Span]:
         return [span for span in spans if not means_nobody(text, span, self._lists)]
 
 
-def _united(spans: Iterable[Span]) -> list[Span]:
+def united(spans: Iterable[Span]) -> list[Span]:
     """Spans that overlap as one, from the first character to the last, of the type of the longest, then of the surest."""
     found: list[Span] = []
     for span in sorted(spans):

@@ -109,19 +109,21 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
 
 def again(text: str, spans: Sequence[Span]) -> Iterator[Span]:
     """Where a person that was found stands once more, whole or by one name, in the same letters."""
+    names: dict[str, float] = {}
     for span in spans:
-        if span.type != "PERSON" or span.score < _SURE:
-            continue
-        for word in _WORD.finditer(text, span.start, span.end):
-            name = word.group()
-            if len(name) < _SHORTEST or not name[0].isupper():
-                continue
-            at = text.find(name)
-            while at >= 0:
-                end = at + len(name)
-                if not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
-                    yield Span(at, end, "PERSON", span.score)
-                at = text.find(name, end)
+        if span.type == "PERSON" and span.score >= _SURE:
+            for word in _WORD.finditer(text, span.start, span.end):
+                name = word.group()
+                if len(name) >= _SHORTEST and name[0].isupper():
+                    names[name] = max(span.score, names.get(name, 0.0))
+    # Each name once, however often it was found: in a roster that is the difference between one and a thousand readings.
+    for name, score in names.items():
+        at = text.find(name)
+        while at >= 0:
+            end = at + len(name)
+            if not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+                yield Span(at, end, "PERSON", score)
+            at = text.find(name, end)
 
 
 def means_nobody(text: str, span: Span, lists: Lists) -> bool:
