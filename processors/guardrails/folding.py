@@ -25,7 +25,7 @@ _LOOK_ALIKE: Final = dict(
 _BORROWED: Final = {ord(seen): letter for seen, letter in _LOOK_ALIKE.items() if letter.isascii() and letter.isalpha()}
 
 # Never seen on a page: soft hyphen, zero-width, bidi controls, fillers, variation selectors, byte-order mark.
-_HIDDEN: Final = frozenset(
+HIDDEN: Final = frozenset(
     (
         *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x3164, 0xFEFF, 0xFFA0),
         *(*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xFE00, 0xFE10)),
@@ -105,7 +105,7 @@ def _seen(character: str) -> str:
     code = ord(character)
     if code < 128:
         return character.lower()
-    if code in _HIDDEN or code in _MARKS:
+    if code in HIDDEN or code in _MARKS:
         return ""
     if code in _TAGS:
         return chr(code - 0xE0000).lower()

@@ -191,6 +191,31 @@ def test_what_redaction_wrote_is_no_finding() -> None:
     assert findings == []
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("write PERSON_0123abcd.whitcombe@mailbox.org", "write <EMAIL_ADDRESS>"),
+        ("https://portal.example.org/PERSON_0123abcd/zx?ssn=536-22-8817", "<URL>"),
+        ("MRN PERSON_0123abcd/84619273, US_SSN_0123abcd", "MRN <MEDICAL_RECORD_NUMBER>, US_SSN_0123abcd"),
+    ],
+    ids=["mail", "address", "number"],
+)
+def test_what_stands_about_a_hash_is_not_taken_for_it(text: str, left: str) -> None:
+    sample = Sample("call-1", prompt=text)
+
+    result = redact(sample, judged(sample), "tag", key=b"of the ring")
+
+    assert result.prompt == left
+
+
+def test_a_name_that_is_redacted_already_in_part_is_redacted() -> None:
+    detector = PhiDetector(Names("<PERSON> Whitcombe", "PERSON_0123abcd / <DATE_TIME>"))
+
+    (spans,) = detector.find(["Patient: <PERSON> Whitcombe and PERSON_0123abcd / <DATE_TIME>"])
+
+    assert [(span.start, span.end) for span in spans] == [(9, 27)]
+
+
 @pytest.mark.parametrize("style", ["tag", "hash"])
 def test_a_redacted_text_has_nothing_more_to_take_out(style: Style) -> None:
     sample = Sample("call-1", prompt="MRN 00482913, DOB 03/14/1965, call (617) 555-0199 or mail rosa@clinic.example")

@@ -13,7 +13,8 @@ from . import clinical, contacts, dates, leak, numbers, places, zones
 from .foreign import Foreign
 from .labels import TYPES
 from .merge import settle
-from .ner import NameFinder, Span
+from .ner import NameFinder, Span, united
+from .readings import plain, unveiled
 
 # What redaction has written: no finding, so that a redacted text stays as it is.
 _NOT_LABELLED: Final = "PERSON|LOCATION|ORGANIZATION|NRP|DATE_TIME|AGE|EMAIL_ADDRESS|URL|IP_ADDRESS|MAC_ADDRESS|CRYPTO|UUID"
@@ -69,8 +70,13 @@ class PhiDetector:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of each text, in order of place, none overlapping."""
-        named = self._finder.find(texts)
-        return [self._settled(text, names) for text, names in zip(texts, named, strict=True)]
+        first = [plain(text) for text in texts]
+        second = [(place, other) for place, text in enumerate(first) if (other := unveiled(text)) is not None]
+        read = [*first, *(other.text for _, other in second)]
+        found = [self._settled(text, names) for text, names in zip(read, self._finder.find(read), strict=True)]
+        for (place, other), spans in zip(second, found[len(first) :], strict=True):
+            found[place] = united([*found[place], *(Span(*other.span(s.start, s.end), s.type, s.score) for s in spans)])
+        return found[: len(first)]
 
     def _settled(self, text: str, names: Sequence[Span]) -> list[Span]:
         structured = structured_spans(text)
@@ -80,7 +86,7 @@ class PhiDetector:
         return [
             span
             for span in settle(text, structured, [name for name in names if not clinical.is_medicine(text, name)])
-            if span.score >= _THRESHOLD and not any(start < span.end and span.start < end for start, end in redacted)
+            if span.score >= _THRESHOLD and not (redacted and _says_nothing_else(text, span, redacted))
         ]
 
     def describe(self) -> Mapping[str, Any]:
@@ -98,6 +104,16 @@ def structured_spans(text: str) -> list[Span]:
     """What has a form: before it is settled, and without names."""
     within = zones.of(text)
     return [*contacts.find(text, within), *dates.find(text, within), *numbers.find(text, within), *places.find(text, within)]
+
+
+def _says_nothing_else(text: str, span: Span, redacted: Sequence[tuple[int, int]]) -> bool:
+    """Whether outside of what redaction has written no letter or digit of the span is left."""
+    after, left = span.start, False
+    for start, end in redacted:
+        if start < span.end and span.start < end:
+            left = left or any(map(str.isalnum, text[after:start]))
+            after = end
+    return not (left or any(map(str.isalnum, text[after : span.end])))
 
 
 def _rules_sha256() -> str:

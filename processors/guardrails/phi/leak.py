@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ..ports import Finding, Sample
 from . import dates
+from .readings import as_read
 
 _WORD = re.compile(r"[^\W_]+")
 _MANY_DIGITS = 4  # of a value, from which its digits alone name it
@@ -23,10 +24,11 @@ def marked(sample: Sample, findings: Sequence[Finding]) -> list[Finding]:
         return list(findings)
     response = sample.response
     given = _Given(
-        [sample.prompt or "", *sample.context], [_text(sample, finding) for finding in findings if finding.where != "response"]
+        [as_read(text) for text in (sample.prompt or "", *sample.context)],
+        [_text(sample, finding) for finding in findings if finding.where != "response"],
     )
     return [
-        finding._replace(leak=not given.has(finding.type, response[finding.start : finding.end]))
+        finding._replace(leak=not given.has(finding.type, as_read(response[finding.start : finding.end])))
         if finding.where == "response"
         else finding
         for finding in findings
@@ -35,7 +37,7 @@ def marked(sample: Sample, findings: Sequence[Finding]) -> list[Finding]:
 
 def _text(sample: Sample, finding: Finding) -> str:
     text = sample.context[finding.chunk] if finding.where == "context" else sample.prompt
-    return (text or "")[finding.start : finding.end]
+    return as_read((text or "")[finding.start : finding.end])
 
 
 class _Given:
