@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ MRN = "84619273"
 SSN = "536-22-8817"
 PHONE = "617-555-0182"
 EMAIL = "zxqvarda.whitcombe@mailbox-quarrel.org"
-CANARIES = ("Zxqvarda", "zxqvarda", "Whitcombe", MRN, SSN, PHONE)
+# As a word processor sets them: hyphens and blanks at which no line breaks.
+TYPESET_SSN = SSN.replace("-", "\u2011")
+TYPESET_PHONE = PHONE.replace("-", "\u00a0")
+CANARIES = ("Zxqvarda", "zxqvarda", "Whitcombe", MRN, SSN, PHONE, TYPESET_SSN, TYPESET_PHONE)
 
 
 def prompt(number: int) -> str:
@@ -26,7 +30,7 @@ def texts(number: int) -> dict[str, Any]:
     return {
         "prompt": prompt(number),
         "response": f"Answer {number}: I wrote to {EMAIL}. The SSN {SSN} of Mr. {NAME} is on file.",
-        "context": [f"Chart {number} of {NAME}, MRN: {MRN}, phone {PHONE}."],
+        "context": [f"Chart {number} of {NAME}, MRN: {MRN}, phone {PHONE}; SSN {TYPESET_SSN}, or call {TYPESET_PHONE}."],
     }
 
 
@@ -38,6 +42,7 @@ def _forms() -> list[bytes]:
         found += [
             raw,
             canary.encode("utf-16-le"),
+            json.dumps(canary)[1:-1].encode(),
             "".join(f"\\u{ord(char):04x}" for char in canary).encode(),
             raw.hex().encode(),
         ]
