@@ -57,6 +57,8 @@ _BATCH_CHARS: Final = 4 << 20
 # Half of a batch that took too long gets less time than the whole, but no less than this share.
 _LEAST_SHARE: Final = 0.25
 _READ_BYTES: Final = 1 << 20
+# An answer that has begun to come is waited for this long after its last part.
+_ANSWER_WITHIN_S: Final = 10.0
 # A process that is told to end does so at once, unless it is at work.
 _END_WITHIN_S: Final = 2.0
 
@@ -93,6 +95,7 @@ class _Slot:
     ready: bool = False
     batch: _Batch | None = None
     given_at: float = 0.0
+    time_s: float = 0.0
     deadline: float = 0.0
     start_at: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
@@ -161,6 +164,8 @@ class Pool:
     def collect(self, wait_s: float) -> list[Judged]:
         """What has been judged since; waits up to `wait_s` for the first. Starts, replaces and feeds processes meanwhile."""
         deadline = self._clock() + wait_s
+        # The caller may have been away for minutes: who has answered meanwhile is not late.
+        self._listen(0.0)
         while True:
             now = self._clock()
             self._tend(now)
@@ -168,6 +173,7 @@ class Pool:
             if self._answers or left_s <= 0:
                 # Who has answered is given more before the answers are looked at.
                 self._tend(now)
+                self._listen(0.0)
                 found, self._answers = self._answers, []
                 return found
             self._listen(min(left_s, self._next_deadline() - now))
@@ -236,8 +242,8 @@ class Pool:
         slot.batch = batch
         share = len(batch.jobs) / self._settings.guard_batch
         # The last try of a job has all the time there is.
-        time_s = self._settings.guard_timeout_s * (1.0 if batch.tries else max(_LEAST_SHARE, share))
-        slot.given_at, slot.deadline = now, now + time_s
+        slot.time_s = self._settings.guard_timeout_s * (1.0 if batch.tries else max(_LEAST_SHARE, share))
+        slot.given_at, slot.deadline = now, now + slot.time_s
         slot.outbox += frame(Work(jobs=batch.jobs, fingerprint_key=self.fingerprint_key))
 
     def _next_batch(self) -> _Batch:
@@ -288,6 +294,10 @@ class Pool:
             self._ended(slot, "crash")
             return
         del slot.outbox[:sent]
+        if slot.batch is not None:
+            # Its time runs from when it has all of it.
+            slot.given_at = self._clock()
+            slot.deadline = slot.given_at + slot.time_s
 
     def _read(self, slot: _Slot) -> None:
         if slot.line is None:
@@ -302,6 +312,8 @@ class Pool:
             self._ended(slot, "crash")
             return
         slot.inbox += part
+        if slot.batch is not None:
+            slot.deadline = max(slot.deadline, self._clock() + _ANSWER_WITHIN_S)
         while slot.line is not None and len(slot.inbox) >= LENGTH.size:
             end = LENGTH.size + LENGTH.unpack_from(slot.inbox)[0]
             if len(slot.inbox) < end:
@@ -363,8 +375,8 @@ class Pool:
         log.warning("scoring_process_replaced", why=why, jobs=len(batch.jobs) if batch else 0)
         if batch is None:
             return
-        # It has told nobody what it took; all the time at most.
-        self.account.cpu_s += max(self._clock() - slot.given_at, 0.0)
+        # It has told nobody what it took; all the time that it had at most.
+        self.account.cpu_s += min(max(self._clock() - slot.given_at, 0.0), slot.time_s)
         jobs = batch.jobs
         if len(jobs) > 1:
             middle = len(jobs) // 2

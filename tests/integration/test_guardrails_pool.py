@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,8 @@ class Pools:
     def __init__(self) -> None:
         self.made: list[Pool] = []
 
-    def __call__(self, loader: str = "names", **settings: Any) -> Pool:
-        pool = Pool(Settings(guard_timeout_s=20, **settings), loader=f"guard_suites:{loader}")
+    def __call__(self, loader: str = "names", clock: Callable[[], float] = time.monotonic, **settings: Any) -> Pool:
+        pool = Pool(Settings(guard_timeout_s=20, **settings), loader=f"guard_suites:{loader}", clock=clock)
         pool.fingerprint_key = b"f" * 32
         self.made.append(pool)
         return pool
@@ -70,6 +72,22 @@ def one_by_one(pool: Pool, jobs: Sequence[Job]) -> dict[int, Judged]:
     return found
 
 
+class Clock:
+    """Of a caller that may be away."""
+
+    def __init__(self) -> None:
+        self.away_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.away_s
+
+
+def has_word(pool: Pool, within_s: float) -> bool:
+    """Whether the process has said something that nobody has read."""
+    line = pool._slots[0].line
+    return line is not None and bool(select.select([line], [], [], within_s)[0])
+
+
 def test_texts_are_judged_and_come_back_redacted(pools: Pools) -> None:
     pool = pools()
 
@@ -94,6 +112,82 @@ def test_the_same_texts_are_judged_once(pools: Pools) -> None:
     assert [found[number].cached for number in range(3)] == [False, True, False]
     assert found[0].findings == found[1].findings
     assert pool.account.cached == 1
+
+
+def test_who_has_answered_is_not_late_however_long_the_caller_was_away(pools: Pools) -> None:
+    clock = Clock()
+    pool = pools(clock=clock)
+    one_by_one(pool, [job(0, "fine 0")])
+
+    pool.submit([job(1, "fine 1")])
+    pool.collect(0.0)
+    answered = has_word(pool, 20)
+    clock.away_s = 100
+    found = collect(pool, 1)
+
+    assert answered
+    assert outcomes(found) == {1: "scored"}
+    assert pool.account.restarts == {}
+
+
+def test_an_answer_that_is_too_long_to_be_waiting_whole_is_not_late_either(pools: Pools) -> None:
+    clock = Clock()
+    pool = pools(clock=clock)
+    one_by_one(pool, [job(0, "fine 0")])
+
+    pool.submit([job(1, "fine " * 700_000)])
+    while pool.collect(0.01) or pool._slots[0].outbox:
+        pass
+    answered = has_word(pool, 20)
+    clock.away_s = 100
+    found = collect(pool, 1)
+
+    assert answered
+    assert outcomes(found) == {1: "scored"}
+    assert pool.account.restarts == {}
+
+
+def test_the_next_batch_is_with_its_process_before_the_caller_goes(pools: Pools) -> None:
+    pool = pools(guard_batch=1)
+
+    pool.submit([job(0, "fine 0"), job(1, "fine 1")])
+    first = collect(pool, 1)
+
+    assert outcomes(first) == {0: "scored"}
+    assert has_word(pool, 10)
+
+
+def test_a_batch_that_is_too_long_to_be_sent_at_once_has_its_time_from_when_it_is_sent(pools: Pools) -> None:
+    clock = Clock()
+    pool = pools(clock=clock)
+    one_by_one(pool, [job(0, "fine 0")])
+
+    noise = random.Random(6).randbytes(280_000).hex()
+    pool.submit([job(number, noise) for number in range(1, 9)])
+    pool.collect(0.0)
+    unsent = len(pool._slots[0].outbox)
+    # The process has read what there was, and waits for the rest.
+    select.select([], [pool._slots[0].line], [], 20)
+    clock.away_s = 100
+    found = collect(pool, 8)
+
+    assert unsent
+    assert outcomes(found) == dict.fromkeys(range(1, 9), "scored")
+    assert pool.account.restarts == {}
+
+
+def test_a_process_that_hangs_is_charged_for_the_time_that_it_had(pools: Pools) -> None:
+    clock = Clock()
+    pool = pools(clock=clock)
+    one_by_one(pool, [job(0, "fine 0")])
+
+    pool.submit([job(1, "HANG")])
+    pool.collect(0.1)
+    clock.away_s = 500
+    pool.collect(0.0)
+
+    assert pool.account.restarts == {"timeout": 1}
+    assert 1 < pool.account.cpu_s <= 20
 
 
 @pytest.mark.parametrize("word", ["KILL", "HANG"])
