@@ -196,10 +196,11 @@ class KafkaGuardrails:
     def _work(self) -> list[tuple[int, Outputs]]:
         runtime, now = self.runtime, self._clock()
         try:
-            for number, held in self._held.items():
-                while held and runtime.has_room:
-                    runtime.take(number, held[0], now)
-                    held.popleft()
+            # The oldest first, whosesoever: no partition waits for a busier one.
+            while runtime.has_room and (waiting := [one for one in self._held.items() if one[1]]):
+                number, held = min(waiting, key=lambda one: one[1][0].appended_ms)
+                runtime.take(number, held[0], now)
+                held.popleft()
             self.trouble = None
         except UsageError as error:
             # Not passed: content waits for its keys.
@@ -245,12 +246,11 @@ class KafkaGuardrails:
         return await self._wire.send_rows(ALERTS, 0, [(headers, value)])
 
     def _steer(self) -> None:
-        """Read on where there is room, and nowhere else."""
-        room = self.runtime.has_room and self.trouble is None
+        """Read on where nothing is held: of each partition the next is at hand, and no more."""
         with contextlib.suppress(IllegalStateError):
             for number, held in self._held.items():
                 tp = TopicPartition(self._name, number)
-                if held or not room:
+                if held:
                     self._consumer.pause(tp)
                 else:
                     self._consumer.resume(tp)

@@ -12,6 +12,7 @@ Transactions are short, and wait for no disk: what is lost in a power cut is jud
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,7 @@ from ..topology import GUARDRAILS
 log = structlog.get_logger("tidegate.guardrails")
 
 # The meter waits for our transactions; a read of this much is some milliseconds to write out again.
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 18
 # How often it is looked which policies on findings are not at ease.
 _WATCH_EVERY_S: Final = 2.0
 # A producer that has been silent for longer sends nothing twice any more.
@@ -68,6 +69,8 @@ class GuardrailsEngine:
         self._keys = keys
         self._signals_next = 0
         self._watched = WatchedScopes()
+        # Partitions in the order they are read next.
+        self._turns: deque[int] = deque()
         self._looked_at = self._tidied_at = float("-inf")
         # Why nothing is read: a key ring that cannot be.
         self.trouble: str | None = None
@@ -95,6 +98,7 @@ class GuardrailsEngine:
             )
             next_offset = self.log.committed(GUARDRAILS.name, CONTENT.name, partition)
             runtime.assign(partition, next_offset, dict(producers.fetchall()))
+            self._turns.append(partition)
         return runtime
 
     @property
@@ -112,7 +116,8 @@ class GuardrailsEngine:
         self._warn(now)
         if not runtime.busy:
             return 0
-        runtime.work(wait_s)
+        # What is only passed on waits for nobody.
+        runtime.work(wait_s if runtime.pool.waiting or runtime.pool.under_way else 0.0)
         passed = 0
         for number, outputs in runtime.finished(self._clock()):
             before = self.log.committed(GUARDRAILS.name, CONTENT.name, number)
@@ -122,10 +127,16 @@ class GuardrailsEngine:
 
     def _read(self, now: float) -> None:
         runtime = self.runtime
-        for number, partition in runtime.partitions.items():
+        for _ in range(len(self._turns)):
             if not runtime.has_room:
                 return
-            for record in self.log.read(CONTENT.name, number, partition.next_offset, max_bytes=_READ_BYTES):
+            # Whoever is served is the last to be served again: none waits for a busier one.
+            number = self._turns[0]
+            self._turns.rotate(-1)
+            next_offset = runtime.partitions[number].next_offset
+            for record in self.log.read(CONTENT.name, number, next_offset, max_bytes=_READ_BYTES):
+                if runtime.fed:
+                    return
                 try:
                     runtime.take(number, record, now)
                 except UsageError as error:

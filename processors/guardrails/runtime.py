@@ -84,6 +84,7 @@ class Runtime:
         self._budget = Budget(settings.guard_cpu_share, clock())
         self._paid_s = 0.0
         self._bytes: dict[int, int] = {}
+        self._most = settings.guard_workers * settings.guard_batch * _BATCHES_AHEAD
 
     def assign(self, number: int, next_offset: int, producers: Mapping[str, int] | None = None) -> None:
         """Begin with a partition, or begin anew; what was under way of it is forgotten."""
@@ -106,9 +107,13 @@ class Runtime:
     @property
     def has_room(self) -> bool:
         """Whether more should be read for now."""
-        most = self.settings.guard_workers * self.settings.guard_batch * _BATCHES_AHEAD
         partitions = self.partitions.values()
-        return sum(one.lines for one in partitions) < most and sum(one.size_bytes for one in partitions) < _MOST_BYTES
+        return sum(one.lines for one in partitions) < self._most and sum(one.size_bytes for one in partitions) < _MOST_BYTES
+
+    @property
+    def fed(self) -> bool:
+        """Whether the processes have enough to do for now."""
+        return self.pool.waiting + self.pool.under_way >= self._most
 
     @property
     def busy(self) -> bool:

@@ -191,6 +191,24 @@ def test_scoring_that_is_behind_leaves_out_what_is_ordinary_and_judges_what_is_a
     assert "guardrails_behind" in [row["kind"] for _, rows in records(data, ALERTS.name) for row in rows]
 
 
+def test_no_partition_waits_for_a_busier_one(tmp_path: Path) -> None:
+    keys = FolderKeys(tmp_path)
+    busy = [Envelope.of("busy", seq, [content(keys, f"b-{seq}", "one")], schema=CONTENT_SCHEMA) for seq in range(200)]
+    quiet = [Envelope.of("quiet", seq, [content(keys, f"q-{seq}", "one")], schema=CONTENT_SCHEMA) for seq in range(3)]
+    with SqliteLog(tmp_path, partitions=2, fsync="normal") as log, log.transaction():
+        for number, envelopes in enumerate((busy, quiet)):
+            log.append(CONTENT.name, number, [(None, one.headers(), one.value) for one in envelopes])
+
+    with closing(engine(tmp_path, guard_batch=1)) as one:
+        deadline = time.monotonic() + 60
+        while one.log.committed("guardrails", CONTENT.name, 1) < 3 and time.monotonic() < deadline:
+            one.run_once(0.1)
+        passed = [one.log.committed("guardrails", CONTENT.name, number) for number in (0, 1)]
+
+    assert passed[1] == 3
+    assert passed[0] < 50
+
+
 def test_a_scope_that_a_policy_on_findings_is_not_at_ease_with_is_judged_whatever_the_share(data: Path) -> None:
     keys = FolderKeys(data)
     signal = {"measure": "finding_rate", "state": "warn", "scope": {"tenant": "leaky"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -12,7 +13,9 @@ from typing import Any
 import kafka_ledger as ledger
 import orjson
 import pytest
+from aiokafka import TopicPartition
 from kafka_broker import needs_broker
+from tidegate.processors.distributed.call_record import CallRecord
 from tidegate.processors.distributed.guardrails_worker import KafkaGuardrails, dump_note, load_note
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.processors.distributed.wire import Wire
@@ -179,6 +182,54 @@ def test_two_workers_share_the_partitions_and_one_takes_all_when_the_other_leave
     found = verdicts(url)
     assert len(found) == 42
     assert {event["outcome"] for event in found.values()} == {"scored"}
+
+
+class Room:
+    """A runtime with room for a few records, that notes what it takes."""
+
+    busy = False
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken: list[tuple[int, int]] = []
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.taken) < self.room
+
+    def take(self, number: int, record: CallRecord, _now: float) -> None:
+        self.taken.append((number, record.offset))
+
+    def work(self, _wait_s: float) -> None: ...
+
+    def finished(self, _now: float) -> list[Any]:
+        return []
+
+
+class Reading:
+    """A consumer that notes what it is told to read."""
+
+    def __init__(self) -> None:
+        self.reads: dict[int, bool] = {}
+
+    def pause(self, tp: TopicPartition) -> None:
+        self.reads[tp.partition] = False
+
+    def resume(self, tp: TopicPartition) -> None:
+        self.reads[tp.partition] = True
+
+
+def test_no_partition_waits_for_a_busier_one() -> None:
+    one = KafkaGuardrails(settings_for("kafka://nowhere:9092"), Wire(settings_for("kafka://nowhere:9092")), KEYS)
+    one._runtime, one._consumer = Room(4), Reading()  # type: ignore[assignment]
+    busy = [CallRecord(offset, 1_000 + offset, b"", {}, lambda: None) for offset in range(9)]
+    one._held = {0: deque(busy), 1: deque([CallRecord(0, 1_001, b"", {}, lambda: None)]), 2: deque()}
+
+    one._work()
+    one._steer()
+
+    assert one._runtime.taken == [(0, 0), (0, 1), (1, 0), (0, 2)]
+    assert one._consumer.reads == {0: False, 1: True, 2: True}
 
 
 def test_the_note_beside_an_offset_keeps_the_latest_producers_that_fit() -> None:
