@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +49,16 @@ class Suite:
 
 
 def _add(assessment: Assessment, detector: Detector, verdict: Verdict) -> None:
-    assessment.findings.extend(verdict.findings)
-    assessment.scores.update(verdict.scores)
-    assessment.evidence.extend(verdict.evidence)
     assessment.detectors[detector.name] = detector.version
+    # A score that is no number says nothing, and no event takes it; but what may be PHI is PHI.
+    findings = [
+        one._replace(score=1.0) if one.detector == "phi" and not math.isfinite(one.score) else one for one in verdict.findings
+    ]
+    fine = [one for one in findings if math.isfinite(one.score)]
+    scores = {place: score for place, score in verdict.scores.items() if math.isfinite(score)}
+    evidence = [one for one in verdict.evidence if math.isfinite(one.score)]
+    if (len(fine), len(scores), len(evidence)) != (len(findings), len(verdict.scores), len(verdict.evidence)):
+        assessment.failed[detector.name] = "NotANumber"
+    assessment.findings.extend(fine)
+    assessment.scores.update(scores)
+    assessment.evidence.extend(evidence)
