@@ -37,8 +37,10 @@ from .sampling import Choice, Sampling
 
 # Producers whose last number is remembered, to know an envelope that comes twice: twice judged is harmless, but work.
 _MOST_PRODUCERS: Final = 10_000
-# Redacted texts of one record, in all: a record of the transcripts topic may have 16 MB.
+# Redacted texts in one record: a record of the transcripts topic may have 16 MB.
 _MOST_TRANSCRIPT_BYTES: Final = 12 << 20
+# And so many such records at most of one envelope.
+_MOST_TRANSCRIPTS: Final = 4
 # An incident that goes on is told again after this, with what it has come to.
 ALERT_AGAIN_S: Final = 300.0
 # Content older than this when it is read means that scoring is behind.
@@ -274,8 +276,8 @@ class Partition:
             )
             return
         lines: list[bytes] = []
-        rows: list[bytes] = []
-        room = _MOST_TRANSCRIPT_BYTES
+        rows: list[list[bytes]] = []
+        room = 0
         for line in record.lines:
             verdict, event = line.verdict, line.event
             if verdict is None or event is None:
@@ -298,9 +300,12 @@ class Partition:
                 outputs.alerts += self._alert(verdict, closed, reason, now)
             elif verdict.redacted is not None:
                 row = self._transcript(record, envelope, line, event, verdict)
-                room -= len(row)
-                if room >= 0:
-                    rows.append(row)
+                if room < len(row) <= _MOST_TRANSCRIPT_BYTES and len(rows) < _MOST_TRANSCRIPTS:
+                    rows.append([])
+                    room = _MOST_TRANSCRIPT_BYTES
+                if len(row) <= room:
+                    rows[-1].append(row)
+                    room -= len(row)
                 else:
                     outputs.outcomes["transcript_too_large"] += 1
             for name in verdict.failed:
@@ -308,8 +313,10 @@ class Partition:
                     outputs.alerts += self._alerting.tell(
                         f"failing|{name}", "guardrails_detector", f"the detector {name} fails; see its calls' `failed`", now
                     )
-        if rows:
-            outputs.transcripts.append(({**self._source(record, str(self.number)), "count": str(len(rows))}, b"\n".join(rows)))
+        for place, part in enumerate(rows):
+            # A sink takes one record of a source and offset: each further part has a source of its own.
+            source = self._source(record, f"{self.number}/{place}" if place else str(self.number))
+            outputs.transcripts.append(({**source, "count": str(len(part))}, b"\n".join(part)))
         # Numbers are used up in order: what comes twice is not put out twice, and the rest not under other numbers.
         first = record.lines[0].seq if record.lines else 0
         for start, part in _parts(lines):

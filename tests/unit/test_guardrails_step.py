@@ -190,6 +190,24 @@ def test_what_phi_was_not_judged_of_leaves_no_transcript_but_its_sealed_record(
     assert len(events(outputs)) == 1
 
 
+def test_a_text_that_is_too_long_leaves_the_room_to_others_and_a_full_record_is_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tidegate.processors.guardrails.step._MOST_TRANSCRIPT_BYTES", 2_000)
+    step = partition()
+    numbers = take(step, record(7, 0, *[content(f"call-{place}") for place in range(5)]))
+
+    for number, size in zip(numbers, (9_000, 1_000, 1_000, 10, 1_000), strict=True):
+        step.heard(Judged(number=number, outcome="scored", redacted=Redacted(prompt="x" * size)))
+    outputs = finished(step)
+
+    rows = [[orjson.loads(row)["call_id"] for row in value.split(b"\n")] for _, value in outputs.transcripts]
+    assert rows == [["call-1"], ["call-2", "call-3"], ["call-4"]]
+    assert [headers["source_partition"] for headers, _ in outputs.transcripts] == ["3", "3/1", "3/2"]
+    assert {headers["source_offset"] for headers, _ in outputs.transcripts} == {"7"}
+    assert outputs.outcomes["transcript_too_large"] == 1
+
+
 def test_without_the_phi_detector_there_is_a_verdict_and_no_transcript() -> None:
     step = partition(asked=("toxicity",))
     [number] = take(step, record(0, 0, content()))
