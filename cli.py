@@ -100,6 +100,11 @@ def up(
             "on Kafka the policies workers hold the policies: leave --policies out, and run"
             f" TIDEGATE_POLICY_FILE={policies} tidegate worker --role policies"
         )
+    from tidegate.processors.undumped import leave_no_core
+
+    if settings.guard:
+        # The key ring is in here.
+        leave_no_core()
     stopping = Stopping.on_signals()
     node = open_node(settings)
     traffic: threading.Thread | None = None

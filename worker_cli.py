@@ -50,7 +50,11 @@ def worker(
             raise UsageError(f"a worker needs {package}, which is not installed here: pip install 'tidegate[kafka]'")
     from tidegate.processors.distributed.roles import BY_NAME
     from tidegate.processors.distributed.worker import run_worker
+    from tidegate.processors.undumped import leave_no_core
 
+    if settings.guard:
+        # The key ring is in here.
+        leave_no_core()
     stopping = Stopping.on_signals()
     if role == "all":
         roles = [name for name in BY_NAME if name != GUARDRAILS or _guards(settings)]

@@ -27,7 +27,7 @@ from ...dashboards.page import render
 from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
-from ..meter import KEYED
+from ..meter import KEYED, VERDICTS
 from . import ingest
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
@@ -261,6 +261,9 @@ def _identity(headers: Mapping[str, str], count: int, schema: str = SCHEMA) -> t
             envelope = Envelope.from_record(numbered, b"", frozenset({schema}))
         except InvalidEvent as error:
             raise ingest.BadBody(error.reason.replace("envelope header `", "header `X-Tidegate-")) from None
+        if schema == SCHEMA and producer.startswith(VERDICTS):
+            # The numbers of verdicts are the guardrails' own: whoever used them up would silence these.
+            raise ingest.BadBody("X-Tidegate-Producer begins as the guardrails' verdicts do; choose another name")
         if envelope.count != count:
             raise ingest.BadBody(f"X-Tidegate-Count says {envelope.count} events, the body holds {count}")
         return producer, envelope.seq, envelope.dropped

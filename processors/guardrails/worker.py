@@ -21,13 +21,13 @@ from typing import Any, Final
 
 from ...schemas.errors import TidegateError
 from ...schemas.settings import Settings
+from ..undumped import leave_no_core
 from .jobs import LENGTH, Done, Hello, Ready, Refused, Work, decode_told, frame
 from .judging import Judge
 from .ports import Sample
 from .suite import Suite
 
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 # The meter goes first wherever the two share a core.
 _NICE: Final = 10
 # Above what is mapped once all is loaded, in times of what a process may have resident: allocators map more than they use,
@@ -100,13 +100,10 @@ def resident_mb() -> float:
 
 
 def _leave_nothing_behind() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_no_core()
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        # A crash handler that is fed over a pipe does not mind the limit above, but this; nor may others attach.
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         # One that hangs does not notice that the other end of the line is gone.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with contextlib.suppress(OSError):
         os.nice(_NICE)
 

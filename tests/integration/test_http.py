@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import resource
 import signal
 import socket
 import threading
@@ -95,6 +96,8 @@ def test_json_and_gzip_in_members_are_taken_whole(node: NodeProcess) -> None:
         (400, b"a\nb", {"X-Tidegate-Producer": "p", "X-Tidegate-Seq": "0", "X-Tidegate-Count": "3"}),
         (400, b"x", {"X-Tidegate-Producer": "no spaces", "X-Tidegate-Seq": "0"}),
         (400, b"empty-key", {"Idempotency-Key": " "}),
+        (400, b"verdicts", {"X-Tidegate-Producer": "guardrails:svc", "X-Tidegate-Seq": str(2**61)}),
+        (400, b"keyed-verdicts", {"X-Tidegate-Producer": "idempotency-key:guardrails:svc", "X-Tidegate-Seq": "0"}),
         (413, b"y" * (BODY_LIMIT + 1), {}),
         (413, gzip.compress(b"\n" * (BODY_LIMIT * 4 + 1)), {"Content-Encoding": "gzip"}),
         (413, b"\n" * 150_000, {}),
@@ -155,6 +158,12 @@ def test_posts_and_queries_from_many_threads_disturb_no_count(node: NodeProcess)
     assert sum(posted) == 800
     assert max(seen) <= 800
     assert len(set(calls_of(node, "crowd"))) == 800
+
+
+def test_a_node_that_has_keys_leaves_no_core(node: NodeProcess) -> None:
+    most = resource.prlimit(node.process.pid, resource.RLIMIT_CORE)
+
+    assert most == (0, 0)
 
 
 def raw(node: NodeProcess) -> socket.socket:
