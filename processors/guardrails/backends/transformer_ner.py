@@ -104,9 +104,18 @@ class BesideOwn:
 
     def find(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of each text, in order of their place, none overlapping: where both see something, it reaches as far as
-        either says."""
+        either says, and is what the transformer says if that saw half of it."""
         both = zip(self._transformer.find(texts), self._own.find(texts), strict=True)
-        return [united([*first, *own]) for first, own in both]
+        return [[_named(span, first) for span in united([*first, *own])] for first, own in both]
+
+
+def _named(span: Span, first: Sequence[Span]) -> Span:
+    """The span by the type of the longest of `first` in it, where that is half of it or more."""
+    inside = (one for one in first if span.start <= one.start and one.end <= span.end)
+    longest = max(inside, key=lambda one: one.end - one.start, default=None)
+    if longest is None or 2 * (longest.end - longest.start) < span.end - span.start:
+        return span
+    return span._replace(type=longest.type)
 
 
 def _spans(text: str, entities: Sequence[Mapping[str, Any]]) -> list[Span]:
