@@ -31,63 +31,11 @@ from .series import ScopeUsage, SeriesKey, SeriesState, parse_usage_key
 _HARSH: Final = ("throttle", "downgrade", "block")
 
 
-class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the store as far as policies look at it. `at_us` is its start, microseconds since 1970."""
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What rows of the store have in common. `at_us` is when the call began, microseconds since 1970."""
 
     call_id: str
     at_us: int
-    source_partition: int = 0
-    source_offset: int = 0
-    seq: int = 0
-    tenant: str | None = None
-    team: str | None = None
-    user: str | None = None
-    service: str | None = None
-    environment: str | None = None
-    region: str | None = None
-    task_type: str | None = None
-    provider_name: str | None = None
-    request_model: str
-    response_model: str | None = None
-    prompt_name: str | None = None
-    prompt_version: str | None = None
-    labels: dict[str, str] = {}
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    latency_s: float | None = None
-    error_type: str | None = None
-    cost_nano_usd: int | None = None
-    price_status: str = ""
-
-    @property
-    def at_s(self) -> float:
-        return self.at_us / 1_000_000
-
-    @property
-    def heard_s(self) -> float:
-        """When the dry run takes notice."""
-        return self.at_s
-
-    @property
-    def place(self) -> tuple[int, int, int, int]:
-        """Where it stands in the order of time; no two rows stand in the same place."""
-        return self.at_us, self.source_partition, self.source_offset, self.seq
-
-
-class StoredFinding(msgspec.Struct, frozen=True):
-    """As much of a finding as a policy looks at."""
-
-    detector: str
-    type: str
-    leak: bool = False
-
-
-class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `scored_calls` as far as policies look at it. `at_us` is when its call began, `heard_us` when it was told."""
-
-    call_id: str
-    at_us: int
-    heard_us: int
     source_partition: int = 0
     source_offset: int = 0
     seq: int = 0
@@ -103,11 +51,6 @@ class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
     response_model: str | None = None
     prompt_name: str | None = None
     prompt_version: str | None = None
-    outcome: str
-    findings: list[StoredFinding] = []
-    more_findings: int = 0
-    detectors: dict[str, str] = {}
-    failed: dict[str, str] = {}
 
     @property
     def at_s(self) -> float:
@@ -115,11 +58,51 @@ class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def heard_s(self) -> float:
+        """When the dry run takes notice."""
+        return self.at_s
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """Where it stands in the order in which rows are heard; no two of a kind stand in the same place."""
+        return self.at_us, self.source_partition, self.source_offset, self.seq
+
+
+class StoredCall(_Stored, frozen=True, kw_only=True):
+    """A row of `calls` as far as policies look at it."""
+
+    labels: dict[str, str] = {}
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_s: float | None = None
+    error_type: str | None = None
+    cost_nano_usd: int | None = None
+    price_status: str = ""
+
+
+class StoredFinding(msgspec.Struct, frozen=True):
+    """As much of a finding as a policy looks at."""
+
+    detector: str
+    type: str
+    leak: bool = False
+
+
+class StoredVerdict(_Stored, frozen=True, kw_only=True):
+    """A row of `scored_calls` as far as policies look at it; `heard_us` is when it was told."""
+
+    heard_us: int
+    outcome: str
+    findings: list[StoredFinding] = []
+    more_findings: int = 0
+    detectors: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    @property
+    def heard_s(self) -> float:
         return self.heard_us / 1_000_000
 
     @property
     def place(self) -> tuple[int, int, int, int]:
-        """Where it stands in the order in which verdicts are heard."""
         return self.heard_us, self.source_partition, self.source_offset, self.seq
 
 
