@@ -67,14 +67,6 @@ def gs1(written: str) -> bool:
     return (10 - total % 10) % 10 == int(digits[-1])
 
 
-def aba(written: str) -> bool:
-    """Routing number of a US bank: nine digits, weights 3, 7, 1."""
-    digits = digits_of(written)
-    if len(digits) != 9 or not int(digits):
-        return False
-    return sum(int(digit) * weight for digit, weight in zip(digits, (3, 7, 1) * 3, strict=True)) % 10 == 0
-
-
 def iban(written: str) -> bool:
     """International bank account: rearranged and read as a number, one more than a multiple of 97."""
     letters = "".join(character for character in written.upper() if character.isalnum())
