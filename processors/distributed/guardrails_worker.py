@@ -34,10 +34,10 @@ from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
+from ..guardrails.outputs import Outputs
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime
 from ..guardrails.sampling import LEARNING_MS, Sampling
-from ..guardrails.step import Outputs
 from ..guardrails.telling import told
 from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS

@@ -26,10 +26,10 @@ from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
+from ..guardrails.outputs import Outputs
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime, Tally
 from ..guardrails.sampling import MOST_NAMES, Sampling
-from ..guardrails.step import Outputs
 from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS
 

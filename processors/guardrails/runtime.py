@@ -20,10 +20,12 @@ from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ..meter import SourceRecord
+from .alerting import Alerting
 from .budget import Budget
+from .outputs import Outputs
 from .pool import LOADER, Pool
 from .sampling import Sampling
-from .step import ALERT_BEHIND_S, Alerting, Outputs, Partition
+from .step import ALERT_BEHIND_S, Partition
 
 # What is read and not put out yet: enough that no process waits for us, little enough that what is urgent overtakes.
 _BATCHES_AHEAD: Final = 3

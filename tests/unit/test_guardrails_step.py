@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import NOW_MS, NOW_S, LogRecord, line
+from tidegate.processors.guardrails.alerting import Alerting
 from tidegate.processors.guardrails.jobs import Entry, Judged, Redacted
+from tidegate.processors.guardrails.outputs import Outputs, scored_line, verdict_producer
 from tidegate.processors.guardrails.sampling import Choice, Sampling
-from tidegate.processors.guardrails.step import Alerting, Outputs, Partition, scored_line, verdict_producer
+from tidegate.processors.guardrails.step import Partition
 from tidegate.producers.keyring import Key, KeyRing
 from tidegate.producers.sealing import seal
 from tidegate.schemas.content import Texts, decode_content
@@ -193,7 +195,7 @@ def test_what_phi_was_not_judged_of_leaves_no_transcript_but_its_sealed_record(
 def test_a_text_that_is_too_long_leaves_the_room_to_others_and_a_full_record_is_followed_by_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tidegate.processors.guardrails.step._MOST_TRANSCRIPT_BYTES", 2_000)
+    monkeypatch.setattr("tidegate.processors.guardrails.outputs._MOST_TRANSCRIPT_BYTES", 2_000)
     step = partition()
     numbers = take(step, record(7, 0, *[content(f"call-{place}") for place in range(5)]))
 
