@@ -2,6 +2,7 @@
 
 keys.json        0600
 keys.json.lock   flock held while somebody changes it
+.keys.json-…     what it becomes, until it is whole
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from ..schemas.errors import UsageError
 from .keyring import MAX_RING_BYTES, KeyRing
+
+_DRAFT_BYTES: Final = 6
 
 
 def read_ring(path: Path) -> KeyRing:
@@ -35,9 +40,10 @@ def read_ring(path: Path) -> KeyRing:
         try:
             return KeyRing.parse(content, f"the key ring {path}")
         except UsageError:
-            # Shredded under our eyes, perhaps: then there is a new file in its place.
+            # Replaced, and written over, under our eyes, perhaps: then there is a new file in its place.
             with contextlib.suppress(OSError):
-                if path.stat().st_ino != found.st_ino:
+                now = path.stat()
+                if (now.st_ino, now.st_mtime_ns) != (found.st_ino, found.st_mtime_ns):
                     continue
             raise
 
@@ -45,16 +51,17 @@ def read_ring(path: Path) -> KeyRing:
 def change_ring(path: Path, change: Callable[[KeyRing], KeyRing], *, make: bool = False) -> KeyRing:
     """Put `change(ring)` in the place of the ring; the file appears whole, and others wait for their turn.
 
-    `make` begins with a new ring where there is no file. A file with keys that are gone is written over before its blocks
-    are let go: the best that can be done from here, since disks and backups keep copies of their own. Raises `UsageError`.
+    `make` begins with a new ring where there is no file. The file that was replaced is written over before its blocks are let
+    go, and so is what a killed process has left: the best that can be done from here, since file systems that copy on write,
+    flash disks, snapshots and backups keep copies of their own. Raises `UsageError`.
     """
     try:
         path = path.resolve()
         with _turn(path):
+            _wipe_drafts(path)
             before = KeyRing.made() if make and not path.exists() else read_ring(path)
             after = change(before)
             if after is not before or not path.exists():
-                gone = {key.key_id for key in before.keys} - {key.key_id for key in after.keys}
                 content = after.dump()
                 try:
                     KeyRing.parse(content, "what it would become")
@@ -62,7 +69,7 @@ def change_ring(path: Path, change: Callable[[KeyRing], KeyRing], *, make: bool 
                     raise UsageError(
                         f"the key ring {path} was left as it was: a tenant's name has 1 to 128 printable characters"
                     ) from None
-                _replace(path, content, shred=bool(gone))
+                _replace(path, content)
             return after
     except OSError as error:
         raise UsageError(f"the key ring {path} cannot be written ({error.strerror})") from None
@@ -79,8 +86,10 @@ def _turn(path: Path) -> Iterator[None]:
         os.close(lock_fd)
 
 
-def _replace(path: Path, content: bytes, *, shred: bool) -> None:
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
+def _replace(path: Path, content: bytes) -> None:
+    """The new ring in the place of the old one, whose bytes are then written over: a key that is shredded later would
+    else be in every copy that was ever replaced."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(_DRAFT_BYTES)}")
     old_fd = -1
     with contextlib.suppress(FileNotFoundError):
         old_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -93,16 +102,43 @@ def _replace(path: Path, content: bytes, *, shred: bool) -> None:
                 os.fsync(file.fileno())
             draft.replace(path)
         except BaseException:
-            draft.unlink(missing_ok=True)
+            _wipe(draft)
             raise
         _sync_folder(path.parent)
-        # With another name it is somebody's copy, with keys that nobody wants gone.
-        if shred and old_fd >= 0 and (old := os.fstat(old_fd)).st_nlink == 0:
-            os.pwrite(old_fd, bytes(old.st_size), 0)
-            os.fsync(old_fd)
+        if old_fd >= 0:
+            _overwrite(old_fd)
     finally:
         if old_fd >= 0:
             os.close(old_fd)
+
+
+def _wipe_drafts(path: Path) -> None:
+    """What processes that were killed in the middle of a change have left. In turn only: nobody else's is under way."""
+    is_draft = re.compile(rf"\.{re.escape(path.name)}-[0-9a-f]{{{2 * _DRAFT_BYTES}}}")
+    for found in path.parent.iterdir():
+        if is_draft.fullmatch(found.name):
+            _wipe(found)
+
+
+def _wipe(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            path.unlink()
+            _overwrite(fd)
+        finally:
+            os.close(fd)
+
+
+def _overwrite(fd: int) -> None:
+    found = os.fstat(fd)
+    # With another name it is somebody's copy, with keys that nobody wants gone.
+    if found.st_nlink:
+        return
+    done = 0
+    while done < found.st_size:
+        done += os.pwrite(fd, bytes(found.st_size - done), done)
+    os.fsync(fd)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,18 +163,43 @@ def test_shredding_a_tenant_leaves_nothing_that_opens_its_texts_and_everything_e
     assert base64.b64encode(mine.secret) not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
-def test_a_shredded_file_is_overwritten_where_it_was_and_a_copy_by_another_name_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda ring: ring.without("a"), lambda ring: ring.retiring("a"), lambda ring: ring.adding(key("c"))],
+    ids=["shred", "retire", "add"],
+)
+def test_a_file_that_is_replaced_is_overwritten_where_it_was(tmp_path: Path, change: Callable[[KeyRing], KeyRing]) -> None:
+    path = written(tmp_path / "ring.json", ring(key("a"), key("b")))
+
+    with path.open("rb") as held:
+        change_ring(path, change)
+        left = held.read()
+
+    assert set(left) == {0}
+
+
+def test_a_copy_by_another_name_is_not_overwritten(tmp_path: Path) -> None:
     path = written(tmp_path / "ring.json", ring(key("a"), key("b")))
     copy = tmp_path / "copy.json"
 
-    with path.open("rb") as held:
-        change_ring(path, lambda found: found.without("a"))
-        left = held.read()
     copy.hardlink_to(path)
     change_ring(path, lambda found: found.without("b"))
 
-    assert set(left) == {0}
     assert read_ring(copy).opening("b")
+
+
+def test_what_a_killed_process_has_left_of_a_change_is_overwritten_and_gone_at_the_next(tmp_path: Path) -> None:
+    path = written(tmp_path / "ring.json", ring(key("a"), key("b")))
+    draft = written(tmp_path / ".ring.json-0123456789ab", read_ring(path))
+    others = [written(tmp_path / name, read_ring(path)) for name in (".ring.json-mine", "other.json-0123456789ab")]
+
+    with draft.open("rb") as held:
+        change_ring(path, lambda found: found)
+        left = held.read()
+
+    assert not draft.exists()
+    assert set(left) == {0}
+    assert all(other.exists() for other in others)
 
 
 def test_a_change_is_written_whole_and_for_its_owner_only(tmp_path: Path) -> None:
