@@ -84,7 +84,7 @@ def trained() -> LinearHead:
     orders = [text for text in sources.bipia() if "your" in text or "reply" in text]
     always = [
         train.seen(injection_lines.attacks(), 1),
-        train.seen(injection_lines.PLANTED, 1, "context", 0.3),
+        train.seen(injection_lines.planted(), 1, "context", 0.3),
         train.seen(injection_lines.harmless(), 0, weight=2.0),
         train.seen(prompts[0::2], 0),
         train.seen(answers[0::8], 0, "context"),
@@ -104,7 +104,7 @@ def trained() -> LinearHead:
         "marks": names(train.patterns),
         "threshold": THRESHOLD,
         "licence": "ours (weights); trained on MIT, Apache-2.0 and CC BY data, of which none is contained",
-        "trained_on": {"files": sources.hashes(FILES), "own": "bench/training/injection_lines.py"},
+        "trained_on": {"files": sources.hashes(FILES), "own": "bench/training/injection_lines.yaml"},
         "limits": "Attacks of 2023 in English for the most part; other tongues by patterns and few lines. An order that does "
         "not speak of the model, its rules or its answer reads like any other sentence.",
     }
@@ -139,7 +139,7 @@ def trained() -> LinearHead:
     numbers["false_alarms"]["shipped"] = {
         lot: share(train.scores(final, texts, where), THRESHOLD) for lot, (texts, where) in harmless.items()
     }
-    numbers["false_alarms"]["shipped"]["own_lines"] = share(train.scores(final, injection_lines.HARMLESS), THRESHOLD)
+    numbers["false_alarms"]["shipped"]["own_lines"] = share(train.scores(final, injection_lines.harmless()), THRESHOLD)
     return dataclasses.replace(final, card={**card, "numbers": numbers})
 
 
