@@ -23,7 +23,7 @@ from ..schemas.errors import UsageError
 from .key_source import KeySource
 from .ports import Settled
 from .pump import Pump
-from .sealing import TextsTooLarge, fingerprints, seal
+from .sealing import TextsTooLarge, fingerprint_id, fingerprints, seal
 
 # Of a call's fields, what a content event may say; and the two that it must.
 _NEEDED: Final = ("call_id", "started_at")
@@ -102,7 +102,9 @@ class ContentPump(Pump):
             event["key_id"] = key.key_id
             event["sealed"] = seal(texts, str(fields["call_id"]), key)
         else:
-            event["fingerprints"] = fingerprints(self._keys.ring().fingerprint_key, texts)
+            secret = self._keys.ring().fingerprint_key
+            event["key_id"] = fingerprint_id(secret)
+            event["fingerprints"] = fingerprints(secret, texts)
         CONTENT_ADAPTER.validate_python(event)
         return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 

@@ -98,6 +98,10 @@ class KeyRing:
         """With these gone, and all that they sealed."""
         return KeyRing((key for key in self.keys if key.key_id not in key_ids), self.fingerprint_key)
 
+    def fingerprinting_anew(self) -> KeyRing:
+        """With a new key for fingerprints. The old one is gone: it opens nothing, and who had it could test guesses."""
+        return KeyRing(self.keys, secrets.token_bytes(KEY_BYTES))
+
     def dump(self) -> bytes:
         """The JSON of it: secret."""
         keys = [

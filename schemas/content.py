@@ -7,8 +7,8 @@ metering knows anyway: ids and scope. The texts themselves are in `sealed`:
     sealed  base64 of nonce (12 bytes) + AES-256-GCM(key, zlib(texts), associated data = call_id) with its tag
 
 `key_id` says which key of the ring opens it. Keys belong to a tenant: a deleted key shreds what it sealed.
-In mode `hashed` nothing can be read back: `fingerprints` are keyed (HMAC-SHA256, 32 hex digits), and tell only whether
-two texts under the same ring are the same.
+In mode `hashed` nothing can be read back: `fingerprints` are keyed (8 hex digits of their key, then 24 of HMAC-SHA256), and
+tell only whether two texts under the same fingerprint key are the same; `key_id` names that key.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from tidegate.producers.emitter import Emitter
 from tidegate.producers.key_source import FolderKeys, GivenKeys, KeySource
 from tidegate.producers.keyring import Key, KeyRing
 from tidegate.producers.ring_file import change_ring
-from tidegate.producers.sealing import fingerprint, unseal
+from tidegate.producers.sealing import fingerprint, fingerprint_id, unseal
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.content import ContentEvent, Texts, decode_content
 from tidegate.schemas.envelope import CONTENT_SCHEMA, SCHEMA, Envelope
@@ -148,7 +148,7 @@ def test_hashed_content_has_fingerprints_and_nothing_to_open(sides: Callable[...
 
     (event,) = side.events()
     assert event.sealed is None
-    assert event.key_id is None
+    assert event.key_id == fingerprint_id(b"f" * 32)
     assert event.fingerprints == {
         "prompt": [fingerprint(b"f" * 32, CANARY)],
         "context": [fingerprint(b"f" * 32, "a"), fingerprint(b"f" * 32, CANARY)],

@@ -13,7 +13,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.producers.keyring import Key, KeyRing
-from tidegate.producers.sealing import MAX_TEXTS_BYTES, TextsTooLarge, fingerprint, fingerprints, opened, seal, unseal
+from tidegate.producers.sealing import (
+    MAX_TEXTS_BYTES,
+    TextsTooLarge,
+    fingerprint,
+    fingerprint_id,
+    fingerprints,
+    opened,
+    seal,
+    unseal,
+)
 from tidegate.schemas.content import MAX_SEALED_CHARS, ContentEvent, Texts
 from tidegate.schemas.errors import KeyGone, Unreadable
 
@@ -171,6 +180,18 @@ def test_two_megabytes_of_prose_fit_in() -> None:
     assert prose.prompt is not None
     assert len(prose.prompt) > 1_800_000
     assert opened(sealed, "c-1", KEY) == prose
+
+
+def test_a_fingerprint_says_which_key_has_made_it_and_nothing_of_the_key() -> None:
+    old, new = b"f" * 32, b"g" * 32
+
+    prints = [fingerprint(key, text) for key in (old, new) for text in ("same", "other")]
+
+    assert [one[:8] for one in prints] == [fingerprint_id(key)[2:] for key in (old, old, new, new)]
+    assert fingerprint_id(old) != fingerprint_id(new)
+    assert len({one[8:] for one in prints}) == 4
+    assert all(len(one) == 32 for one in prints)
+    assert old.hex()[:8] not in "".join(prints)
 
 
 def test_fingerprints_are_equal_for_equal_texts_under_one_key_only() -> None:
