@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,7 @@ from tidegate.dashboards.terminal import plain
 from tidegate.producers.key_source import FileKeys, FolderKeys, KeySource, key_source
 from tidegate.producers.keyring import Key, KeyRing
 from tidegate.producers.ring_file import change_ring, read_ring
+from tidegate.producers.sealing import fingerprint, fingerprint_id, opened, seal
 from tidegate.schemas.content import Texts
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
@@ -72,22 +75,46 @@ def make(
 
 
 @keys_app.command(name="list")
-def list_keys(file: FileOption = None, data: DataOption = None) -> None:
-    """Show the keys: whose, since when, and whether they seal or only open."""
+def list_keys(
+    file: FileOption = None,
+    data: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+) -> None:
+    """Show the keys: whose, since when, and whether they seal or only open. Never the keys themselves."""
     ring, where = _ring(file, data)
+    now = datetime.now(UTC)
+    keys = sorted(ring.keys, key=lambda key: (key.tenant is not None, key.tenant or "", key.created_at))
+    if as_json:
+        told = [
+            {
+                "id": key.key_id,
+                "tenant": key.tenant,
+                "created_at": key.created_at,
+                "age_days": max((now - key.created_at).days, 0),
+                "seals": ring.own(key.tenant) == key,
+                "retired": key.retired,
+            }
+            for key in keys
+        ]
+        listed = {"ring": where, "mark": _mark(ring), "fingerprint_key": fingerprint_id(ring.fingerprint_key), "keys": told}
+        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+        sys.stdout.buffer.write(orjson.dumps(listed, option=options))
+        return
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("key", "tenant", "made", "does"):
+    for column in ("key", "tenant", "made", "age", "does"):
         table.add_column(column)
-    for key in sorted(ring.keys, key=lambda key: (key.tenant is not None, key.tenant or "", key.created_at)):
+    for key in keys:
         does = "seals and opens" if ring.own(key.tenant) == key else "retired: opens" if key.retired else "opens"
         table.add_row(
             key.key_id,
             Text(plain(key.tenant)) if key.tenant is not None else Text(_EVERYBODY, style="dim"),
-            f"{key.created_at.astimezone(UTC):%Y-%m-%d %H:%M}Z",
+            _day(key.created_at),
+            Text(_age(now - key.created_at), style="dim"),
             Text(does, style="green" if does.startswith("seals") else "dim"),
         )
     out.print(table)
-    _say(f"{_count(len(ring.keys), 'key')} in {where}, mark {_mark(ring)}")
+    prints = f"fingerprints are made with {fingerprint_id(ring.fingerprint_key)}"
+    _say(f"{_count(len(ring.keys), 'key')} in {where}, mark {_mark(ring)}; {prints}")
 
 
 @keys_app.command()
@@ -96,14 +123,33 @@ def rotate(
     file: FileOption = None,
     data: DataOption = None,
     everyone: Annotated[bool, typer.Option("--all", help="Of every tenant, and the one for everybody")] = False,
+    new: Annotated[bool, typer.Option("--new", help="The tenant has no key yet: give them their first")] = False,
+    prints: Annotated[bool, typer.Option("--fingerprints", help="Instead: the key that fingerprints are made with")] = False,
 ) -> None:
-    """Seal with a new key from now on. The old one still opens what it sealed; running services hear of it by themselves."""
+    """Seal with a new key from now on. The old one still opens what it sealed; running services hear of it by themselves.
+
+    With --fingerprints, what was fingerprinted before can be compared with nothing that comes later.
+    """
     if everyone and tenant is not None:
         raise UsageError("give a tenant or --all, not both")
+    if new and tenant is None:
+        raise UsageError("--new gives a tenant their first key: name the tenant")
     path = _changeable(file, data)
+    if prints:
+        if everyone or tenant is not None:
+            raise UsageError("fingerprints of all tenants are made with one key; give --fingerprints alone")
+        before = fingerprint_id(read_ring(path).fingerprint_key)
+        ring = change_ring(path, KeyRing.fingerprinting_anew)
+        _say(f"fingerprints are made with {fingerprint_id(ring.fingerprint_key)} now, and {before} is gone")
+        _say(
+            "What was hashed, found or redacted by hash before cannot be joined with what comes; sealed texts are as they were."
+        )
+        return
     made: list[Key] = []
 
     def rotated(ring: KeyRing) -> KeyRing:
+        if tenant is not None:
+            _expect(ring, tenant, new)
         whose: Iterable[str | None] = {key.tenant for key in ring.keys if not key.retired} if everyone else (tenant,)
         for one in sorted(whose, key=lambda name: name or ""):
             made.append(Key.made(one))
@@ -129,18 +175,8 @@ def retire(
         return ring.retiring(key_id)
 
     ring = change_ring(_changeable(file, data), retired)
-    key = ring.opening(key_id)
     _say(f"{key_id} opens, and no longer seals")
-    sealing = ring.sealing(key.tenant)
-    if isinstance(_source(file, data), FolderKeys):
-        if ring.own(key.tenant) is None:
-            _say(f"the next text of {key.tenant or _EVERYBODY} makes a new key")
-    elif sealing is None:
-        _warn(
-            f"nothing seals for {key.tenant or _EVERYBODY} now, and their texts are not sent; `tidegate keys rotate` mends it"
-        )
-    elif sealing.tenant != key.tenant:
-        _say(f"for {key.tenant} the key for everybody seals now; `tidegate keys rotate {key.tenant}` gives them their own")
+    _tell_what_seals(ring, ring.opening(key_id).tenant, isinstance(_source(file, data), FolderKeys))
 
 
 @keys_app.command()
@@ -158,15 +194,25 @@ def shred(
     path = _changeable(file, data)
     keys = [key for key in read_ring(path).keys if key.tenant == tenant]
     if not keys:
-        raise UsageError(f"{path} has no key of {plain(tenant)}; `tidegate keys list` shows whose there are")
+        raise UsageError(f"{path} has no key of {_whose(read_ring(path), tenant)}")
+    since = _day(min(key.created_at for key in keys))
     if not yes:
         if not at_a_terminal():
             raise UsageError("shredding cannot be undone: type the tenant's name on a terminal, or give --yes")
-        answer = typer.prompt(f"{_count(len(keys), 'key')} of {plain(tenant)} will be gone for good. Type the tenant's name")
-        if answer != tenant:
+        _say(f"{_count(len(keys), 'key')} of {plain(tenant)}, and every text they sealed since {since}, will be gone for good.")
+        if typer.prompt("Type the tenant's name") != tenant:
             raise UsageError("not the tenant's name; nothing was shredded")
-    change_ring(path, lambda ring: ring.without(*(key.key_id for key in ring.keys if key.tenant == tenant)))
-    _say(f"shredded: {_count(len(keys), 'key')} of {plain(tenant)}; what they sealed can no longer be opened")
+    gone: list[Key] = []
+
+    def shredded(ring: KeyRing) -> KeyRing:
+        gone[:] = [key for key in ring.keys if key.tenant == tenant]
+        return ring.without(*(key.key_id for key in gone))
+
+    ring = change_ring(path, shredded)
+    _say(f"shredded: {_count(len(gone), 'key')} of {plain(tenant)} ({', '.join(key.key_id for key in gone)})")
+    _say(f"What they sealed since {since} can no longer be opened, wherever a copy of it lies.")
+    _say("Still there: redacted transcripts in the store, other copies of the ring, and what the key for everybody has sealed.")
+    _tell_what_seals(ring, tenant, isinstance(_source(file, data), FolderKeys))
 
 
 @keys_app.command()
@@ -175,8 +221,6 @@ def check(file: FileOption = None, data: DataOption = None) -> None:
 
     Two machines with the same mark have the same ring of keys.
     """
-    from tidegate.producers.sealing import opened, seal
-
     ring, where = _ring(file, data)
     probe = Texts(prompt="probe")
     sealing = [key for key in ring.keys if ring.own(key.tenant) == key]
@@ -189,6 +233,39 @@ def check(file: FileOption = None, data: DataOption = None) -> None:
     modes = Settings.read()
     if modes.content == "off" and not modes.content_tenants:
         _warn("TIDEGATE_CONTENT is off: nothing is sealed")
+
+
+def _expect(ring: KeyRing, tenant: str, new: bool) -> None:
+    """A name that is mistyped would be a tenant of its own, and the one that was meant go on with the old key."""
+    there = any(key.tenant == tenant for key in ring.keys)
+    if new and there:
+        raise UsageError(f"{plain(tenant)} has a key already; leave --new out to give them another")
+    if not new and not there:
+        raise UsageError(f"there is no key of {_whose(ring, tenant)}; --new gives a new tenant their first")
+
+
+def _whose(ring: KeyRing, tenant: str) -> str:
+    """A name that the ring does not know, and whom it may have been meant for."""
+    names = sorted({key.tenant for key in ring.keys if key.tenant is not None})
+    near = get_close_matches(tenant, names, n=1)
+    hint = f"did you mean {plain(near[0])}?" if near else "`tidegate keys list` shows whose there are"
+    return f"{plain(tenant)} ({hint})"
+
+
+def _tell_what_seals(ring: KeyRing, tenant: str | None, of_folder: bool) -> None:
+    """What becomes of the tenant's next text."""
+    name, sealing = plain(tenant) if tenant is not None else _EVERYBODY, ring.sealing(tenant)
+    if of_folder and ring.own(tenant) is None:
+        _say(f"The next text of {name} makes a new key.")
+    elif sealing is None:
+        mends = "tidegate keys rotate" if tenant is None else f"tidegate keys make {name}"
+        _warn(f"Nothing seals for {name} now, and their texts are not sent; `{mends}` mends it.")
+    elif sealing.tenant != tenant:
+        _say(
+            f"For {name} the key for everybody, {sealing.key_id}, seals now; `tidegate keys make {name}` gives them their own."
+        )
+    else:
+        _say(f"For {name} {sealing.key_id} seals now.")
 
 
 def at_a_terminal() -> bool:
@@ -232,14 +309,21 @@ def _path(file: Path | None, data: Path | None) -> Path:
 
 
 def _mark(ring: KeyRing) -> str:
-    from tidegate.producers.sealing import fingerprint
-
     ids = "\n".join(sorted(key.key_id for key in ring.keys))
-    return fingerprint(ring.fingerprint_key, ids)[:_MARK_DIGITS]
+    return fingerprint(ring.fingerprint_key, ids)[-_MARK_DIGITS:]
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _day(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+
+
+def _age(age: timedelta) -> str:
+    hours = int(age.total_seconds() // 3600)
+    return _count(hours // 24, "day") if hours >= 48 else _count(hours, "hour") if hours > 0 else "new"
 
 
 def _say(text: str) -> None:

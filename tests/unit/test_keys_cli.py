@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ from tidegate import keys_cli
 from tidegate.cli import app
 from tidegate.producers.key_source import FileKeys, FolderKeys
 from tidegate.producers.keyring import Key, KeyRing
-from tidegate.producers.ring_file import read_ring
-from tidegate.producers.sealing import opened, seal
+from tidegate.producers.ring_file import change_ring, read_ring
+from tidegate.producers.sealing import fingerprint_id, opened, seal
 from tidegate.schemas.content import Texts
 from tidegate.schemas.errors import KeyGone, UsageError
 from typer.testing import CliRunner
@@ -106,8 +108,8 @@ def test_a_retired_key_opens_only_and_it_is_told_what_seals_now(tmp_path: Path) 
     told = run("retire", own, "--file", path)
     warned = run("retire", everybody, "--file", path)
 
-    assert "the key for everybody seals now" in told
-    assert "nothing seals for everybody now" in warned
+    assert f"For st-anne the key for everybody, {everybody}, seals now" in told
+    assert "Nothing seals for everybody now" in warned
     assert read_ring(path).sealing("st-anne") is None
     assert read_ring(path).opening(own)
     assert "there is no key for everybody" in run("check", "--file", path)
@@ -120,7 +122,7 @@ def test_a_data_folder_makes_a_new_key_in_the_place_of_a_retired_one() -> None:
 
     told = run("retire", own.key_id)
 
-    assert "the next text of st-anne makes a new key" in told
+    assert "The next text of st-anne makes a new key" in told
     assert FolderKeys(Path("tidegate-data")).sealing("st-anne") not in (own, ring().keys[0])
 
 
@@ -175,10 +177,103 @@ def test_without_a_ring_every_command_says_how_to_make_one(arguments: tuple[str,
     assert not Path("tidegate-data/keys.json").exists()
 
 
+def test_shredding_says_what_is_lost_and_what_seals_next(tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone.json", tmp_path / "shared.json"
+    run("make", "st-anne")
+    for path in (alone, shared):
+        run("make", "st-anne", "--file", path)
+    run("retire", read_ring(alone).keys[0].key_id, "--file", alone)
+    own = ring().own("st-anne")
+    assert own is not None
+
+    of_folder, with_shared, with_none = (
+        run("shred", "st-anne", "--yes", *more) for more in ((), ("--file", shared), ("--file", alone))
+    )
+
+    assert f"1 key of st-anne ({own.key_id})" in of_folder
+    assert f"since {own.created_at:%Y-%m-%d %H:%M}Z can no longer be opened" in of_folder
+    assert "Still there: redacted transcripts" in of_folder
+    assert "The next text of st-anne makes a new key." in of_folder
+    assert f"the key for everybody, {read_ring(shared).keys[0].key_id}, seals now" in with_shared
+    assert "Nothing seals for st-anne now, and their texts are not sent; `tidegate keys make st-anne` mends it." in with_none
+
+
+def test_the_list_says_of_each_tenant_what_seals_and_since_when_as_json_too() -> None:
+    run("make", "st-anne")
+    old = ring().own("st-anne")
+    run("rotate", "st-anne")
+
+    table, told = run("list"), json.loads(run("list", "--json"))
+
+    new = ring().own("st-anne")
+    assert old is not None
+    assert new is not None
+    by_id = {key["id"]: key for key in told["keys"]}
+    assert by_id[new.key_id] | {"created_at": ""} == {
+        "id": new.key_id,
+        "tenant": "st-anne",
+        "created_at": "",
+        "age_days": 0,
+        "seals": True,
+        "retired": False,
+    }
+    assert (by_id[old.key_id]["seals"], by_id[old.key_id]["retired"]) == (False, True)
+    assert told["fingerprint_key"] in table
+    assert f"{old.key_id} st-anne {old.created_at:%Y-%m-%d %H:%M}Z new retired: opens" in table
+    for secret in (ring().fingerprint_key, *(key.secret for key in ring().keys)):
+        assert base64.b64encode(secret).decode() not in table + json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [(1, "1 hour"), (49, "2 days"), (9_000, "375 days"), (-2, "new")],
+    ids=["an hour", "two days", "a year", "from a clock that is ahead"],
+)
+def test_the_age_of_a_key_is_told_in_hours_and_then_in_days(hours: int, told: str) -> None:
+    at = datetime.now(UTC) - timedelta(hours=hours, minutes=1)
+    path = Path("aged.json").absolute()
+
+    change_ring(path, lambda _: KeyRing([Key("k-1", None, b"k" * 32, at)], b"f" * 32), make=True)
+
+    assert f"{told} seals and opens" in run("list", "--file", path)
+
+
+def test_fingerprints_get_a_new_key_of_their_own_and_what_was_sealed_still_opens() -> None:
+    run("make", "st-anne")
+    before = ring()
+
+    said = run("rotate", "--fingerprints")
+
+    old, new = fingerprint_id(before.fingerprint_key), fingerprint_id(ring().fingerprint_key)
+    assert old != new
+    assert f"made with {new} now, and {old} is gone" in said
+    assert "cannot be joined" in said
+    assert ring().keys == before.keys
+    with pytest.raises(UsageError, match="give --fingerprints alone"):
+        run("rotate", "st-anne", "--fingerprints")
+
+
+def test_a_mistyped_tenant_gets_no_key_and_is_asked_about() -> None:
+    run("make", "st-anne")
+    before = ring().keys
+
+    with pytest.raises(UsageError, match=r"no key of st-ane \(did you mean st-anne\?\); --new gives"):
+        run("rotate", "st-ane")
+    with pytest.raises(UsageError, match="did you mean st-anne"):
+        run("shred", "st-ane", "--yes")
+    with pytest.raises(UsageError, match="has a key already"):
+        run("rotate", "st-anne", "--new")
+    with pytest.raises(UsageError, match="name the tenant"):
+        run("rotate", "--new")
+    assert ring().keys == before
+
+    assert "harbor-health: seals with" in run("rotate", "harbor-health", "--new")
+
+
 def test_who_or_what_is_not_there_is_named() -> None:
     run("make")
 
-    with pytest.raises(UsageError, match="no key of nobody"):
+    with pytest.raises(UsageError, match=r"no key of nobody \(`tidegate keys list`"):
         run("shred", "nobody", "--yes")
     with pytest.raises(UsageError, match="no key k-0"):
         run("retire", "k-0")
