@@ -8,14 +8,15 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.processors.guardrails.phi import contacts, dates, numbers, places, zones
+from tidegate.processors.guardrails.phi import contacts, dates, numbers, phones, places, zones
 
 # Those that need a digit, by name, so that no text is in a test's id.
 PATTERNS = {
     f"{module.__name__.rsplit('.', 1)[-1]}{name}": getattr(module, name)
     for module, names in (
         (numbers, ("_SSN", "_LAST_FOUR", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID")),
-        (contacts, ("_PHONE", "_IPV4", "_MAC")),
+        (contacts, ("_IPV4", "_MAC")),
+        (phones, ("_PHONE", "_AMERICAN", "_APART")),
         (dates, ("_NUMERIC", "_CUED", "_COMPACT", "_SEASON", "_BORN_LONG_AGO")),
         (places, ("_LABELLED", "_WITH_STATE", "_NINE", "_UK", "_CANADA", "_LIVES_IN")),
     )

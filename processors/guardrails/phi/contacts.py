@@ -1,4 +1,4 @@
-"""Where somebody is reached: e-mail (also spelled out), web and network addresses, telephone and fax."""
+"""Where somebody is reached but by telephone: e-mail (also spelled out), web and network addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import zones
-from .check_digits import digits_of
 from .ner import Span
 from .zones import Zones, matches
 
@@ -46,56 +45,6 @@ _IPV6: Final = re.compile(
 _MAC: Final = re.compile(
     r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
 )
-_EXTENSION: Final = r"(?:\ ?,?\ ?(?:x|ext|extn|extension)\.?\ ?:?\ ?\d{1,6})?"
-# A group of digits ends where a separator stands, never somewhere within: or a long run of digits could be parted in
-# thousands of ways, each of them tried.
-_PHONE: Final = re.compile(
-    rf"""(?<![\w./$€£*-])(?<!\d[\ ,])(?:
-        (?P<plus>\+\ ?\d(?:[\ ().\-–/]{{0,3}}\d){{6,15}})
-      | (?P<nanp>(?:(?:00)?1[-.\ /]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\ /]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?
-        |\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
-      | (?P<plain>(?:1[-\ ]?)?[2-9]\d{{2}}[2-9]\d{{6}})
-      | (?P<mixed>(?:1[-.\ ])?\(?[2-9]\d{{2}}\)?[-.\ ]{{0,2}}[2-9]\d{{2}}[-.\ ]?\d{{4}})
-      | (?P<trunk>(?:00\d{{1,3}}[-.\ /])?(?:\(0\d{{1,5}}\)\d{{2,8}}|\(?0\d{{1,5}}\)?)(?:[-.\ /]{{1,3}}\d{{2,8}}){{1,5}}
-        |0\d{{8,14}})
-      | (?P<pairs>\d{{2}}(?P<s>[-.\ ])\d{{2}}(?P=s)\d{{2}}(?P=s)\d{{2}}(?:(?P=s)\d{{2}}){{0,2}})
-      | (?P<groups>(?:\(\d{{2,5}}\)[-.\ ]{{0,2}}\d{{2,5}}|\d{{2,5}}[-.\ ]\d{{3,4}})[-.\ ]\d{{3,4}}(?:[-.\ ]\d{{2,4}})?)
-      | (?P<many>\d{{2,4}}(?P<t>[-.\ ])\d{{2,4}}(?:(?P=t)\d{{2,4}}){{1,3}})(?!\ \d)
-      | (?P<vanity>1-8\d\d-(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{{3,4}}-?[A-Z0-9]{{3,4}})
-      | (?P<eight>8\ ?\(\d{{3,5}}\)\ ?\d{{1,3}}[-\ ]\d{{2,3}}[-\ ]\d{{2,4}})
-      | (?P<local>[2-9]\d{{2}}[-.\ ]\d{{4}})
-      | (?P<loose>\(?\d{{1,6}}\)?(?:(?:[-.\ ]{{1,2}}\(?|\()\d{{1,8}}\)?){{1,5}})
-    ){_EXTENSION}(?![\w%]|[-–]\d|\.\d|-(?-i:[A-Z]{{1,2}}\b))""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_WORDS: Final = "zero|oh|one|two|three|four|five|six|seven|eight|nine"
-SPOKEN: Final = re.compile(rf"(?<!\w)(?:(?:double\ |triple\ )?(?:{_WORDS})[\s,.-]+){{6,}}(?:{_WORDS})\b", re.IGNORECASE)
-# Two of them in a row, quick to look for.
-MAY_BE_SPOKEN: Final = re.compile(
-    r"[zZoOtTfFsSeEnN](?:ero|h|ne|wo|hree|our|ive|ix|even|ight|ine)[\s,.-]+(?:[zZ]ero|[oO]h|[oO]ne|[tT]wo|[tT]hree|[fF]our|[fF]ive|[sS]ix|[sS]even|[eE]ight|[nN]ine)\b"
-)
-# A National Drug Code is 4-4-2, 5-3-2 or 5-4-2; no telephone is grouped so.
-_NDC: Final = re.compile(r"\d{4}-\d{4}-\d{2}\Z|\d{5}-\d{3,4}-\d{1,2}\Z")
-
-# Social security numbers, days, network addresses and ranges of years.
-_OTHERWISE: Final = re.compile(
-    r"\d{3}\D\d\d\D\d{4}\Z|\d{4}\D\d\d\D\d\d\Z|\d\d\D\d\d\D\d{4}\Z|(?:\d+\.){3}\d+\Z|(?:19|20)\d\d\D(?:19|20)\d\d"
-)
-
-_PHONE_SCORES: Final = {
-    "plus": 0.9,
-    "nanp": 0.8,
-    "vanity": 0.7,
-    "plain": 0.5,
-    "mixed": 0.6,
-    "trunk": 0.55,
-    "pairs": 0.5,
-    "groups": 0.4,
-    "many": 0.4,
-    "local": 0.3,
-    "eight": 0.6,
-    "loose": 0.2,
-}
 
 
 def find(text: str, within: Zones | None = None) -> Iterator[Span]:
@@ -157,29 +106,3 @@ def _is_ipv6(written: str) -> bool:
     except ValueError:
         return False
     return int(address) > 0xFFFF or any(letter.isalpha() for letter in written) or written.count(":") > 2
-
-
-def find_phones(text: str, within: Zones) -> Iterator[Span]:
-    """What is grouped like a telephone number, seven to fifteen digits. Weak shapes score below .5: they wait for a label."""
-    for match in matches(_PHONE, text, within):
-        kind = match.lastgroup if match.lastgroup in _PHONE_SCORES else next(name for name in _PHONE_SCORES if match[name])
-        written = match.group()
-        core = digits_of(match[kind])
-        if not (5 if kind == "loose" else 7) <= len(core) <= 17 or len(set(core)) < 2 or _NDC.match(written):
-            continue
-        if kind == "trunk" and not (
-            9 <= len(core) <= 15 and (any(mark in written for mark in " -./()") or len(core) in (10, 11))
-        ):
-            continue
-        if kind == "plus" and not 8 <= len(core) <= 15:
-            continue
-        if kind == "many" and not (8 <= len(core) <= 12 and core[0] != "1" and _OTHERWISE.match(written) is None):
-            continue
-        if kind == "pairs" and match["s"] == " " and written[0] != "0":
-            yield Span(match.start(), match.end(), "PHONE_NUMBER", 0.35)  # a list of numbers looks the same
-            continue
-        if kind == "loose" and _OTHERWISE.match(written) is not None:
-            continue
-        if kind == "groups" and not (8 <= len(core) <= 13 and _OTHERWISE.match(written) is None):
-            continue
-        yield Span(match.start(), match.end(), "PHONE_NUMBER", _PHONE_SCORES[kind])

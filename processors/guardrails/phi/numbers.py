@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from . import check_digits, contacts, zones
+from . import check_digits, phones, spoken, zones
 from .check_digits import digits_of
 from .labels import LABEL, LINK
 from .ner import Span
@@ -194,10 +194,10 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         for match in _PICTURE.finditer(text):
             if (start := _picture_start(match, text)) is not None:
                 yield Span(start, match.end(), "PHOTO_ID", 0.86)
-    for match in contacts.SPOKEN.finditer(text) if contacts.MAY_BE_SPOKEN.search(text) is not None else ():
-        label = _label_before(text, match.start())
+    for said in spoken.find(text):
+        label = _label_before(text, said.start)
         if label is None or label.type not in ("CODE", "UNIQUE_ID"):
-            yield Span(match.start(), match.end(), label.type if label else "PHONE_NUMBER", 0.7)
+            yield Span(said.start, said.end, label.type if label else "PHONE_NUMBER", 0.7)
 
 
 def _goes_on(last: Span, shape: _Shape, text: str) -> bool:
@@ -229,7 +229,7 @@ def _shapes(text: str, within: Zones) -> Iterator[_Shape]:
             yield _Shape(match.start(), match.end(), "CRYPTO", 0.8, True)
     for match in matches(_UUID, text, within):
         yield _Shape(match.start(), match.end(), "UUID", 0.5)
-    for span in contacts.find_phones(text, within):
+    for span in phones.find(text, within):
         yield _Shape(span.start, span.end, span.type, span.score)
     for match in matches(_TOKEN, text, within):
         written = match.group()
