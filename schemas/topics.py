@@ -50,6 +50,8 @@ QUARANTINE: Final = Topic("tidegate.quarantine", 30 * _DAY_S)
 
 # On Kafka usage flows in blocks of many scopes, and the meter keeps its memory in a changelog of its own.
 METER_CHANGELOG: Final = Topic("tidegate.meter.changelog", None, compacted=True)
+# Guardrails workers tell each other which models and prompt versions they have met: what is new is judged first.
+GUARDRAILS_NAMES: Final = Topic("tidegate.guardrails.names", 30 * _DAY_S, compacted=True)
 
 TOPICS: Final = {
     topic.name: topic

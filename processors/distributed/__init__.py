@@ -20,6 +20,7 @@ What a record looks like:
     metered, …       –              schema=rows/1 source_partition source_offset count     NDJSON, one row a line
     usage            –              schema=usage-block/1 source_partition source_offset    a `UsageBlock`
     meter.changelog  kind + name    –                                                      see `changelog.py`
+    guardrails.names the name       –                                                      see `names_met.py`
     signals          as embedded    schema=signals/1                                       as embedded; none: taken back
     gates            gate id        –                                                      {}; none: goodbye
     alerts           –              schema=rows/1 count                                    NDJSON, one row a line

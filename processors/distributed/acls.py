@@ -4,7 +4,7 @@
     gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
     meter    ─ reads calls; writes all that is derived from them, and its memory
     guardrails ─ reads content, and nobody else does, and signals; writes verdicts into calls, transcripts, quarantine, dead
-                 letters, alerts
+                 letters, alerts; reads and writes the names that were met
     node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
                folder it is a sink as well: run the sink's commands for the node's principal)
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
@@ -29,6 +29,7 @@ from ...schemas.topics import (
     DEAD_LETTERS,
     FINDINGS,
     GATES,
+    GUARDRAILS_NAMES,
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
@@ -75,8 +76,8 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), groups=(METER.name,)),
     ),
     GUARDRAILS.name: (
-        Grant(("Read",), topics=(CONTENT, SIGNALS)),
-        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS)),
+        Grant(("Read",), topics=(CONTENT, SIGNALS, GUARDRAILS_NAMES)),
+        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES)),
         Grant(("Read",), groups=(GUARDRAILS.name,)),
     ),
     POLICIES.name: (

@@ -5,7 +5,8 @@
 
 One commit, numbered as the crash test aborts it: 1 judged, 2 acknowledged, 3 committed. A crash before the commit judges the
 same records again: the meter knows their verdicts by number, the sink their transcripts by source. Beside the offset stands
-which numbers its latest producers come to next, so that an envelope sent twice is judged once even across a hand-over.
+which numbers its latest producers come to next, so that an envelope sent twice is judged once even across a hand-over. Which
+models and prompt versions are new, all workers of the group know together (`names_met.py`).
 
 The runtime has a thread of its own, and is used from there alone; what Kafka says, and what it is told, is in the event loop.
 """
@@ -32,16 +33,16 @@ from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
-from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
+from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, GUARDRAILS_NAMES, QUARANTINE, TRANSCRIPTS
 from ..alert_rows import alert_record
 from ..guardrails.outputs import Outputs
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime
-from ..guardrails.sampling import LEARNING_MS, Sampling
 from ..guardrails.telling import told
-from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS
 from .call_record import CallRecord, call_record
+from .guardrails_hearing import Hearing
+from .names_met import dump_names
 from .wire import Wire
 from .worker_doors import Lags
 
@@ -55,7 +56,6 @@ _FETCHES_BYTES: Final = 16 << 20
 _POLL_RECORDS: Final = 64
 _POLL_MS: Final = 500
 _WORK_S: Final = 0.05
-_SIGNALS_MS: Final = 1_000
 # As long as the others of the group wait for us; what is under way is dropped, so it takes no time.
 _REBALANCE_MS: Final = 30_000
 # The brokers' own bound, `offset.metadata.max.bytes`: some sixty producers.
@@ -96,6 +96,7 @@ class KafkaGuardrails:
         self._producers: dict[int, OrderedDict[str, int]] = {}
         # Held while outputs go out, and while partitions change hands.
         self._handing = asyncio.Lock()
+        self._hearing = Hearing(settings, lambda change: self._in_thread(lambda: change(self.runtime.sampling)))
         self.trouble: str | None = None
         self.failure: BaseException | None = None
         self.said: dict[str, Any] = {}
@@ -104,10 +105,8 @@ class KafkaGuardrails:
 
     async def start(self) -> None:
         """Join the group."""
-        sampling = Sampling(learning_until_ms=int(self._clock() * 1_000) + LEARNING_MS)
-        self._runtime = await self._in_thread(
-            lambda: Runtime(self._settings, self._keys, sampling=sampling, loader=self._loader)
-        )
+        self._runtime = await self._in_thread(lambda: Runtime(self._settings, self._keys, loader=self._loader))
+        await self._hearing.recall(self._wire)
         self._tell()
         self._admin = AIOKafkaAdminClient(**self._options)
         await self._admin.start()
@@ -127,7 +126,7 @@ class KafkaGuardrails:
 
     async def run(self) -> None:
         """Judge what comes. Ends by being cancelled, or with what went wrong in `failure`."""
-        following = asyncio.create_task(self._follow_signals(), name="watched scopes")
+        following = asyncio.create_task(self._hearing.follow(), name="what others say")
         try:
             while True:
                 await self._round()
@@ -141,20 +140,6 @@ class KafkaGuardrails:
         finally:
             following.cancel()
             await asyncio.wait({following})
-
-    async def _follow_signals(self) -> None:
-        """Know which scopes policies on findings are not at ease with."""
-        watched, tp = WatchedScopes(), TopicPartition(self._address.topic(SIGNALS), 0)
-        consumer = AIOKafkaConsumer(**self._options, enable_auto_commit=False, auto_offset_reset="earliest")
-        try:
-            await consumer.start()
-            consumer.assign([tp])
-            while True:
-                for record in (await consumer.getmany(tp, timeout_ms=_SIGNALS_MS)).get(tp, []):
-                    watched.hear(record.key or b"", record.value or b"")
-                self.runtime.sampling.watched = watched.scopes()
-        finally:
-            await consumer.stop()
 
     async def close(self) -> None:
         """Leave the group and end the processes; what they had is judged by the next owner."""
@@ -223,6 +208,8 @@ class KafkaGuardrails:
             sent += await self._wire.send_rows(topic, number, records)
         if outputs.alerts:
             sent += await self._send_alerts(outputs.alerts)
+        if fresh := self.runtime.sampling.fresh:
+            sent.append(await self._wire.send_flush(GUARDRAILS_NAMES, 0, dump_names(fresh)))
         await asyncio.gather(*sent)
         self._at("2 acknowledged")
         producers = self._producers[number]

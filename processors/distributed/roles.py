@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from ...producers.key_source import KeySource, key_source
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE
+from ...schemas.topics import CALLS, GUARDRAILS_NAMES, METER_CHANGELOG, SIGNALS, USAGE
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .worker_doors import WorkerMetrics
 
@@ -147,7 +147,7 @@ async def _guardrails(settings: Settings, metrics: WorkerMetrics) -> AsyncIterat
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes, SIGNALS))
+        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes, SIGNALS, GUARDRAILS_NAMES))
         guardrails = KafkaGuardrails(settings, wire, keys)
         last_to_first.push_async_callback(guardrails.close)
         await guardrails.start()

@@ -3,7 +3,7 @@
     calls            P   delete, 3 days    metered, requests         P   delete, 1 day     alerts   1   delete, 30 days
     content          P   delete, 1 day     findings, transcripts     P   delete, 1 day     signals  1   compact
     meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
-    usage            Q   delete, 1 day
+    usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -21,6 +21,7 @@ from ...schemas.topics import (
     DEAD_LETTERS,
     FINDINGS,
     GATES,
+    GUARDRAILS_NAMES,
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
@@ -42,7 +43,7 @@ REPLICATION: Final = 3
 # whose verdicts go to the partition of `calls` that has the number of the content's.
 LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, METER_CHANGELOG)
 # The order of what policies and gates say is the order of one partition.
-SINGLE: Final = (SIGNALS, GATES, ALERTS)
+SINGLE: Final = (SIGNALS, GATES, ALERTS, GUARDRAILS_NAMES)
 
 _MIB: Final = 1024 * 1024
 _MINUTE_MS: Final = 60_000
@@ -108,6 +109,7 @@ def plan(
         PlannedTopic(SIGNALS, 1, "what policies say now; every gate reads it from the start", (*_SIGNALS, *shared)),
         PlannedTopic(GATES, 1, "which gates live, and so how to share what remains", (*_GATES, *shared)),
         PlannedTopic(ALERTS, 1, "what people must know", (*_ALERTS, *shared)),
+        PlannedTopic(GUARDRAILS_NAMES, 1, "which models and prompt versions were met, and when first", (*_NAMES, *shared)),
     )
 
 
@@ -206,6 +208,13 @@ _GATES: Final = (
     Rule("cleanup.policy", "compact,delete", "a gate's last sign of life, and none that is old"),
     Rule("retention.ms", str(60_000), "gates speak every second; one that was silent for a minute is gone", "at least"),
     _segments(_MINUTE_MS, "only closed segments are cleaned; a worker that starts reads all signs of life"),
+)
+_NAMES: Final = (
+    Rule("cleanup.policy", "compact,delete", "the last word on each name that is still in use"),
+    Rule("retention.ms", str(30 * _DAY_MS), "a name in use is written again within days; one that is not goes", "at least"),
+    Rule("retention.bytes", "-1", "time decides, not size: a name that is lost is new again", "at least"),
+    _segments(_DAY_MS, "only closed segments are cleaned, and every worker that starts reads it all"),
+    _max_bytes(16, "names that are made up for each call may come by the thousand"),
 )
 _ALERTS: Final = _delete(30 * _DAY_MS, "what was said to people stays for the review at the end of the month")
 

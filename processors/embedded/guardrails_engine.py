@@ -29,7 +29,7 @@ from ..alert_rows import alert_record
 from ..guardrails.outputs import Outputs
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime, Tally
-from ..guardrails.sampling import MOST_NAMES, Sampling
+from ..guardrails.sampling import FORGOTTEN_MS, MOST_NAMES, Sampling, Sighting
 from ..guardrails.watched import WatchedScopes
 from ..topology import GUARDRAILS
 
@@ -47,7 +47,8 @@ _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS guard_producers (
         partition INTEGER, producer TEXT, next_seq INTEGER NOT NULL, seen_ms INTEGER NOT NULL,
         PRIMARY KEY (partition, producer)) WITHOUT ROWID""",
-    "CREATE TABLE IF NOT EXISTS guard_seen (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS guard_names (
+        name TEXT PRIMARY KEY, first_ms INTEGER NOT NULL, kept_ms INTEGER NOT NULL) WITHOUT ROWID""",
 )
 
 
@@ -88,8 +89,8 @@ class GuardrailsEngine:
     def _begin(self, settings: Settings, loader: str) -> Runtime:
         sampling = Sampling()
         sampling.restore(
-            (tuple(orjson.loads(name)), at_ms)
-            for name, at_ms in self.log.db.execute("SELECT name, at_ms FROM guard_seen ORDER BY at_ms")
+            (tuple(orjson.loads(name)), Sighting(*when))
+            for name, *when in self.log.db.execute("SELECT name, first_ms, kept_ms FROM guard_names ORDER BY kept_ms")
         )
         runtime = Runtime(settings, self._keys, sampling=sampling, loader=loader)
         for partition in range(self.log.partitions):
@@ -173,8 +174,8 @@ class GuardrailsEngine:
                 [(partition, producer, next_seq, now_ms) for producer, next_seq in outputs.producers.items()],
             )
             self.log.db.executemany(
-                "INSERT OR IGNORE INTO guard_seen VALUES (?, ?)",
-                [(orjson.dumps(name).decode(), at_ms) for name, at_ms in sampling.fresh.items()],
+                "INSERT OR REPLACE INTO guard_names VALUES (?, ?, ?)",
+                [(orjson.dumps(name).decode(), *sighting) for name, sighting in sampling.fresh.items()],
             )
             self.log.commit_offset(GUARDRAILS.name, CONTENT.name, partition, outputs.next_offset)
             self._at("2 appended")
@@ -194,13 +195,11 @@ class GuardrailsEngine:
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             now_ms = int(now * 1_000)
-            new_ms = int(self.runtime.settings.guard_new_h * 3_600_000)
             with self.log.transaction():
                 self.log.db.execute("DELETE FROM guard_producers WHERE seen_ms < ?", (now_ms - _PRODUCER_MS,))
-                # Longer than they are new, or what is in daily use would be new again.
-                self.log.db.execute("DELETE FROM guard_seen WHERE at_ms < ?", (now_ms - max(30 * new_ms, _PRODUCER_MS * 10),))
+                self.log.db.execute("DELETE FROM guard_names WHERE kept_ms < ?", (now_ms - FORGOTTEN_MS,))
                 self.log.db.execute(
-                    "DELETE FROM guard_seen WHERE name NOT IN (SELECT name FROM guard_seen ORDER BY at_ms DESC LIMIT ?)",
+                    "DELETE FROM guard_names WHERE name NOT IN (SELECT name FROM guard_names ORDER BY kept_ms DESC LIMIT ?)",
                     (MOST_NAMES,),
                 )
 

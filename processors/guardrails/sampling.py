@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...schemas.content import ContentEvent
 
@@ -22,10 +22,18 @@ from ...schemas.content import ContentEvent
 # twenty thousand names is some megabytes.
 _MOST_NEW_VERSIONS: Final = 50
 MOST_NAMES: Final = 20_000
-# Of a worker that knows nothing yet: what it meets in its first ten minutes is what is usual here.
-LEARNING_MS: Final = 600_000
+# A name that is still in use is kept again this often, so that an engine may let go of what it was told before `FORGOTTEN_MS`.
+_KEPT_AGAIN_MS: Final = 5 * 86_400_000
+FORGOTTEN_MS: Final = 30 * 86_400_000
 
 Name = tuple[str, ...]
+
+
+class Sighting(NamedTuple):
+    """When a name was first seen, and when it was last kept, by the log's clock."""
+
+    first_ms: int
+    kept_ms: int
 
 
 class Choice(Enum):
@@ -38,16 +46,15 @@ class Choice(Enum):
 
 @dataclass(slots=True)
 class Sampling:
-    """The rules, and what was seen when. `learning_until_ms`: before that nothing counts as new."""
+    """The rules, and what was seen when."""
 
     share: float = 1.0
     always: Mapping[str, Sequence[str]] = field(default_factory=dict)
     new_for_ms: int = 86_400_000
     watched: Sequence[Mapping[str, str | None]] = ()
-    learning_until_ms: int = 0
-    seen: OrderedDict[Name, int] = field(default_factory=OrderedDict)
-    # Seen since it was last asked, for the engine to keep.
-    fresh: dict[Name, int] = field(default_factory=dict)
+    seen: OrderedDict[Name, Sighting] = field(default_factory=OrderedDict)
+    # For the engine to keep: what is new since it was last asked, and what should not be forgotten.
+    fresh: dict[Name, Sighting] = field(default_factory=dict)
     # Prompt → since when its new versions are counted, and how many there were.
     _counts: OrderedDict[Name, tuple[int, int]] = field(default_factory=OrderedDict, repr=False)
 
@@ -61,9 +68,15 @@ class Sampling:
             return Choice.LEFT_OUT
         return Choice.ORDINARY
 
-    def restore(self, seen: Iterable[tuple[Name, int]]) -> None:
-        """What was kept, oldest first."""
-        self.seen.update(seen)
+    def restore(self, kept: Iterable[tuple[Name, Sighting]]) -> None:
+        """What was kept, by us or by another of our kind, oldest first. Twice or late changes nothing."""
+        for name, sighting in kept:
+            known = self.seen.get(name)
+            if known is None and name[:1] == ("version",):
+                self._count(("versions", *name[1:3]), 1, sighting.first_ms)
+            if known is not None:
+                sighting = Sighting(min(known.first_ms, sighting.first_ms), max(known.kept_ms, sighting.kept_ms))
+            self._note(name, sighting)
 
     def _named(self, event: ContentEvent) -> bool:
         return any(getattr(event, name, None) in values for name, values in self.always.items())
@@ -90,15 +103,17 @@ class Sampling:
 
     def _first_seen(self, name: Name, now_ms: int) -> bool:
         """Whether a name was first seen lately."""
-        at = self.seen.get(name)
-        if at is None:
-            at = now_ms if now_ms >= self.learning_until_ms else now_ms - self.new_for_ms
-            self.seen[name] = self.fresh[name] = at
-            while len(self.seen) > MOST_NAMES:
-                self.seen.popitem(last=False)
-        else:
-            self.seen.move_to_end(name)
-        return now_ms - at < self.new_for_ms
+        found = self.seen.get(name)
+        if found is None or now_ms - found.kept_ms >= _KEPT_AGAIN_MS:
+            found = self.fresh[name] = Sighting(found.first_ms if found else now_ms, now_ms)
+        self._note(name, found)
+        return now_ms - found.first_ms < self.new_for_ms
+
+    def _note(self, name: Name, sighting: Sighting) -> None:
+        self.seen[name] = sighting
+        self.seen.move_to_end(name)
+        while len(self.seen) > MOST_NAMES:
+            self.seen.popitem(last=False)
 
     def _count(self, prompt: Name, more: int, now_ms: int) -> int:
         """How many versions of a prompt were new since the count was begun, a window ago at most."""

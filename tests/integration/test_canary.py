@@ -31,7 +31,7 @@ from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.content import decode_content
 from tidegate.schemas.errors import Unreadable
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CONTENT, METER_CHANGELOG, TOPICS
+from tidegate.schemas.topics import CONTENT, GUARDRAILS_NAMES, METER_CHANGELOG, TOPICS
 
 pytestmark = pytest.mark.slow
 
@@ -225,7 +225,7 @@ def test_no_byte_of_what_a_patient_said_is_left_on_kafka_by_workers_that_were_ki
             said += [*said_by(node), metrics_of(workers[1])]
             for worker in workers:
                 fleet.stop(worker)
-        held = {topic.name: ledger.records(url, topic) for topic in (*TOPICS.values(), METER_CHANGELOG)}
+        held = {topic.name: ledger.records(url, topic) for topic in (*TOPICS.values(), METER_CHANGELOG, GUARDRAILS_NAMES)}
     on_kafka = b"".join(
         b"".join((record.key or b"", record.value or b"", *(value for _, value in record.headers)))
         for records in held.values()

@@ -15,10 +15,13 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 from kafka_broker import needs_broker
+from kafka_fleet import eventually
 from tidegate.processors.distributed.call_record import CallRecord
+from tidegate.processors.distributed.guardrails_hearing import Hearing
 from tidegate.processors.distributed.guardrails_worker import KafkaGuardrails, dump_note, load_note
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.processors.distributed.wire import Wire
+from tidegate.processors.guardrails.sampling import Name, Sampling, Sighting
 from tidegate.producers.kafka_log import KafkaLog
 from tidegate.producers.key_source import GivenKeys
 from tidegate.producers.sealing import seal
@@ -36,7 +39,7 @@ RING = {
 KEYS = GivenKeys(orjson.dumps(RING).decode())
 
 
-def content(call_id: str, prompt: str) -> bytes:
+def content(call_id: str, prompt: str, **fields: Any) -> bytes:
     event = {
         "event": "content",
         "call_id": call_id,
@@ -46,12 +49,12 @@ def content(call_id: str, prompt: str) -> bytes:
         "mode": "sealed",
         "key_id": "k-1",
         "sealed": seal(Texts(prompt=prompt), call_id, KEYS.opening("k-1")),
-    }
+    } | fields
     return orjson.dumps(event)
 
 
-def settings_for(url: str) -> Settings:
-    return Settings(url=url, guard_detectors=("phi", "toxicity"), guard_batch=1, worker_session_s=2)
+def settings_for(url: str, **other: Any) -> Settings:
+    return Settings(**{"url": url, "guard_detectors": ("phi", "toxicity"), "guard_batch": 1, "worker_session_s": 2} | other)
 
 
 def send(url: str, producer: str, seq: int, *lines: bytes) -> None:
@@ -63,11 +66,16 @@ class CutOff(Exception):
     """The worker ends here, as after kill -9: nothing more is sent or committed."""
 
 
-async def guard(url: str, until: Callable[[KafkaGuardrails], bool], at: Callable[[str], None] = lambda _step: None) -> None:
+async def guard(
+    url: str,
+    until: Callable[[KafkaGuardrails], bool],
+    at: Callable[[str], None] = lambda _step: None,
+    **other: Any,
+) -> None:
     """One worker, until it has done enough, or fails."""
     wire = Wire(settings_for(url))
     await wire.start()
-    one = KafkaGuardrails(settings_for(url), wire, KEYS, at=at, loader="guard_suites:names")
+    one = KafkaGuardrails(settings_for(url, **other), wire, KEYS, at=at, loader="guard_suites:names")
     running: asyncio.Task[None] | None = None
     try:
         await one.start()
@@ -182,6 +190,41 @@ def test_two_workers_share_the_partitions_and_one_takes_all_when_the_other_leave
     found = verdicts(url)
     assert len(found) == 42
     assert {event["outcome"] for event in found.values()} == {"scored"}
+
+
+@pytest.mark.slow
+@needs_broker
+def test_whoever_takes_over_knows_which_models_are_new_and_which_are_not(url: str) -> None:
+    new_h = 1 / 3_600  # a second
+    send(url, "svc-a", 0, content("a-0", "text", request_model="usual"))
+    asyncio.run(guard(url, is_idle, guard_sample=0.0, guard_new_h=new_h))
+    met = asyncio.run(first_sightings(url))
+
+    time_is = eventually(lambda: (now := time.time()) > met["model", "usual"].first_ms / 1_000 + 1 and now)
+    send(url, "svc-a", 1, content("a-1", "text", request_model="usual"))
+    send(url, "svc-b", 0, content("b-0", "text", request_model="new"))
+    asyncio.run(guard(url, is_idle, guard_sample=0.0, guard_new_h=new_h))
+
+    outcomes = {event["call_id"]: event["outcome"] for event in verdicts(url).values()}
+    assert outcomes == {"a-0": "scored", "a-1": "sampled_out", "b-0": "scored"}
+    again = asyncio.run(first_sightings(url))
+    assert again["model", "usual"] == met["model", "usual"]
+    assert again["model", "new"].first_ms >= (time_is - 1) * 1_000
+
+
+async def first_sightings(url: str) -> dict[Name, Sighting]:
+    """What a worker that joins now knows."""
+    sampling, wire = Sampling(), Wire(settings_for(url))
+    await wire.start()
+
+    async def apply(change: Callable[[Sampling], None]) -> None:
+        change(sampling)
+
+    try:
+        await Hearing(settings_for(url), apply).recall(wire)
+    finally:
+        await wire.stop()
+    return dict(sampling.seen)
 
 
 class Room:

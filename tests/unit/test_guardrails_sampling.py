@@ -11,7 +11,7 @@ from support import NOW_MS
 from tidegate.processors.guardrails.budget import Budget
 from tidegate.processors.guardrails.cache import Cache, Fingerprints
 from tidegate.processors.guardrails.ports import Finding, Sample
-from tidegate.processors.guardrails.sampling import Choice, Sampling, draw
+from tidegate.processors.guardrails.sampling import MOST_NAMES, Choice, Name, Sampling, Sighting, draw
 from tidegate.processors.guardrails.suite import Assessment
 from tidegate.schemas.content import ContentEvent
 
@@ -67,15 +67,62 @@ def test_versions_that_are_made_up_for_each_call_are_soon_no_news() -> None:
     assert choices[-1] is Choice.LEFT_OUT
 
 
-def test_who_knows_nothing_yet_learns_first_what_is_usual() -> None:
-    sampling = Sampling(share=0.0, learning_until_ms=NOW_MS + 1)
+def test_who_takes_over_knows_what_was_new_before() -> None:
+    first = Sampling(share=0.0, new_for_ms=24 * HOUR_MS)
+    first.choose(event(request_model="usual"), KEY, NOW_MS, behind=False)
+    next_one = Sampling(share=0.0, new_for_ms=24 * HOUR_MS)
 
+    next_one.restore(first.fresh.items())
     choices = [
-        sampling.choose(event(request_model=model), KEY, NOW_MS + later, behind=False)
-        for model, later in (("usual", 0), ("usual", 10), ("new", 10))
+        next_one.choose(event(request_model=model), KEY, NOW_MS + hours * HOUR_MS, behind=False)
+        for model, hours in (("usual", 23), ("usual", 24), ("new", 24))
     ]
 
-    assert choices == [Choice.LEFT_OUT, Choice.LEFT_OUT, Choice.AT_RISK]
+    assert choices == [Choice.AT_RISK, Choice.LEFT_OUT, Choice.AT_RISK]
+
+
+def test_versions_made_up_for_each_call_are_no_news_to_whoever_takes_over_either() -> None:
+    first, next_one = Sampling(share=0.0), Sampling(share=0.0)
+    for number in range(200):
+        first.choose(event(prompt_name="triage", prompt_version=str(number)), KEY, NOW_MS, behind=False)
+
+    next_one.restore(first.fresh.items())
+    next_one.restore(first.fresh.items())
+
+    assert next_one.choose(event(prompt_name="triage", prompt_version="x"), KEY, NOW_MS, behind=False) is Choice.LEFT_OUT
+    assert next_one.choose(event(prompt_name="other", prompt_version="x"), KEY, NOW_MS, behind=False) is Choice.AT_RISK
+
+
+def test_what_is_in_use_is_kept_again_before_it_is_forgotten_and_stays_as_old_as_it_is() -> None:
+    sampling = Sampling(share=0.0)
+    topic: dict[Name, Sighting] = {}
+
+    for day in range(40):
+        sampling.choose(event(request_model="usual"), KEY, NOW_MS + day * 24 * HOUR_MS, behind=False)
+        topic |= sampling.fresh
+        sampling.fresh.clear()
+
+    kept = topic["model", "usual"]
+    assert kept.first_ms == NOW_MS
+    assert NOW_MS + 39 * 24 * HOUR_MS - kept.kept_ms < 6 * 24 * HOUR_MS
+
+
+def test_of_two_who_met_a_name_at_once_the_first_counts() -> None:
+    ours, theirs = Sighting(NOW_MS + 5, NOW_MS + 9), Sighting(NOW_MS, NOW_MS + 7)
+    sampling = Sampling()
+
+    sampling.restore([(("model", "m"), ours), (("model", "m"), theirs)])
+
+    assert sampling.seen["model", "m"] == (NOW_MS, NOW_MS + 9)
+
+
+def test_no_more_names_are_remembered_than_there_is_room_for() -> None:
+    sampling = Sampling()
+
+    sampling.restore((("model", str(number)), Sighting(NOW_MS, NOW_MS)) for number in range(MOST_NAMES + 5))
+
+    assert len(sampling.seen) == MOST_NAMES
+    assert ("model", "4") not in sampling.seen
 
 
 def test_a_scope_that_a_policy_watches_is_at_risk_by_the_model_that_answered() -> None:

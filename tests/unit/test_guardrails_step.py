@@ -11,7 +11,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import NOW_MS, NOW_S, LogRecord, line
+from support import NOW_S, LogRecord, line
 from tidegate.processors.guardrails.alerting import Alerting
 from tidegate.processors.guardrails.jobs import Entry, Judged, Redacted
 from tidegate.processors.guardrails.outputs import Outputs, scored_line, verdict_producer
@@ -120,7 +120,7 @@ def test_nothing_overtakes_an_older_record() -> None:
 
 
 def test_every_line_has_its_number_whatever_became_of_it() -> None:
-    step = partition(share=0.0, learning_until_ms=NOW_MS + 1)
+    step = partition(share=0.0, new_for_ms=0)
     hashed = content("h", mode="hashed", key_id=None, sealed=None, fingerprints={"prompt": ["0" * 32]})
     lines = [hashed, b"{torn", content("s"), content("u", key_id="k-gone", tenant="always")]
     step._sampling.always = {"tenant": ["always"]}
@@ -294,7 +294,7 @@ def test_repetition_batching_and_the_order_of_judgements_change_nothing(
 
 
 def test_what_is_at_risk_comes_with_its_priority() -> None:
-    step = partition(always={"tenant": ["harbor-health"]}, learning_until_ms=NOW_MS + 1)
+    step = partition(always={"tenant": ["harbor-health"]}, new_for_ms=0)
 
     choices = [
         choice

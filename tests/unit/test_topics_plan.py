@@ -18,7 +18,7 @@ from tidegate.schemas.envelope import MAX_ENVELOPE_BYTES
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, GATES, METER_CHANGELOG, METERED, SIGNALS, TOPICS, USAGE, Topic
+from tidegate.schemas.topics import CALLS, GATES, GUARDRAILS_NAMES, METER_CHANGELOG, METERED, SIGNALS, TOPICS, USAGE, Topic
 from tidegate.topics_cli import topics_app
 from typer.testing import CliRunner
 
@@ -43,7 +43,7 @@ def planned(topic: Topic, **numbers: int) -> PlannedTopic:
 def test_every_topic_of_the_pipeline_is_planned_once() -> None:
     names = [found.topic.name for found in plan()]
 
-    assert sorted(names) == sorted([*TOPICS, METER_CHANGELOG.name])
+    assert sorted(names) == sorted([*TOPICS, METER_CHANGELOG.name, GUARDRAILS_NAMES.name])
     assert names[0] == CALLS.name
 
 
@@ -61,6 +61,7 @@ def test_a_topic_is_compacted_when_its_last_word_must_stay() -> None:
     assert policies.pop(METER_CHANGELOG.name) == "compact"
     assert policies.pop(SIGNALS.name) == "compact"
     assert policies.pop(GATES.name) == "compact,delete"
+    assert policies.pop(GUARDRAILS_NAMES.name) == "compact,delete"
     assert set(policies.values()) == {"delete"}
 
 
