@@ -116,7 +116,7 @@ def trained() -> LinearHead:
 def _scores(head: LinearHead, encoder: OfflineEncoder, texts: Sequence[str]) -> list[float]:
     """As the detector gives them, windows and all."""
     head = dataclasses.replace(head, card={**head.card, "sha256": "0" * 64})
-    detector = ToxicityDetector(head, encoder, threshold=2.0)  # no findings: only the score is asked for
+    detector = ToxicityDetector(head, encoder)
     found: list[float] = []
     for start in range(0, len(texts), 256):
         samples = [Sample(str(place), prompt=text) for place, text in enumerate(texts[start : start + 256])]

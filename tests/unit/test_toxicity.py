@@ -67,6 +67,70 @@ def test_clinical_words_and_groups_do_not_alarm(text: str) -> None:
     assert verdict.findings == []
 
 
+POLITE = (
+    "Thank you for calling the clinic this morning.",
+    "I would like to book an appointment for next week.",
+    "The weather has been lovely lately.",
+    "My daughter starts school in September.",
+    "Could you please send me the results of my blood test?",
+    "I usually take my tablets with breakfast.",
+    "We went for a long walk along the river.",
+    "The nurse was very kind and explained everything well.",
+    "Please let me know if Tuesday afternoon works for you.",
+    "I have read the leaflet that you gave me.",
+)
+HOSTILE = (
+    "You are a worthless idiot.",
+    "Shut up, you stupid cow.",
+    "I will find you and kill you.",
+    "You people are vermin.",
+    "All immigrants should be shot.",
+    "What a pathetic excuse for a nurse you are.",
+    "I hate gay people.",
+    "Watch your back, I know where you live.",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(8))
+def test_one_hostile_sentence_does_not_drown_in_polite_ones(hostile: str) -> None:
+    among = [[*POLITE[: size // 2], hostile, *POLITE[size // 2 : size]] for size in (2, 5, 10)]
+
+    verdicts = judged(*map(" ".join, among))
+
+    for verdict, lines in zip(verdicts, among, strict=True):
+        text = " ".join(lines)
+        assert [text[finding.start : finding.end] for finding in verdict.findings] == [hostile]
+        assert verdict.scores["prompt", "toxicity"] >= DETECTOR.threshold
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Patient states he will kill himself.",
+        "The patient states that he will kill his wife if she leaves.",
+        'Patient said "you are a stupid idiot" to the nurse and was asked to leave.',
+        "Pt told staff to go to hell and threw a cup.",
+        "Patient reports that her husband called her a worthless bitch.",
+        "The voices call him a faggot and tell him to die.",
+        "My ass hurts when I sit down.",
+        "He has been pissing blood since Tuesday.",
+        "Patient has a shitty appetite, he says.",
+        "I feel stupid and worthless.",
+        "I want to die.",
+        "I am such an idiot, I forgot my insulin again.",
+        "I am a gay man who has sex with men; which vaccines do I need?",
+        "As a Jewish man, am I at higher risk of Tay-Sachs?",
+        "I'm black and my skin gets ashy in winter.",
+        "My father was an abusive drunk who beat us.",
+    ],
+    ids=range(16),
+)
+def test_what_a_chart_reports_and_what_patients_say_of_themselves_does_not_alarm(text: str) -> None:
+    alone, among = judged(text, " ".join((*POLITE[:3], text, *POLITE[3:6])))
+
+    assert (alone.findings, among.findings) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

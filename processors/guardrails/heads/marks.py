@@ -36,6 +36,7 @@ _STARRED: Final = re.compile(r"[*#@$%]")
 
 # VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity; the others are their kind in capitals.
 _CODED: Final = re.compile("VILE|SLIGHT|SCORN|GROUP|HARM|HATE")
+_OFFENSIVE: Final = ("obscene", "sexual", "insult", "slur", "slight", "scorn")
 # What somebody does to somebody: the same words are harmless elsewhere ("killed in action", "you are right").
 # In the order of `MARKS`; their expressions are in toxic_aims.txt.
 _AIMED: Final = (
@@ -59,7 +60,10 @@ _AIMED: Final = (
     "scornful",
     "civil",
     "clinical",
+    "reported",
+    "of_self",
 )
+_HARMLESS: Final = frozenset({"you", "civil", "clinical", "reported", "of_self"})
 MARKS: Final = (
     *(kind for kind in KINDS if kind != "identity"),  # who is spoken of is no mark against a text
     *(f"{kind}_share" for kind in KINDS[:6]),
@@ -79,6 +83,11 @@ class Marks(NamedTuple):
     counts: Mapping[str, int]
     aimed: frozenset[str]
     neutral: str
+
+    @property
+    def offends(self) -> bool:
+        """Whether anything in the text may hurt, however harmless it turns out to be."""
+        return any(self.counts[kind] for kind in _OFFENSIVE) or not self.aimed <= _HARMLESS
 
 
 def marks(plain: str, original: str) -> Marks:

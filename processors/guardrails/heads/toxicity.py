@@ -1,6 +1,7 @@
 """Toxicity of prompts and responses: a calibrated probability, and where the worst of it stands.
 
-    text ─► windows ─► linear head ─► the most toxic window speaks for the text ─► above the threshold: its worst sentence
+    text ─► windows, sentences with marks ─► linear head ─► the most toxic speaks for the text ─► above the threshold: its
+                                                                                              window's worst sentence
 
 The head only knows toxic from not. The type of a finding is told by rule, from the words of its sentence: THREAT,
 IDENTITY_ATTACK, INSULT, OBSCENE, or TOXICITY where no rule speaks.
@@ -26,6 +27,8 @@ from .marks import MARKS, Marks, digest, marks
 WEIGHTS: Final = Path(__file__).with_name("toxicity.npz")
 # A window sees less than the text around it tells, so it has to be surer.
 WINDOW_MARGIN: Final = 2.0
+# And so has a sentence: one insult among polite sentences is an insult, but a line of a list is cut off from what it lists.
+SENTENCE_MARGIN: Final = 0.75
 # A comment is judged whole, as the comments were that the head has learnt from; only longer texts are cut.
 WHOLE_CHARS: Final = 1_200
 # A page of abuse is one finding a window; more than this says nothing new.
@@ -98,7 +101,9 @@ class ToxicityDetector:
         cut = [windows(text, WINDOW_CHARS if len(text) > WHOLE_CHARS else WHOLE_CHARS) for text in texts]
         owners = [place for place, spans in enumerate(cut) for _ in spans]
         parts = [text[start:end] for text, spans in zip(texts, cut, strict=True) for start, end in spans]
-        logits = self.logits(batch, parts)
+        margins = [WINDOW_MARGIN if len(spans) > 1 else 0.0 for spans in cut for _ in spans]
+        seen = [_marks(part) for part in parts]
+        logits = np.maximum(self._logits(batch, parts, seen) - margins, self._worst_spoken(batch, parts, seen))
         whole = self.logits(batch, [text for text, spans in zip(texts, cut, strict=True) if len(spans) > 1])
         of_windows: list[list[float]] = [[] for _ in texts]
         for owner, logit in zip(owners, logits, strict=True):
@@ -109,11 +114,24 @@ class ToxicityDetector:
             for text, spans, ours in zip(texts, cut, of_windows, strict=True)
         }
 
+    def _worst_spoken(self, batch: Batch, parts: Sequence[str], seen: Sequence[Marks]) -> Logits:
+        """Of each part the logit of its worst sentence that bears a mark, where there are more sentences than one."""
+        found = np.full(len(parts), -np.inf)
+        spoken: list[tuple[int, str, Marks]] = []
+        for place, (part, marked) in enumerate(zip(parts, seen, strict=True)):
+            spans = sentences(part) if marked.offends else []
+            if len(spans) > 1:
+                spoken.extend((place, part[start:end], _marks(part[start:end])) for start, end in spans)
+        spoken = [one for one in spoken if one[2].offends]
+        logits = self._logits(batch, [text for _, text, _ in spoken], [marked for _, _, marked in spoken])
+        np.maximum.at(found, [place for place, _, _ in spoken], logits - SENTENCE_MARGIN)
+        # It is heard where it alarms by itself. Short of that it says less than all of its text.
+        found[probabilities(found) < self.threshold] = -np.inf
+        return found
+
     def _verdict(self, batch: Batch, text: str, spans: list[Span], logits: list[float], whole: float | None) -> Judged:
         if not spans:
             return Judged(0.0, [])
-        if whole is not None:
-            logits = [logit - WINDOW_MARGIN for logit in logits]
         score = _probability(max(logits if whole is None else [*logits, whole]))
         if score < self.threshold:
             return Judged(score, [])
@@ -135,13 +153,19 @@ class ToxicityDetector:
 
     def logits(self, batch: Batch, parts: Sequence[str]) -> Logits:
         """The head's calibrated logit of each text as one piece."""
-        vectors, found, buckets = features(batch, self._encoder, parts)
+        return self._logits(batch, parts, [_marks(part) for part in parts])
+
+    def _logits(self, batch: Batch, parts: Sequence[str], seen: Sequence[Marks]) -> Logits:
+        vectors, found, buckets = _features(batch, self._encoder, parts, seen)
         return self._head.logits(vectors, found, buckets)
 
 
 def features(batch: Batch, encoder: Encoder, texts: Sequence[str]) -> tuple[Any, list[list[float]], list[Any]]:
     """What the head looks at: vectors, marks, buckets."""
-    seen = [_marks(text) for text in texts]
+    return _features(batch, encoder, texts, [_marks(text) for text in texts])
+
+
+def _features(batch: Batch, encoder: Encoder, texts: Sequence[str], seen: Sequence[Marks]) -> Any:
     return embedded(batch, encoder, texts), [mark.values for mark in seen], [hashed(mark.neutral) for mark in seen]
 
 
