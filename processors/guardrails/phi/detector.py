@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ..ports import Batch, Finding, Verdict
-from . import clinical, contacts, dates, leak, numbers, places, zones
+from . import ages, clinical, contacts, dates, leak, numbers, places, structure, zones
 from .foreign import Foreign
 from .labels import TYPES
 from .merge import settle
@@ -103,7 +103,14 @@ class PhiDetector:
 def structured_spans(text: str) -> list[Span]:
     """What has a form: before it is settled, and without names."""
     within = zones.of(text)
-    return [*contacts.find(text, within), *dates.find(text, within), *numbers.find(text, within), *places.find(text, within)]
+    found = [
+        *contacts.find(text, within),
+        *dates.find(text, within),
+        *ages.find(text, within),
+        *numbers.find(text, within),
+        *places.find(text, within),
+    ]
+    return [*found, *structure.find(text)]
 
 
 def _says_nothing_else(text: str, span: Span, redacted: Sequence[tuple[int, int]]) -> bool:
