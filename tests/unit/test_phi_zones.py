@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.processors.guardrails.phi import contacts, dates, numbers, phones, places, zones
+from tidegate.processors.guardrails.phi import ages, contacts, dates, numbers, phones, places, zones
 
 # Those that need a digit, by name, so that no text is in a test's id.
 PATTERNS = {
@@ -17,7 +17,8 @@ PATTERNS = {
         (numbers, ("_SSN", "_LAST_FOUR", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID")),
         (contacts, ("_IPV4", "_MAC")),
         (phones, ("_PHONE", "_AMERICAN", "_APART")),
-        (dates, ("_NUMERIC", "_CUED", "_COMPACT", "_SEASON", "_BORN_LONG_AGO")),
+        (dates, ("_NUMERIC", "_OF_YEAR", "_COMPACT", "_YEAR_BEHIND", "_BORN_LONG_AGO", "_WEEK", "_NTH")),
+        (ages, ("_FIGURES",)),
         (places, ("_LABELLED", "_WITH_STATE", "_NINE", "_UK", "_CANADA", "_LIVES_IN")),
     )
     for name in names
