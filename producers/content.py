@@ -28,6 +28,8 @@ from .stats import ContentStats, Tally
 _logger: Final = logging.getLogger("tidegate")
 
 _REFUSALS: Final = ("buffer_full", "spool_full", "too_large", "no_key", "invalid", "closed")
+# Pairs of provider and reason: a name comes from the caller, and must not grow this without end.
+_MOST_PASSED_OVER: Final = 256
 _NO_KEY: Final = (
     "content_refused reason=no_key hint=texts of calls are not sent without a key ring: set TIDEGATE_KEY_FILE, TIDEGATE_KEYS"
     " or TIDEGATE_KEY_COMMAND to have them scored, or TIDEGATE_CONTENT=off"
@@ -61,6 +63,7 @@ class ContentOutlet:
         self._told_no_key = False
         self._emitted = Tally()
         self._refusals = {reason: Tally() for reason in _REFUSALS}
+        self._passed_over: dict[tuple[str, str], Tally] = {}
         self._silent = False
         self.closed = False
 
@@ -132,6 +135,12 @@ class ContentOutlet:
         """What a caller handed in holds no texts."""
         return self._refuse("invalid")
 
+    def pass_over(self, provider: str, reason: str) -> None:
+        """A call's texts leave something out. Providers beyond those that anybody has are counted as one."""
+        if len(self._passed_over) >= _MOST_PASSED_OVER:
+            provider = "other"
+        self._passed_over.setdefault((provider, reason), Tally()).bump()
+
     def _refused(self) -> Counter[str]:
         return Counter({reason: count for reason, tally in self._refusals.items() if (count := tally.value())})
 
@@ -168,9 +177,10 @@ class ContentOutlet:
     def stats(self) -> ContentStats:
         """The counts so far."""
         refused = self._refused()
+        passed_over = Counter({key: tally.value() for key, tally in list(self._passed_over.items())})
         lane = self._lanes.get("lane")
         if lane is None:
-            return ContentStats(dropped=refused)
+            return ContentStats(dropped=refused, passed_over=passed_over)
         shipper = lane.pump.shipper
         after = lane.pump.dropped_after()
         emitted = self._emitted.value()
@@ -182,4 +192,5 @@ class ContentOutlet:
             pending=max(0, emitted - settled - after.total()),
             dropped=refused + after,
             adopted=shipper.adopted_events,
+            passed_over=passed_over,
         )

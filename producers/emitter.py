@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,8 +30,10 @@ import orjson
 from pydantic import BaseModel
 
 from ..schemas.call import RejectedEvent, RequestEvent, ResponseEvent
-from ..schemas.content import ContentMode, Texts
+from ..schemas.content import ContentMode, Texts, Where
 from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_EVENT_BYTES
+from ..schemas.message_parts import PassedOver
+from ..schemas.provider_usage import short_code
 from ..schemas.settings import Settings
 from . import lifecycle
 from .content import ContentOutlet
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
     from .gate import Gate
 
 _REFUSALS: Final = ("buffer_full", "spool_full", "event_too_large", "unencodable", "closed")
+
+# What is of no known shape can be handed over as text.
+_HAND_OVER: Final[Mapping[Where, str]] = {
+    "prompt": "call.ask takes the prompt's text",
+    "response": "call.answer(text=…) takes the answer's text, call.chunk a piece of it",
+    "context": "call.ask(context=…) takes texts",
+}
 
 # A parent's connections as a forked child has them: closing one could end it for the parent, so they are kept open.
 _inherited: Final[list[Log]] = []
@@ -181,6 +190,13 @@ class Emitter(Observer):
     def content_mode(self, tenant: str | None) -> ContentMode:
         """What leaves of this tenant's texts."""
         return self._content.mode(tenant)
+
+    def pass_over(self, provider: str | None, found: Iterable[tuple[Where, PassedOver]]) -> None:
+        name = short_code(provider) or "unknown"
+        for where, reason in sorted(found):
+            self._content.pass_over(name, reason)
+            if reason == "unknown":
+                self._tell_once(f"content_not_understood where={where} provider={name} hint={_HAND_OVER[where]}")
 
     def emit_content(self, call: Mapping[str, Any], texts: Texts | Mapping[str, Any]) -> bool:
         """Accept the texts of one call: `prompt`, `response` and `context`, any of them absent. They leave as the settings say,

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from ..schemas.provider_text import prompt_text, response_text
-from .call_texts import chunk_body
+from ..schemas.message_parts import Reading, chunk_body
+from ..schemas.provider_text import read_answer, read_request
 
 _RETRIEVED: Final = ("retrieved_context", "retrieved_chunks", "retrieval")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -28,11 +28,10 @@ def read_texts(line: bytes) -> dict[str, Any] | None:
     if isinstance(response, dict) and isinstance(response.get("body"), dict) and "status_code" in response:
         response = response["body"]
     wrapped = isinstance(request, dict) or isinstance(response, dict)
-    texts = {
-        "prompt": prompt_text(request) if isinstance(request, dict) else None,
-        "response": response_text(response if wrapped else record) if response or not wrapped else None,
-        "context": _context(record),
-    }
+    asked = read_request(request) if isinstance(request, dict) else Reading()
+    answered = read_answer(response if wrapped else record) if response or not wrapped else Reading()
+    context = dict.fromkeys([*asked.documents, *answered.documents, *_context(record)])
+    texts = {"prompt": asked.text(), "response": answered.text(), "context": list(context)}
     return texts if any(texts.values()) else None
 
 

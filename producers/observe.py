@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 import orjson
 
 from ..schemas.call import TOKEN_FIELDS, ErrorType
-from ..schemas.content import ContentMode
+from ..schemas.content import ContentMode, Where
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import decode_event
+from ..schemas.message_parts import PassedOver
 from ..schemas.provider_response import read_response
-from ..schemas.provider_text import chunk_text
-from ..schemas.provider_usage import canonical_provider
+from ..schemas.provider_stream import StreamedText, stream_event
+from ..schemas.provider_text import decoded
+from ..schemas.provider_usage import canonical_provider, get_part, items_of
 from ..schemas.settings import Settings
 from .call_texts import CallTexts
 from .failures import classify
@@ -51,6 +53,9 @@ _MOST_NAMED: Final = 32
 _MOST_READ: Final = 4_096
 # An id has no spaces; what has some may be the chunk's own text.
 _CHUNK_ID: Final = re.compile(r"[A-Za-z0-9_.:/#@=+~-]{1,128}\Z")
+# Where a stream's events state tokens, and what they wrap that in.
+_STATING: Final = ("usage", "usageMetadata", "usage_metadata", "stopReason", "finish_reason")
+_STATED_IN: Final = ("response", "message", "chunk", "data", "metadata", "messageStop")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 P = ParamSpec("P")
@@ -167,28 +172,40 @@ class CallScope:
 
     @_guarded
     def chunk(self, chunk: object) -> None:
-        """One event of a streamed answer, or a piece of its text; the first one is the first token."""
-        text = chunk_text(chunk) if self._texts is not None or "time_to_first_token_s" not in self._outcome else ""
-        if text:
+        """One event of a streamed answer, or a piece of its text; the first with text is the first token. Tokens and finish
+        reason are read of the events that state them."""
+        event = stream_event(chunk)
+        stream = self._texts.stream if self._texts is not None else StreamedText()
+        if (self._texts is not None or "time_to_first_token_s" not in self._outcome) and stream.add(event):
             self.first_token()
-            if self._texts is not None:
-                self._texts.streamed(text)
+        if event is not None and not isinstance(event, str):
+            self._listen(event)
+
+    @_guarded
+    def _listen(self, event: object) -> None:
+        """To what the first event or the last says of the call."""
+        for holder in (event, *(get_part(event, name) for name in _STATED_IN), *items_of(get_part(event, "choices"))[:1]):
+            if get_part(holder, *_STATING) is not None:
+                self._learn(holder if get_part(event, "choices") is None else event)
 
     @_guarded
     def answer(self, response: object = None, *, text: str | None = None) -> None:
         """The provider's response, as object or dict; the call's latency ends here. What it says goes nowhere but into sealed
         content. `text` is for a client whose responses are not read, or that has been streaming."""
         self._answered_at = self._observer.monotonic()
+        response = decoded(response)
         self._answered(text if text is not None else response)
         if response is None and text is not None:
             return
+        if not self._learn(response):
+            self._observer.unread_answers.bump()
+
+    def _learn(self, response: object) -> bool:
+        """Note what a response, or the last event of a stream, says about itself. Whether it states tokens."""
         try:
             facts = read_response(response, self._fields.get("provider_name"))
         except ValueError:
-            self._observer.unread_answers.bump()
-            return
-        if not facts.tokens:
-            self._observer.unread_answers.bump()
+            return False
         for name in ("provider_name", "service_tier"):
             if (value := getattr(facts, name)) is not None:
                 self._fields[name] = value
@@ -196,6 +213,7 @@ class CallScope:
             if (value := getattr(facts, name)) is not None:
                 self._outcome[name] = value
         self._outcome.update(facts.tokens)
+        return bool(facts.tokens)
 
     @_guarded
     def _answered(self, response: object) -> None:
@@ -266,8 +284,16 @@ class CallScope:
             self._guard.leave(reservation, self.model, self._fields, outcome)
         self._observer.emit_checked("response", self._fields, outcome, reservation)
         texts, self._texts = self._texts, None
-        if texts is not None and texts:
-            self._observer.emit_content({**self._fields, **outcome}, texts.found())
+        if texts is not None:
+            self._leave(texts)
+
+    @_guarded
+    def _leave(self, texts: CallTexts) -> None:
+        found = texts.found()
+        if any(found.values()):
+            self._observer.emit_content({**self._fields, **self._outcome}, found)
+        if texts.passed_over:
+            self._observer.pass_over(self._fields.get("provider_name"), texts.passed_over)
 
 
 class Observer:
@@ -292,6 +318,10 @@ class Observer:
         raise NotImplementedError
 
     def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any]) -> bool:
+        raise NotImplementedError
+
+    def pass_over(self, provider: str | None, found: Iterable[tuple[Where, PassedOver]]) -> None:
+        """Count what a call's texts leave out."""
         raise NotImplementedError
 
     def content_mode(self, tenant: str | None) -> ContentMode:

@@ -23,7 +23,11 @@ class Tally:
 @dataclass(frozen=True, slots=True)
 class ContentStats:
     """Counts of texts sent, of one call each, in the words of `EmitterStats`; and their own reasons to be dropped: `no_key`
-    (no ring, or none for the tenant), `too_large` (above what a record holds), `invalid`."""
+    (no ring, or none for the tenant), `too_large` (above what a record holds), `invalid`.
+
+    `passed_over` counts calls by provider and by what their texts leave out: `unknown` (a shape that is not known, of which
+    only prose is read), `media`, `reasoning`, `choices` (all but the first).
+    """
 
     emitted: int = 0
     appended: int = 0
@@ -31,6 +35,7 @@ class ContentStats:
     pending: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     adopted: int = 0
+    passed_over: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -519,6 +519,31 @@ def test_a_streamed_answer_is_put_together_from_its_chunks(tmp_path: Path) -> No
     assert unseal(event, FolderKeys(tmp_path)) == Texts(prompt="How are you?", response="Fine, thanks")
 
 
+def test_what_texts_leave_out_is_counted_by_provider_and_the_unknown_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tidegate.connect(str(tmp_path)) as tide:
+        for _ in range(2):
+            with tide.call(model="m", provider="In House") as found:
+                found.ask([{"utterance": f"Is it {CANARY} now?"}])
+                found.answer({"reply": "Yes."})
+        with tide.call(model="m", provider="openai") as found:
+            found.ask([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}])
+            found.answer({"choices": [{"message": {"content": "A"}}, {"message": {"content": "B"}}]})
+        stats = tide.stats()
+
+    assert [unseal(event, FolderKeys(tmp_path)).prompt for event in _content_of(tmp_path)] == [f"Is it {CANARY} now?"] * 2 + [
+        None
+    ]
+    assert stats.content.passed_over == {("unknown", "unknown"): 4, ("openai", "media"): 1, ("openai", "choices"): 1}
+    told = [message for message in caplog.messages if message.startswith("content_not_understood")]
+    assert [message.split(" hint=")[0] for message in told] == [
+        "content_not_understood where=prompt provider=unknown",
+        "content_not_understood where=response provider=unknown",
+    ]
+    assert CANARY not in caplog.text
+
+
 def test_what_cannot_be_read_costs_its_text_and_nothing_else(tmp_path: Path) -> None:
     class Hostile:
         def __getattr__(self, name: str) -> Any:

@@ -194,6 +194,74 @@ def test_an_answer_that_is_not_understood_leaves_the_tokens_unknown(tide: Tide) 
     assert tide.emitter.stats().unread_answers == 4
 
 
+STREAMED: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "openai": (
+        [
+            {"id": "c1", "model": "gpt-4o-2024-08-06", "choices": [{"index": 0, "delta": {"content": "Fine"}}], "usage": None},
+            {"id": "c1", "model": "gpt-4o-2024-08-06", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"id": "c1", "choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 7}},
+        ],
+        {"input_tokens": 12, "output_tokens": 7, "finish_reason": "stop", "response_model": "gpt-4o-2024-08-06"},
+    ),
+    "openai responses": (
+        [
+            {"type": "response.output_text.delta", "delta": "Fine"},
+            {
+                "type": "response.completed",
+                "response": {"object": "response", "status": "completed", "usage": {"input_tokens": 12, "output_tokens": 7}},
+            },
+        ],
+        {"output_tokens": 7, "finish_reason": "completed"},
+    ),
+    "anthropic": (
+        [
+            {"type": "message_start", "message": {**ANTHROPIC, "stop_reason": None, "content": []}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Fine"}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 19}},
+        ],
+        {"input_tokens": 112, "output_tokens": 19, "cache_read_tokens": 100, "finish_reason": "end_turn"},
+    ),
+    "google": (
+        [
+            {
+                "candidates": [{"content": {"parts": [{"text": "Fine"}]}, "finishReason": "STOP"}],
+                "usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 7},
+            }
+        ],
+        {"input_tokens": 12, "output_tokens": 7, "finish_reason": "stop"},
+    ),
+    "bedrock": (
+        [
+            {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": "Fine"}}},
+            {"messageStop": {"stopReason": "end_turn"}},
+            {"metadata": {"usage": {"inputTokens": 12, "outputTokens": 7}}},
+        ],
+        {"input_tokens": 12, "output_tokens": 7, "finish_reason": "end_turn"},
+    ),
+    "lines": (
+        [
+            b'data: {"choices": [{"delta": {"content": "Fine"}}]}',
+            b'data: {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 7}}',
+            b"data: [DONE]",
+        ],
+        {"input_tokens": 12, "output_tokens": 7},
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "said"), STREAMED.values(), ids=STREAMED)
+def test_a_streams_events_say_what_its_call_has_used(tide: Tide, events: list[Any], said: dict[str, Any]) -> None:
+    with tide.emitter.call(model="m") as call:
+        for event in events:
+            tide.clock.now += 0.25
+            call.chunk(event)
+
+    event = tide.event()
+    assert said.items() <= event.items()
+    assert event["time_to_first_token_s"] in (0.25, 0.5)
+    assert tide.emitter.stats().internal_errors == 0
+
+
 def test_one_wrong_field_does_not_cost_the_call(tide: Tide, caplog: pytest.LogCaptureFixture) -> None:
     with tide.emitter.call(
         model="m",
