@@ -1,0 +1,55 @@
+"""docs/analysts.md says what the views are: each example runs, and the columns are those that come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tidegate.sinks import migrations
+from tidegate.sinks.clickhouse import Store
+
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "analysts.md").read_text()
+SECTIONS: Final = {part.partition("(")[0]: part for part in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]}
+# What the views are made of, and not for asking.
+PARTS: Final = {"usage_between", "usage_by", "verdicts_between", "findings_between"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store.open(path=tmp_path_factory.mktemp("docs") / "store") as store:
+        store.migrate()
+        yield store
+
+
+@pytest.mark.parametrize("view", sorted(SECTIONS))
+def test_the_columns_told_are_those_that_come(store: Store, view: str) -> None:
+    told = re.findall(r"^\| `(\w+)` \|", SECTIONS[view], re.MULTILINE)
+    names = re.match(r"\w+\(([^)]*)\)", SECTIONS[view])
+    assert names is not None
+    sample = {"by": "'model'", "tenant": "'*'", "since": "'2026-11-01'", "until": "'2026-12-01'", "prompt": "'p'", "rows": "5"}
+    given = ", ".join(f"{name} = {sample[name]}" for name in names[1].split(", "))
+
+    come = store.query(f"SELECT * FROM {view}({given})").columns
+
+    assert told == come or not told
+
+
+@pytest.mark.parametrize("view", sorted(SECTIONS))
+def test_the_example_runs(store: Store, view: str) -> None:
+    example = re.search(r"```sql\n(.*?)```", SECTIONS[view], re.DOTALL)
+    assert example is not None
+    assert f"FROM {view}(" in example[1]
+
+    assert store.query(example[1]).rows == []
+
+
+def test_every_view_with_parameters_is_on_the_page() -> None:
+    text = "".join(file.read_text() for file in sorted(migrations.FOLDER.glob("*.sql")))
+    views = re.findall(r"CREATE VIEW IF NOT EXISTS (\w+) AS\n(.*?);\n", text, re.DOTALL)
+
+    asked = {name for name, body in views if "{since:String}" in body}
+
+    assert asked - PARTS == set(SECTIONS)
