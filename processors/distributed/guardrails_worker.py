@@ -55,6 +55,8 @@ _FETCHES_BYTES: Final = 16 << 20
 # A record is an envelope of up to 900 KB.
 _POLL_RECORDS: Final = 64
 _POLL_MS: Final = 500
+# How often it is tried whether the key ring can be read again; judgements wait no longer than that meanwhile.
+_TROUBLE_MS: Final = 50
 _WORK_S: Final = 0.05
 # As long as the others of the group wait for us; what is under way is dropped, so it takes no time.
 _REBALANCE_MS: Final = 30_000
@@ -163,8 +165,7 @@ class KafkaGuardrails:
     # ---- one round
 
     async def _round(self) -> None:
-        held = any(self._held.values())
-        found = await self._consumer.getmany(timeout_ms=0 if held or self.runtime.busy else _POLL_MS, max_records=_POLL_RECORDS)
+        found = await self._consumer.getmany(timeout_ms=self._patience_ms(), max_records=_POLL_RECORDS)
         async with self._handing:
             for tp, records in found.items():
                 # Of a partition that we do not know from where to read, it is read again.
@@ -177,6 +178,12 @@ class KafkaGuardrails:
             self._tell()
             if alerts := self.runtime.behind(self._clock()):
                 await asyncio.gather(*await self._send_alerts(alerts))
+
+    def _patience_ms(self) -> int:
+        """For how long nothing but new content is waited for."""
+        if self.trouble:
+            return _TROUBLE_MS
+        return 0 if self.runtime.busy or any(self._held.values()) else _POLL_MS
 
     def _work(self) -> list[tuple[int, Outputs]]:
         runtime, now = self.runtime, self._clock()
@@ -192,14 +199,12 @@ class KafkaGuardrails:
             if self.trouble != str(error):
                 log.warning("guardrails_wait", reason=str(error))
             self.trouble = str(error)
-        runtime.work(_WORK_S if runtime.busy or self.trouble else 0.0)
+        runtime.work(_WORK_S)
         return list(runtime.finished(self._clock()))
 
     async def _put_out(self, number: int, outputs: Outputs) -> None:
         self._at("1 judged")
-        sent: list[asyncio.Future[Any]] = []
-        for headers, value in outputs.scored:
-            sent += await self._wire.send_rows(CALLS, number, [(headers, value)], key=headers["producer"].encode())
+        sent = await self._wire.send_rows(CALLS, number, outputs.scored, lambda headers: headers["producer"].encode())
         for topic, records in (
             (TRANSCRIPTS, outputs.transcripts),
             (QUARANTINE, outputs.quarantine),

@@ -6,7 +6,7 @@ Sends keep their order within a partition, and are pipelined: each returns a fut
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -87,15 +87,20 @@ class Wire:
         return len(await self._rows_producer.partitions_for(self.address.topic(topic)))
 
     async def send_rows(
-        self, topic: Topic, partition: int, records: Sequence[tuple[Headers, bytes]], key: bytes | None = None
+        self,
+        topic: Topic,
+        partition: int,
+        records: Sequence[tuple[Headers, bytes]],
+        key: Callable[[Headers], bytes | None] = lambda _headers: None,
     ) -> list[asyncio.Future[Any]]:
-        """Send records in as few batches as they fit in."""
+        """Send records in as few batches as they fit in: each batch is a request of its own, one after the other. `key` tells
+        the key of a record by its headers."""
         name, producer = self.address.topic(topic), self._rows_producer
         acknowledged = []
         batch, held = producer.create_batch(), 0
         for headers, value in records:
             encoded = [(name, text.encode()) for name, text in headers.items()]
-            while batch.append(key=key, value=value, timestamp=None, headers=encoded) is None:
+            while batch.append(key=key(headers), value=value, timestamp=None, headers=encoded) is None:
                 acknowledged.append(await producer.send_batch(batch, name, partition=partition))
                 batch, held = producer.create_batch(), 0
             held += 1

@@ -117,8 +117,7 @@ class GuardrailsEngine:
         self._warn(now)
         if not runtime.busy:
             return 0
-        # What is only passed on waits for nobody.
-        runtime.work(wait_s if runtime.pool.waiting or runtime.pool.under_way else 0.0)
+        runtime.work(wait_s)
         passed = 0
         for number, outputs in runtime.finished(self._clock()):
             before = self.log.committed(GUARDRAILS.name, CONTENT.name, number)

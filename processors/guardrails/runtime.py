@@ -30,6 +30,8 @@ from .step import ALERT_BEHIND_S, Partition
 # What is read and not put out yet: enough that no process waits for us, little enough that what is urgent overtakes.
 _BATCHES_AHEAD: Final = 3
 _MOST_BYTES: Final = 32 << 20
+# What waits behind one that is not judged yet: each record and line is a kilobyte or two more than its bytes.
+_MOST_RECORDS: Final = 10_000
 # A few of what the extra brings; a process that misses another one says so itself.
 _PACKAGES: Final = ("numpy", "presidio_analyzer", "safetensors", "spacy", "wordllama")
 
@@ -108,9 +110,13 @@ class Runtime:
 
     @property
     def has_room(self) -> bool:
-        """Whether more should be read for now."""
+        """Whether more should be read for now. What needs no verdict takes up nobody's time, only memory."""
         partitions = self.partitions.values()
-        return sum(one.lines for one in partitions) < self._most and sum(one.size_bytes for one in partitions) < _MOST_BYTES
+        return (
+            sum(one.waiting for one in partitions) < self._most
+            and sum(one.records for one in partitions) < _MOST_RECORDS
+            and sum(one.size_bytes for one in partitions) < _MOST_BYTES
+        )
 
     @property
     def fed(self) -> bool:
@@ -133,10 +139,11 @@ class Runtime:
         self.tally.lost_records += max(gap, 0)
 
     def work(self, wait_s: float) -> None:
-        """Let the processes work, and hear what they say; waits that long for the first word at most."""
+        """Let the processes work, and hear what they say; waits that long for the first word at most. What is only passed on
+        waits for nobody."""
         pool, budget = self.pool, self._budget
         pool.paused = not budget.allows(self._clock())
-        for judged in pool.collect(wait_s):
+        for judged in pool.collect(wait_s if pool.waiting or pool.under_way else 0.0):
             for partition in self.partitions.values():
                 if partition.heard(judged):
                     break

@@ -62,6 +62,8 @@ class Partition:
     ) -> None:
         self.number = number
         self.next_offset = next_offset
+        # Bytes of the records under way.
+        self.size_bytes = 0
         self._writing = Writing(number, asked, redaction, alerting)
         self._sampling = sampling
         self._next_number = next_number
@@ -75,13 +77,9 @@ class Partition:
         return len(self._under_way)
 
     @property
-    def lines(self) -> int:
-        """Lines of these records."""
-        return sum(len(record.lines) for record in self._under_way)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(record.value) for record in self._under_way)
+    def waiting(self) -> int:
+        """Lines of these records that have no verdict yet."""
+        return len(self._lines)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -122,6 +120,7 @@ class Partition:
             while len(self._producers) > _MOST_PRODUCERS:
                 self._producers.popitem(last=False)
         self._under_way.append(found)
+        self.size_bytes += len(record.value)
         self.next_offset = record.offset + 1
         asked = [line for line in found.lines if line.job is not None]
         self._lines.update({line.job.number: line for line in asked if line.job})
@@ -181,4 +180,5 @@ class Partition:
             if record.envelope is not None:
                 outputs.producers[record.envelope.producer] = record.next_seq
             size += len(record.value)
+        self.size_bytes -= size
         return outputs

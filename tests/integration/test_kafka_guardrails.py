@@ -275,6 +275,18 @@ def test_no_partition_waits_for_a_busier_one() -> None:
     assert one._consumer.reads == {0: False, 1: True, 2: True}
 
 
+def test_nothing_but_content_is_waited_for_where_nothing_is_under_way() -> None:
+    one = KafkaGuardrails(settings_for("kafka://nowhere:9092"), Wire(settings_for("kafka://nowhere:9092")), KEYS)
+    one._runtime = Room(1)  # type: ignore[assignment]
+
+    idle = one._patience_ms()
+    one._held = {0: deque([CallRecord(0, 1_000, b"", {}, lambda: None)])}
+    busy = one._patience_ms()
+    one.trouble = "no ring"
+
+    assert busy == 0 < one._patience_ms() < idle
+
+
 def test_the_note_beside_an_offset_keeps_the_latest_producers_that_fit() -> None:
     many = {f"producer-{number:04}-{'x' * 40}": number for number in range(500)}
 

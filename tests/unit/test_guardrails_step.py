@@ -107,6 +107,8 @@ def test_a_transcript_holds_the_redacted_texts_and_where_they_came_from() -> Non
 def test_nothing_overtakes_an_older_record() -> None:
     step = partition()
     numbers = take(step, record(0, 0, content("a")), record(1, 1, content("b"), content("c")), record(2, 3, content("d")))
+    assert (step.records, step.waiting) == (3, 4)
+    assert step.size_bytes > 4 * len(SEALED)
 
     for number in numbers[1:]:
         step.heard(fine(number))
@@ -117,6 +119,7 @@ def test_nothing_overtakes_an_older_record() -> None:
     assert before is None
     assert [event["call_id"] for event in events(after)] == ["a", "b", "c", "d"]
     assert after.next_offset == 3
+    assert (step.records, step.waiting, step.size_bytes) == (0, 0, 0)
 
 
 def test_every_line_has_its_number_whatever_became_of_it() -> None:
