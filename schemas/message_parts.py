@@ -120,7 +120,8 @@ def _read_part(value: object, reading: Reading, depth: int) -> None:
         if (found := get_part(value, name)) is not None and not _is_code(found):
             read_parts(found, reading, depth + 1)
     for name in _STRUCTURED:
-        reading.texts.extend(_as_text(get_part(value, name)))
+        if (found := get_part(value, name)) is not None and not _is_code(found):
+            reading.texts.extend(_as_text(found))
     searched = get_part(value, "results") if get_part(value, "type") == "file_search_call" else None
     for found in (*(get_part(value, name) for name in _DOCUMENTS), searched):
         for document in items_of(found) or (found,):

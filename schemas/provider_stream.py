@@ -123,19 +123,19 @@ class StreamedText:
 
     def _message(self, message: object, place: object) -> bool:
         """Pieces of a message: calls of tools by their index, all other text in its place."""
-        calls = get_part(message, "tool_call_chunks", "tool_calls")
-        found = [self._call(call) for call in items_of(calls)]
         partial = get_part(message, "partial_json")
         if isinstance(partial, str):
             return self._put(place, partial)
+        found = []
+        calls = items_of(get_part(message, "tool_call_chunks", "tool_calls"))
         for part in items_of(get_part(message, "parts")):
             if get_part(part, "functionCall", "function_call") is not None:  # Google's come whole
                 found.append(self._read(part, ("call", len(self._pieces))))
             else:
                 found.append(self._read(part, place))
         if get_part(message, "parts") is None:
-            rest = get_part(message, "content") if items_of(calls) else message
-            found.append(self._read(rest, place))
+            found.append(self._read(get_part(message, "content") if calls else message, place))
+        found += [self._call(call) for call in calls]
         return any(found)
 
     def _call(self, call: object) -> bool:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from tidegate.producers.call_texts import CallTexts
 from tidegate.schemas.message_parts import chunk_body
 from tidegate.schemas.provider_stream import StreamedText
@@ -501,6 +502,18 @@ def test_an_answer_says_what_it_leaves_out() -> None:
     assert (several.passed_over, thought.passed_over) == ({"choices"}, {"reasoning"})
     assert unknown == [{"unknown"}] * 3
     assert [read_answer(answer).passed_over for answer in empty] == [set()] * len(empty)
+
+
+def test_an_sdks_methods_are_no_text() -> None:
+    class Answer(BaseModel):  # as most SDKs have it, with `json`, `copy` and more
+        content: str
+
+        def text(self) -> str:
+            raise AssertionError("an SDK's method was called")
+
+    reading = read_answer(Answer(content="Yes."))
+
+    assert (reading.text(), reading.passed_over) == ("Yes.", set())
 
 
 def test_arguments_that_are_no_json_are_text_all_the_same() -> None:
