@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 err = Console(stderr=True)
 
-# The texts of one line have a bound of their own; this one keeps a file that has no line ends out of memory.
-MAX_LINE_BYTES: Final = 64 << 20
 # Each problem is told once and in full, but a file of another kind is not told line by line.
 MAX_PROBLEMS_SHOWN: Final = 20
+# Some hundred megabytes of ids; in a longer file those of the first million lines are compared.
+MOST_IDS: Final = 1_000_000
 
 DetectorsOption = Annotated[
     str | None, typer.Option("--detectors", metavar="A,B", help=f"Only these of {', '.join(DETECTORS)}. Default: all")
@@ -39,7 +40,10 @@ class Report:
     def __init__(self) -> None:
         self.lines = 0
         self.unread = 0
-        self.failed: dict[tuple[str, str], int] = {}
+        self.repeated = 0
+        # (detector, kind of error) → lines, the first of them.
+        self.failed: dict[tuple[str, str], list[int]] = {}
+        self._ids: set[str | int] = set()
         self._troubles: set[str] = set()
 
     def trouble(self, troubles: tuple[str, ...]) -> None:
@@ -59,17 +63,22 @@ class Report:
         if scored.problem is not None:
             self.refuse(scored.number, scored.problem)
         for failure in scored.failed.items():
-            self.failed[failure] = self.failed.get(failure, 0) + 1
+            self.failed.setdefault(failure, [0, scored.number])[0] += 1
+        if scored.own_id is not None and len(self._ids) < MOST_IDS:
+            self.repeated += scored.own_id in self._ids
+            self._ids.add(scored.own_id)
 
     def tell(self) -> None:
+        if self.repeated:
+            told = f"ids repeat, on {self.repeated:,} of {self.lines:,} lines: results cannot be joined by them"
+            err.print(Text(told, style="yellow"), soft_wrap=True)
         if self.unread:
             err.print(Text(f"{self.unread:,} of {self.lines:,} lines could not be scored", style="yellow"), soft_wrap=True)
-        for (detector, kind), count in sorted(self.failed.items()):
-            closed = "; their texts are not shown" if detector in ("phi", "redaction") else ""
-            err.print(
-                Text(f"{detector} could not judge {count:,} of {self.lines:,} lines ({kind}){closed}", style="yellow"),
-                soft_wrap=True,
-            )
+        for (detector, kind), (count, first) in sorted(self.failed.items()):
+            closed = "; their texts are not shown" if detector in ("phi", "redaction", "worker") else ""
+            who = "the scoring process" if detector == "worker" else detector
+            told = f"{who} could not judge {count:,} of {self.lines:,} lines ({kind}, line {first} first){closed}"
+            err.print(Text(told, style="yellow"), soft_wrap=True)
 
 
 def names(detectors: str | None) -> tuple[str, ...] | None:
@@ -78,6 +87,11 @@ def names(detectors: str | None) -> tuple[str, ...] | None:
     names = tuple(name for each in detectors.split(",") if (name := each.strip()))
     if not names:
         raise UsageError(f"--detectors names none; choose from {', '.join(DETECTORS)}")
+    for name in names:
+        if name not in DETECTORS:
+            near = get_close_matches(name, DETECTORS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DETECTORS)}"
+            raise UsageError(f"unknown detector {name!r}; {hint}")
     return names
 
 
@@ -98,13 +112,22 @@ def reading(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def lines(source: BinaryIO, name: str) -> Iterator[Numbered]:
-    """The lines that hold something, numbered from 1."""
+    """The lines that hold something, numbered from 1; of one that is too long so much that this can be said of it."""
+    from tidegate.processors.guardrails.lines import MAX_LINE_BYTES
+
     number = 0
-    while line := source.readline(MAX_LINE_BYTES):
+    while line := source.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            raise UsageError(f"{name}: line {number} is longer than {MAX_LINE_BYTES >> 20} MB; is it a file of JSON lines?")
-        if not line.isspace():
+        if number == 1:
+            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UsageError(f"{name} is UTF-16; make it UTF-8: iconv -f UTF-16 -t UTF-8")
+            if line.startswith(b"\x1f\x8b"):
+                raise UsageError(f"{name} is compressed; unpack it: gzip -dc FILE | tidegate score -")
+            line = line.removeprefix(b"\xef\xbb\xbf")  # what some editors begin a file with
+        if len(line) > MAX_LINE_BYTES:
+            while not line.endswith(b"\n") and (rest := source.readline(MAX_LINE_BYTES)):
+                line = line[:MAX_LINE_BYTES] + rest[-1:]
+        if line and not line.isspace():
             yield number, line
 
 

@@ -2,8 +2,8 @@
 
     {"id", "prompt", "response", "context": [...]}  ─► Sample ─► Assessment ─►  {"id", "findings", "scores", "redacted"}
 
-Every part of a line may be absent; `context` may also be one string. What is wrong with a line is told by field, never by
-content.
+Any part of a line may be absent, but not all; `context` may also be one string. What is wrong with a line is told by field,
+never by content. Every result has the same keys, whatever became of the line.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ...schemas.content import MAX_CHUNKS, WHERES, Where
 from ...schemas.errors import InvalidEvent
-from .ports import Evidence, Finding, Sample
+from .ports import Evidence, Finding, Sample, Scores
 from .redaction import Redacted
 from .suite import Assessment
 
-# The scores that are always there, null where nothing was scored. A detector may add others.
+# The scores that are always there, null where nothing was scored. What else a detector says is told apart from them.
 SCORES: Final[Mapping[Where, tuple[str, ...]]] = {
     "prompt": ("toxicity", "injection"),
     "response": ("toxicity", "faithfulness", "relevance"),
@@ -29,8 +29,16 @@ SCORES: Final[Mapping[Where, tuple[str, ...]]] = {
 
 # Longer texts are no prompts; they would hold a process, and its memory, for minutes.
 MAX_TEXT_CHARS: Final = 4_000_000
+# A few texts of that length; and a file that has no line ends stays out of memory.
+MAX_LINE_BYTES: Final = 64 << 20
 # Beyond a millionth a score is noise, and fifteen digits of it are hard to read.
 SCORE_DIGITS: Final = 6
+
+# What to do about a field that is wrong, where the message alone does not say it.
+_WANTED: Final = {
+    "context": "; give a list of texts, or one text",
+    "id": "; give a text or a whole number, or leave it out",
+}
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
@@ -58,6 +66,8 @@ class Line(BaseModel):
 
 def read_json(line: bytes) -> dict[str, Any]:
     """Raises `InvalidEvent`: what is wrong, without what is in it."""
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidEvent(f"longer than {MAX_LINE_BYTES >> 20} MB")
     try:
         found = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -69,11 +79,14 @@ def read_json(line: bytes) -> dict[str, Any]:
 
 
 def read_line(line: bytes) -> Line:
-    """Raises `InvalidEvent`."""
+    """Raises `InvalidEvent`: also where there is nothing to score, which is a file of another kind or a key mistyped."""
     try:
-        return Line.model_validate(read_json(line))
+        read = Line.model_validate(read_json(line))
     except ValidationError as error:
         raise InvalidEvent(problems_of(error)) from None
+    if read.prompt is None and read.response is None and not read.context:
+        raise InvalidEvent("nothing to score: it has none of prompt, response and context")
+    return read
 
 
 def id_of(line: bytes) -> str | int | None:
@@ -89,20 +102,19 @@ def problems_of(error: ValidationError) -> str:
     """The fields that are wrong, and how; never their values."""
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     # Below the first part of a place may stand keys that somebody else chose.
-    said = {f"{problem['loc'][0] if problem['loc'] else 'line'}: {problem['msg']}": None for problem in problems}
+    fields = [str(problem["loc"][0]) if problem["loc"] else "line" for problem in problems]
+    said = {f"{name}: {problem['msg']}{_WANTED.get(name, '')}": None for name, problem in zip(fields, problems, strict=True)}
     return "; ".join(said)
 
 
 def result(line: Line, assessment: Assessment, redacted: Redacted | None) -> dict[str, Any]:
     """What is said of one line. `redacted` is None where PHI was not looked for, or could not be: nothing is shown then."""
-    said: dict[str, Any] = {
-        "id": line.id,
-        "findings": [finding_dict(finding) for finding in in_reading_order(assessment.findings)],
-        "scores": scores_dict(assessment),
-        "redacted": None
-        if redacted is None
-        else {"prompt": redacted.prompt, "response": redacted.response, "context": list(redacted.context)},
-    }
+    shown = None
+    if redacted is not None:
+        shown = {"prompt": redacted.prompt, "response": redacted.response, "context": list(redacted.context)}
+    said = _said(line.id, [finding_dict(found) for found in in_reading_order(assessment.findings)], assessment.scores, shown)
+    if more := _more_scores(assessment.scores):
+        said["more_scores"] = more
     if assessment.evidence:
         said["evidence"] = [evidence_dict(evidence) for evidence in assessment.evidence]
     if assessment.failed:
@@ -110,11 +122,37 @@ def result(line: Line, assessment: Assessment, redacted: Redacted | None) -> dic
     return said
 
 
-def scores_dict(assessment: Assessment) -> dict[str, dict[str, float | None]]:
-    scores: dict[str, dict[str, float | None]] = {where: dict.fromkeys(SCORES[where]) for where in WHERES}
-    for (where, name), score in assessment.scores.items():
-        scores[where][name] = round(float(score), SCORE_DIGITS)
-    return scores
+def no_result(own_id: str | int | None) -> dict[str, Any]:
+    """What stands in the place of a line of which nothing is known, so that none is dropped in silence."""
+    return _said(own_id, [], {}, None)
+
+
+def _said(
+    own_id: str | int | None, findings: list[dict[str, Any]], scores: Scores, shown: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "id": own_id,
+        "findings": findings,
+        "scores": scores_dict(scores),
+        "redacted": dict.fromkeys(WHERES) if shown is None else shown,
+    }
+
+
+def scores_dict(scores: Scores) -> dict[str, dict[str, float | None]]:
+    """Always the same keys; null was not scored."""
+    return {where: {name: _rounded(scores.get((where, name))) for name in SCORES[where]} for where in WHERES}
+
+
+def _more_scores(scores: Scores) -> dict[str, dict[str, float | None]]:
+    more: dict[str, dict[str, float | None]] = {}
+    for (where, name), score in scores.items():
+        if name not in SCORES[where]:
+            more.setdefault(where, {})[name] = _rounded(score)
+    return more
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(float(score), SCORE_DIGITS)
 
 
 def finding_dict(finding: Finding) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def main() -> None:
     # What is loaded stays; the collector need not look at it after every batch.
     gc.collect()
     gc.freeze()
-    _bound_memory(settings.guard_memory_mb)
+    bound_memory(settings.guard_memory_mb)
     line.sendall(frame(Ready(detectors=judge.versions, resident_mb=resident_mb(), troubles=troubles)))
     while (told := _read(line)) is not None:
         if isinstance(told, Work):
@@ -108,7 +108,8 @@ def _leave_nothing_behind() -> None:
         os.nice(_NICE)
 
 
-def _bound_memory(most_mb: int) -> None:
+def bound_memory(most_mb: int) -> None:
+    """Let this process map no more than a few times `most_mb` above what it has."""
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
         most = mapped + _MAPPED_TIMES * most_mb * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -17,10 +18,13 @@ from node_process import environment, eventually, tidegate
 
 pytest.importorskip("tokenizers", reason="the extra `guardrails` is not installed")
 
-from tidegate.processors.guardrails import scoring
+from tidegate import guard_files
+from tidegate.processors.guardrails import lines, scoring
 from tidegate.processors.guardrails.ports import Batch, Finding, Verdict
-from tidegate.processors.guardrails.scoring import Plan, score_apart, score_here
+from tidegate.processors.guardrails.scoring import Plan, Scorer
+from tidegate.processors.guardrails.scoring_processes import score_apart
 from tidegate.processors.guardrails.suite import Suite
+from tidegate.schemas.errors import InvalidEvent, UsageError
 from tidegate.schemas.settings import Settings
 
 CALL = {
@@ -53,7 +57,7 @@ def test_each_line_has_its_result_in_the_shape_that_is_promised(tmp_path: Path) 
     first, second = results(done)
     assert (done.returncode, done.stderr) == (0, b"")
     assert list(first)[:4] == ["id", "findings", "scores", "redacted"]
-    assert {where: set(scores) >= SCORES[where] for where, scores in first["scores"].items()} == dict.fromkeys(SCORES, True)
+    assert {where: set(scores) for where, scores in first["scores"].items()} == SCORES
     assert all(0 <= score <= 1 for scores in first["scores"].values() for score in scores.values() if score is not None)
     for found in first["findings"]:
         texts = {"prompt": CALL["prompt"], "response": CALL["response"], "context": CALL["context"][found.get("chunk", 0)]}
@@ -91,21 +95,140 @@ def test_lines_that_are_wrong_are_told_by_number_and_stand_in_their_place(tmp_pa
         {"id": 4, "prompt": [secret]},
         f'["{secret}"]',
         {"id": 6, "context": "one text"},
+        {"id": 7, "messages": secret},
+        {"id": 8, "context": [{"text": secret}]},
+        {"id": 1, "prompt": ""},
     )
 
     done = tidegate("score", file, "--detectors", "phi", timeout_s=180)
 
     said = results(done)
     assert done.returncode == 1
-    assert [(line["id"], line.get("line")) for line in said] == [(1, None), (None, 2), (4, 4), (None, 5), (6, None)]
+    places = [(1, None), (None, 2), (4, 4), (None, 5), (6, None), (7, 7), (8, 8), (1, None)]
+    assert [(line["id"], line.get("line")) for line in said] == places
     assert said[1]["error"].startswith("not valid JSON")
     assert said[2]["error"] == "prompt: Input should be a valid string"
     assert said[3]["error"] == "not a JSON object"
     assert said[4]["redacted"]["context"] == ["one text"]
+    assert said[5]["error"] == "nothing to score: it has none of prompt, response and context"
+    assert said[6]["error"] == "context: Input should be a valid string; give a list of texts, or one text"
+    assert said[7]["redacted"]["prompt"] == ""
     told = done.stderr.decode()
-    places = ["line 2", "line 4", "line 5", "3 of 5 lines could not be scored"]
-    assert [line.partition(":")[0] for line in told.splitlines()] == places
+    heads = [f"line {number}" for number in (2, 4, 5, 7, 8)]
+    assert [line.partition(":")[0] for line in told.splitlines()] == [
+        *heads,
+        "ids repeat, on 1 of 8 lines",
+        "5 of 8 lines could not be scored",
+    ]
     assert secret not in told + done.stdout.decode()
+
+
+def test_a_result_has_the_same_keys_whatever_became_of_its_line(tmp_path: Path) -> None:
+    file = written(tmp_path / "calls.jsonl", CALL, {"response": "Women are bad drivers."}, "no JSON", {"id": 4})
+
+    done = tidegate("score", file, timeout_s=180)
+
+    for line in results(done):
+        assert {"id", "findings", "scores", "redacted"} <= set(line)
+        assert {where: set(scores) for where, scores in line["scores"].items()} == SCORES
+        assert set(line["redacted"]) == {"prompt", "response", "context"}
+    assert results(done)[1]["more_scores"]["response"]["bias_women"] > 0.5
+    assert results(done)[2]["redacted"] == results(done)[3]["redacted"] == dict.fromkeys(("prompt", "response", "context"))
+
+
+def test_a_strict_run_stops_at_the_first_line_that_cannot_be_judged_and_leaves_no_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "calls.jsonl", CALL, {"id": 2}, CALL)
+
+    done = tidegate("score", file, "--detectors", "toxicity", "--strict", "--out", tmp_path / "out.jsonl", timeout_s=180)
+
+    assert done.returncode == 2
+    assert "calls.jsonl, line 2: nothing to score" in done.stderr.decode()
+    assert [path.name for path in tmp_path.iterdir()] == ["calls.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'\xef\xbb\xbf{"prompt": "a"}\n{"prompt": "b"}', b'{"prompt": "a"}\r\n\r\n{"prompt": "b"}\r\n'],
+    ids=["a byte order mark", "lines that end as on Windows"],
+)
+def test_files_as_other_systems_write_them_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.jsonl").write_bytes(content)
+
+    done = tidegate("score", tmp_path / "c.jsonl", "--detectors", "phi", timeout_s=180)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [line["redacted"]["prompt"] for line in results(done)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [("{}".encode("utf-16"), "is UTF-16; make it UTF-8: iconv"), (b"\x1f\x8b\x08", "is compressed; unpack it")],
+    ids=["utf-16", "gzip"],
+)
+def test_files_that_hold_no_lines_are_told_with_what_to_do(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "c.jsonl").write_bytes(content)
+
+    done = tidegate("score", tmp_path / "c.jsonl", timeout_s=180)
+
+    assert done.returncode == 2
+    assert problem in done.stderr.decode()
+
+
+def test_a_line_without_an_end_is_refused_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 40)
+    source = io.BytesIO(b'{"prompt": "%s"}\n{"prompt": "next"}\n' % (b"x" * 200))
+
+    (_, long), (number, following) = guard_files.lines(source, "f")
+
+    with pytest.raises(InvalidEvent, match="longer than"):
+        lines.read_line(long)
+    assert len(long) == 41
+    assert (number, lines.read_line(following).prompt) == (2, "next")
+
+
+def test_who_reads_only_the_head_hears_no_complaint(tmp_path: Path) -> None:
+    file = written(tmp_path / "c.jsonl", *[{"prompt": "x" * 2_000}] * 200)
+    command = [sys.executable, "-m", "tidegate", "score", str(file), "--detectors", "phi"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as scoring:
+        assert scoring.stdout is not None
+        assert scoring.stderr is not None
+
+        first = scoring.stdout.readline()
+        scoring.stdout.close()
+        told = scoring.stderr.read()
+
+    assert json.loads(first)["id"] is None
+    assert (scoring.returncode, told) == (141, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_the_old_file_and_no_half_of_a_new_one(tmp_path: Path, number: int) -> None:
+    target = tmp_path / "out.jsonl"
+    target.write_text("old")
+    command = [sys.executable, "-m", "tidegate", "score", "-", "--out", str(target), "--detectors", "phi"]
+    quick = environment(TIDEGATE_GUARD_BATCH="1")
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=quick, start_new_session=True, **pipes) as scoring:
+        assert scoring.stdin is not None
+        scoring.stdin.write(b'{"prompt": "MRN 83926104"}\n' * 20)
+        scoring.stdin.flush()
+        begun = eventually(lambda: written_so_far(target), bool, within_s=60)
+        workers = spawned_by(scoring.pid)
+
+        # As a terminal does it: to the command and to its processes.
+        os.killpg(scoring.pid, number)
+        _, told = scoring.communicate(timeout=60)
+
+    assert begun
+    assert scoring.returncode != 0
+    assert b"Traceback" not in told
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.jsonl", "old")]
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def written_so_far(target: Path) -> int:
+    """Bytes of a file that is not there yet."""
+    return sum(part.stat().st_size for part in target.parent.glob(f".{target.name}.*.part"))
 
 
 def test_standard_input_to_a_file_by_several_processes_keeps_the_order(tmp_path: Path) -> None:
@@ -131,27 +254,56 @@ def test_a_scoring_process_that_is_killed_costs_no_line(tmp_path: Path) -> None:
         scoring.stdin.write(b"\n".join(lines[:60]) + b"\n")
         scoring.stdin.flush()
         workers = eventually(lambda: spawned_by(scoring.pid), lambda found: len(found) == 2, within_s=60)
-        eventually(lambda: target.exists() and target.stat().st_size > 0, bool, within_s=60)
+        eventually(lambda: written_so_far(target), bool, within_s=60)
 
         os.kill(workers[0], signal.SIGKILL)
         _, told = scoring.communicate(b"\n".join(lines[60:]) + b"\n", timeout=240)
 
-    said = [json.loads(line) for line in target.read_text().splitlines()]
     assert (scoring.returncode, told) == (0, b"")
+    said = [json.loads(line) for line in target.read_text().splitlines()]
     assert [line["id"] for line in said] == list(range(300))
     assert all(line["redacted"]["prompt"].endswith("<MEDICAL_RECORD_NUMBER>") for line in said)
 
 
-def test_a_line_that_kills_whoever_scores_it_is_told_and_the_others_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "_score", deadly_scoring.score)
-    lines = [(number, b'{"id": "deadly"}' if number in (7, 8, 30) else b"{}") for number in range(1, 41)]
+def apart(prompts: Sequence[str], processes: int, **settings: Any) -> list[dict[str, Any]]:
+    """What is said of some prompts by two detectors, of which one obeys them."""
+    numbered = [(number, json.dumps({"id": number, "prompt": prompt}).encode()) for number, prompt in enumerate(prompts, 1)]
+    found = score_apart(iter(numbered), Plan(Settings(**settings)), processes, deadly_scoring.make)
+    scored = [line for batch in found for line in batch.lines]
+    assert [line.number for line in scored] == list(range(1, len(prompts) + 1))
+    return [json.loads(line.output) for line in scored]
 
-    batches = list(score_apart(iter(lines), Plan(Settings(guard_batch=4)), 2))
 
-    scored = [line for batch in batches for line in batch.lines]
-    assert [line.number for line in scored] == list(range(1, 41))
-    assert [line.number for line in scored if line.problem] == [7, 8, 30]
-    assert json.loads(scored[6].output) == {"id": "deadly", "line": 7, "error": "the scoring process died of this line"}
+@pytest.mark.parametrize(("word", "why"), [("DIE", "crash"), ("HANG", "timeout")])
+def test_a_line_that_ends_or_holds_up_its_process_is_judged_without_the_detector_that_did_it(word: str, why: str) -> None:
+    broken = {7, 8, 30}
+
+    said = apart([word if number in broken else "fine" for number in range(1, 41)], 2, guard_batch=4, guard_timeout_s=1)
+
+    assert {line["id"]: line.get("failed") for line in said if "failed" in line} == {
+        number: {"injection": why} for number in broken
+    }
+    for line in said:
+        assert line["scores"]["prompt"] == {"toxicity": 0.5, "injection": None if line["id"] in broken else 0.25}
+
+
+def test_a_line_that_was_merely_there_when_its_process_died_is_judged_whole(tmp_path: Path) -> None:
+    (said,) = apart([f"ONCE {tmp_path / 'flag'}"], 1)
+
+    assert (tmp_path / "flag").exists()
+    assert "failed" not in said
+    assert said["scores"]["prompt"]["injection"] == 0.25
+
+
+def test_a_line_that_wants_more_memory_than_there_is_for_one_costs_that_detector_alone() -> None:
+    said = apart(["fine", "GROW"], 1, guard_memory_mb=256)
+
+    assert [line.get("failed") for line in said] == [None, {"injection": "MemoryError"}]
+
+
+def test_processes_that_end_while_they_are_loading_are_told_and_no_line_is_blamed() -> None:
+    with pytest.raises(UsageError, match="end while they are loading"):
+        list(score_apart(iter([(1, b'{"prompt": "x"}')]), Plan(Settings()), 1, deadly_scoring.vanish))
 
 
 def spawned_by(pid: int) -> list[int]:
@@ -165,7 +317,7 @@ def test_without_phi_nothing_is_shown_and_only_what_was_asked_for_is_scored(tmp_
 
     (result,) = results(done)
     assert done.returncode == 0
-    assert result["redacted"] is None
+    assert result["redacted"] == dict.fromkeys(("prompt", "response", "context"))
     assert result["scores"]["prompt"]["toxicity"] is not None
     assert result["scores"]["response"]["faithfulness"] is None
 
@@ -174,7 +326,8 @@ def test_without_phi_nothing_is_shown_and_only_what_was_asked_for_is_scored(tmp_
     ("arguments", "problem"),
     [
         (("nowhere.jsonl",), "nowhere.jsonl cannot be read: No such file or directory"),
-        (("{file}", "--detectors", "phi,taste"), "unknown detector 'taste'"),
+        (("{file}", "--detectors", "phi,taste"), "unknown detector 'taste'; choose from phi, toxicity"),
+        (("{file}", "--detectors", "toxicty"), "did you mean toxicity?"),
         (("{file}", "--detectors", ","), "--detectors names none"),
         (("{file}", "--out", "{file}"), "is the file that is read"),
         (("{file}", "--out", "{file}/x"), "cannot be written"),
@@ -236,22 +389,22 @@ def test_what_phi_could_not_judge_is_not_shown_and_its_neighbours_are(monkeypatc
     monkeypatch.setattr(scoring, "load_suite", lambda *_, **__: Suite([_Phi()]))
     lines = [(n, json.dumps({"id": n, "prompt": text}).encode()) for n, text in ((1, "Rosa came"), (2, "Rosa break"))]
 
-    (batch,) = score_here(lines, Plan(Settings(), redaction_key=b"k" * 32))
+    scored = Scorer(Plan(Settings(), redaction_key=b"k" * 32)).score(lines)
 
-    good, bad = (json.loads(line.output) for line in batch.lines)
+    good, bad = (json.loads(line.output) for line in scored)
     assert good["redacted"]["prompt"] == "<PERSON> came"
-    assert (bad["redacted"], bad["failed"], bad["findings"]) == (None, {"phi": "ValueError"}, [])
-    assert b"break" not in batch.lines[1].output
-    assert dict(batch.lines[1].failed) == {"phi": "ValueError"}
+    assert (bad["redacted"]["prompt"], bad["failed"], bad["findings"]) == (None, {"phi": "ValueError"}, [])
+    assert b"break" not in scored[1].output
+    assert dict(scored[1].failed) == {"phi": "ValueError"}
 
 
 def test_a_finding_outside_its_text_shows_nothing_of_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "load_suite", lambda *_, **__: Suite([_Phi()]))
 
-    (batch,) = score_here([(1, b'{"prompt": "", "response": "Rosa"}')], Plan(Settings(), redaction_key=b"k" * 32))
+    (scored,) = Scorer(Plan(Settings(), redaction_key=b"k" * 32)).score([(1, b'{"prompt": "", "response": "Rosa"}')])
 
-    said = json.loads(batch.lines[0].output)
-    assert (said["redacted"], said["failed"]) == (None, {"redaction": "ValueError"})
+    said = json.loads(scored.output)
+    assert (said["redacted"]["response"], said["failed"]) == (None, {"redaction": "ValueError"})
 
 
 def test_what_scores_is_told_with_hash_and_licence() -> None:

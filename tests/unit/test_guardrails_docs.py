@@ -36,7 +36,7 @@ def test_the_example_is_what_the_detectors_say() -> None:
     line, told = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
     plan = Plan(Settings(), ("phi", "faithfulness", "guideline"), redaction_key=b"k" * 32)
 
-    ((scored,), _) = Scorer(plan).score([(1, json.dumps(line).encode())])
+    (scored,) = Scorer(plan).score([(1, json.dumps(line).encode())])
 
     said = json.loads(scored.output)
     assert [finding for finding in said["findings"] if finding in told["findings"]] == told["findings"]
