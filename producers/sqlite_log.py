@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, NamedTuple, Self
 
 import orjson
 
@@ -42,6 +42,14 @@ class Record:
     value: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     key: bytes | None = None
+
+
+class Oldest(NamedTuple):
+    """The oldest `records` of a partition: those below `end`, with values of `size_bytes` in all."""
+
+    end: int
+    records: int
+    size_bytes: int
 
 
 def _now_ms() -> int:
@@ -296,16 +304,47 @@ class SqliteLog:
                     total += int((end - max(start, first)) * mean)
         return total
 
-    def trim(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 2_000) -> int:
-        """Delete at most `limit` of the oldest records that are below an offset and older than a time. Returns how many."""
-        with self.transaction():
-            return self.db.execute(
-                f"DELETE FROM {_table(topic, partition)} WHERE offset IN (SELECT offset FROM {_table(topic, partition)}"
-                " WHERE offset < ? AND appended_ms < ? ORDER BY offset LIMIT ?)",
-                (below, older_than_ms, limit),
-            ).rowcount
+    def oldest(
+        self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 500, max_bytes: int = 4 << 20
+    ) -> Oldest:
+        """The oldest records as long as they are below an offset and older than a time: `limit` of them at most, up to the one
+        that reaches `max_bytes`. Looks no further than to the first that stays, and at no value."""
+        end = records = size = 0
+        with _translated(self.path):
+            cursor = self.db.execute(
+                f"SELECT offset, appended_ms, length(value) FROM {_table(topic, partition)} WHERE offset < ?"
+                " ORDER BY offset LIMIT ?",
+                (below, limit),
+            )
+            for offset, appended_ms, length in cursor:
+                if appended_ms >= older_than_ms or size >= max_bytes:
+                    break
+                end, records, size = offset + 1, records + 1, size + length
+            cursor.close()
+        return Oldest(end, records, size)
 
-    def trim_tombstones(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 20_000) -> int:
+    def trim(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 500) -> int:
+        """Delete the `oldest` records, so few at once that whoever waits to append waits for milliseconds. Returns how
+        many."""
+        found = self.oldest(topic, partition, below, older_than_ms, limit)
+        if found.records:
+            with self.transaction():
+                self.db.execute(f"DELETE FROM {_table(topic, partition)} WHERE offset < ?", (found.end,))
+        return found.records
+
+    def remove(self, topic: str, partition: int, offset: int) -> bool:
+        """Delete one record, inside a `transaction`: a person has seen to it. Whether it was there."""
+        return bool(self.db.execute(f"DELETE FROM {_table(topic, partition)} WHERE offset = ?", (offset,)).rowcount)
+
+    def size_bytes(self, topic: str, partition: int, start: int = 0) -> int:
+        """What the values of the records from offset `start` on have together. Looks at each record, not at what is in it."""
+        with _translated(self.path):
+            (size,) = self.db.execute(
+                f"SELECT coalesce(sum(length(value)), 0) FROM {_table(topic, partition)} WHERE offset >= ?", (start,)
+            ).fetchone()
+        return int(size)
+
+    def trim_tombstones(self, topic: str, partition: int, below: int, older_than_ms: int, limit: int = 1_000) -> int:
         """Delete at most `limit` of the oldest records of a compacted topic that only say that a key was taken back, and
         that are below an offset and older than a time. Returns how many."""
         table = _table(topic, partition)

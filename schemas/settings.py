@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     guard_toxicity: Annotated[str, Field(description="offline, or detoxify:original|unbiased|multilingual|FOLDER")] = "offline"
     guard_judge: Annotated[str, Field(description="offline, or cross-encoder:NAME_OR_FOLDER")] = "offline"
     guideline_file: Annotated[Path | None, Field(description="clinical rules beside the ones that ship")] = None
+    quarantine_max_bytes: Annotated[
+        int, Field(ge=1 << 20, description="of sealed texts in quarantine, in a data folder; above it the oldest go")
+    ] = 1 << 30
     redaction: Annotated[Literal["tag", "surrogate", "hash"], Field(description="what stands for PHI in a transcript")] = "tag"
 
     # kafka

@@ -173,7 +173,9 @@ _DEAD_LETTERS: Final = (
     _max_bytes(16, "each line of an envelope may become one, and each says why"),
 )
 _QUARANTINE: Final = (
-    *_delete(30 * _DAY_MS, "a person looks at them, some day this month"),
+    Rule("cleanup.policy", "delete", "records go when their time is over"),
+    Rule("retention.ms", str(30 * _DAY_MS), "a person looks at them, some day this month", "at least"),
+    Rule("retention.bytes", str(1024 * _MIB), "a detector that fails for all must not fill the brokers' disks", "at most"),
     _max_bytes(2, "each is a content record as it came"),
 )
 _USAGE: Final = (

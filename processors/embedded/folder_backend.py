@@ -105,6 +105,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "guardrails": pipeline.guardrails.status(),
+        "quarantine": pipeline.trimming.status(),
         "price_book": pipeline.meter.book.version,
         "policies": standing(pipeline),
         "today": today(pipeline),

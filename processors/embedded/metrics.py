@@ -58,6 +58,13 @@ class Metrics:
             # What a backend does not know it does not tell.
             if (value := status.get(key)) is not None:
                 yield GaugeMetricFamily(name, text, value=value)
+        if quarantine := status.get("quarantine"):
+            yield GaugeMetricFamily("tidegate_quarantine_bytes", "Sealed texts in quarantine", value=quarantine["bytes"])
+            yield CounterMetricFamily(
+                "tidegate_quarantine_pushed_out_records",
+                "Sealed texts that newer ones have pushed out of a full quarantine",
+                value=quarantine["pushed_out"],
+            )
         if guardrails := status.get("guardrails"):
             yield from guardrails_metrics(guardrails)
 

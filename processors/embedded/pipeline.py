@@ -20,19 +20,20 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, CONTENT, TOPICS
+from ...schemas.topics import CALLS, CONTENT
 from ...sinks.clickhouse import Store
 from ..backfill import Backfill
 from ..policy_file import PolicyWatch
-from ..topology import GUARDRAILS, METER, SINK, readers
+from ..topology import GUARDRAILS, METER, SINK
 from .engine import MeterEngine
 from .guardrails_thread import GuardrailsThread
 from .policies_engine import PoliciesEngine
 from .sink import Sink
+from .trimming import Trimming
 
 log = structlog.get_logger("tidegate.pipeline")
 
-# Housekeeping is cheap and nobody waits for it; twice a minute keeps the file from growing unseen.
+# Housekeeping is cheap and nobody waits for it; twice a minute keeps the memory from growing unseen.
 _TIDY_EVERY_S: Final = 30.0
 # Between looks at an empty log: short enough that a dashboard feels live, long enough to cost nothing.
 _IDLE_S: Final = 0.05
@@ -62,6 +63,7 @@ class Pipeline:
         self.sink = Sink(data_dir, settings, self.store, at=at)
         self.backfill = Backfill(self.meter, self.store, at=at)
         self.guardrails = GuardrailsThread(data_dir, settings, at=at)
+        self.trimming = Trimming(data_dir, settings)
         # The policies that wait for their past to be counted, and until when they do; at the start, all.
         self._coming: PolicySet | None = self.watch.current
         self._coming_until: float | None = None
@@ -89,8 +91,8 @@ class Pipeline:
             progress(0, self.sink.lag())
 
     def start(self) -> None:
-        """Run meter, sink and guardrails in threads of their own until `stop`."""
-        for name, run in (("meter", self._run_meter), ("sink", self._run_sink)):
+        """Run meter, sink, trimming and guardrails in threads of their own until `stop`."""
+        for name, run in (("meter", self._run_meter), ("sink", self._run_sink), ("trimming", self._run_trimming)):
             thread = threading.Thread(target=self._guarded, args=(run,), name=f"tidegate-{name}")
             self._threads.append(thread)
             thread.start()
@@ -109,6 +111,7 @@ class Pipeline:
         self.stop()
         self.backfill.close()
         self.sink.close()
+        self.trimming.close()
         self.meter.close()
         self._reader.close()
         self.store.close()
@@ -152,7 +155,7 @@ class Pipeline:
                     self.content_backlog_bytes = self.meter.log.waiting_bytes_guessed(GUARDRAILS.name, CONTENT.name)
                 if started - tidied >= _TIDY_EVERY_S:
                     tidied = started
-                    self._tidy()
+                    self.meter.tidy(time.time_ns() // 1_000_000)
             except LogUnavailable as error:
                 log.warning("log_unavailable", error=str(error), retry_in_s=backoff_s)
                 self._stopping.wait(backoff_s)
@@ -219,21 +222,8 @@ class Pipeline:
             if not rows:
                 time.sleep(_IDLE_S)
 
+    def _run_trimming(self) -> None:
+        self.trimming.run(self._stopping)
+
     def _meter_alive(self) -> bool:
         return bool(self._threads) and self._threads[0].is_alive()
-
-    def _tidy(self) -> None:
-        """Drop what every consumer has passed and retention no longer asks for."""
-        now_ms = time.time_ns() // 1_000_000
-        self.meter.tidy(now_ms)
-        log = self.meter.log
-        for topic in TOPICS.values():
-            for partition in range(log.partitions):
-                passed = [log.committed(step.name, topic.name, partition) for step in readers(topic)]
-                end = log.end_offset(topic.name, partition)
-                # Texts, though sealed, do not lie about until somebody may judge them: their time is all they have.
-                below = end if topic is CONTENT else min(passed, default=end)
-                if topic.retention_s is not None:
-                    log.trim(topic.name, partition, below, now_ms - topic.retention_s * 1_000)
-                if topic.compacted:
-                    log.trim_tombstones(topic.name, partition, below, now_ms - topic.tombstone_s * 1_000)

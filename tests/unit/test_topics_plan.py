@@ -18,7 +18,18 @@ from tidegate.schemas.envelope import MAX_ENVELOPE_BYTES
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, GATES, GUARDRAILS_NAMES, METER_CHANGELOG, METERED, SIGNALS, TOPICS, USAGE, Topic
+from tidegate.schemas.topics import (
+    CALLS,
+    GATES,
+    GUARDRAILS_NAMES,
+    METER_CHANGELOG,
+    METERED,
+    QUARANTINE,
+    SIGNALS,
+    TOPICS,
+    USAGE,
+    Topic,
+)
 from tidegate.topics_cli import topics_app
 from typer.testing import CliRunner
 
@@ -70,6 +81,15 @@ def test_nothing_goes_earlier_than_the_embedded_log_would_let_it_go() -> None:
         kept = found.config.get("retention.ms")
         if kept is not None and found.topic.retention_s is not None:
             assert int(kept) >= found.topic.retention_s * 1000, found.topic.name
+
+
+def test_only_the_quarantine_is_bounded_in_bytes() -> None:
+    bounded = {found.topic for found in plan() if found.config.get("retention.bytes", "-1") != "-1"}
+    [rule] = [rule for rule in planned(QUARANTINE).rules if rule.name == "retention.bytes"]
+
+    assert bounded == {QUARANTINE}
+    assert rule.holds(str(1 << 20))
+    assert not rule.holds("-1")
 
 
 def test_an_envelope_its_rows_and_a_flush_fit_into_their_topics() -> None:

@@ -1,0 +1,89 @@
+"""Keeps the quarantine of a data folder within its bytes: the oldest goes first, is counted, and somebody is told.
+
+Counted as it grows, and all of it anew only before anything is pushed out: a person may have taken something away.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.topics import ALERTS, QUARANTINE
+from ..alert_rows import alert_record
+from ..guardrails.step import Alerting
+
+log = structlog.get_logger("tidegate.trimming")
+
+# What goes in one transaction: some milliseconds for whoever waits to append.
+_PART_BYTES: Final = 4 << 20
+# Of several partitions the oldest goes first, give or take a minute: not record by record.
+_ABOUT_MS: Final = 60_000
+_FOREVER_MS: Final = 2**62
+_END: Final = 2**62
+# It is pushed out by a tenth at once, or it would be counted anew for each record that comes.
+_DOWN_TO: Final = 0.9
+
+
+class QuarantineBound:
+    """At most `most_bytes` of sealed texts, in all partitions together. Used from one thread."""
+
+    def __init__(self, trimmed: SqliteLog, most_bytes: int) -> None:
+        self._log = trimmed
+        self._most_bytes = most_bytes
+        self._counted: dict[int, int] = {}
+        self._pushing = False
+        self._untold = 0
+        self._alerting = Alerting()
+        self.size_bytes = 0
+        self.pushed_out = 0
+
+    def keep(self, now: float) -> int:
+        """Push out a small part of what is too much. Returns how many records that was; to be asked again until it is none."""
+        self._count()
+        if not self._pushing and self.size_bytes > self._most_bytes:
+            self._counted, self.size_bytes = {}, 0
+            self._count()
+            self._pushing = self.size_bytes > self._most_bytes
+        if not self._pushing:
+            return 0
+        gone = self._push_out()
+        self.pushed_out += gone
+        self._untold += gone
+        self._pushing = gone > 0 and self.size_bytes > self._most_bytes * _DOWN_TO
+        if not self._pushing:
+            self._tell(now)
+        return gone
+
+    def _count(self) -> None:
+        """What has come since."""
+        for partition in range(self._log.partitions):
+            end = self._log.end_offset(QUARANTINE.name, partition)
+            if (start := self._counted.get(partition, 0)) < end:
+                self.size_bytes += self._log.size_bytes(QUARANTINE.name, partition, start)
+                self._counted[partition] = end
+
+    def _push_out(self) -> int:
+        heads = {
+            partition: records[0].appended_ms
+            for partition in range(self._log.partitions)
+            if (records := self._log.read(QUARANTINE.name, partition, 0, max_bytes=1))
+        }
+        if not heads:
+            return 0
+        partition = min(heads, key=lambda partition: heads[partition])
+        until_ms = min((ms for other, ms in heads.items() if other != partition), default=_FOREVER_MS) + _ABOUT_MS
+        over = self.size_bytes - int(self._most_bytes * _DOWN_TO)
+        found = self._log.oldest(QUARANTINE.name, partition, _END, until_ms, max_bytes=min(over, _PART_BYTES))
+        gone = self._log.trim(QUARANTINE.name, partition, found.end, until_ms)
+        self.size_bytes -= found.size_bytes
+        return gone
+
+    def _tell(self, now: float) -> None:
+        log.warning("quarantine_full", pushed_out=self._untold, most_bytes=self._most_bytes)
+        self._untold = 0
+        title = f"the quarantine is full ({self._most_bytes:,} bytes): its oldest go unseen; see `tidegate quarantine list`"
+        if alerts := self._alerting.tell("quarantine_full", "guardrails_quarantine_full", title, now):
+            with self._log.transaction():
+                self._log.append(ALERTS.name, 0, [alert_record(alerts)])
