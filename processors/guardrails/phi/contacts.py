@@ -17,18 +17,25 @@ _SPELLED_EMAIL: Final = re.compile(
     [a-z0-9][\w+-]*(?:\ ?(?:\.|\[dot\]|\(dot\)|\ dot\ |\ underscore\ |\ dash\ |\ hyphen\ )\ ?[\w+-]+){0,4}
     \ ?(?:\[\ ?at\ ?\]|\(\ ?at\ ?\)|\{\ ?at\ ?\}|\ at\ |@|\ @\ |<at>)\ ?
     [a-z0-9][\w-]*(?:\ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ |\ ?\.\ ?)\ ?[a-z0-9][\w-]*){0,3}
-    \ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ )\ ?
+    (?:\ ?(?:\.|\[\ ?dot\ ?\]|\(\ ?dot\ ?\)|\{\ ?dot\ ?\}|\ dot\ )\ ?(?!(?<=\ dot\ )(?:at|in|it|no)\b))
     (?:com|org|net|edu|gov|mil|io|info|biz|health|co(?:\ ?(?:\.|dot)\ ?uk)?|uk|us|ca|de|fr|it|es|nl|ch|at|au|in|jp|br|mx
         |se|no|dk|fi|ie|eu)\b""",
     re.VERBOSE | re.IGNORECASE,
 )
+# With the dot written, only a word for it tells an address from "look at example.com".
+_CUED_EMAIL: Final = re.compile(
+    r"\be-?mail(?:\s+(?:address|id|me|us|him|her|them|is|was|it|to|at))*\s*[:=,]?\s*"
+    r"(?P<value>(?!(?:me|us|him|her|them|it|is|was|address|sent|look)\b)[a-z0-9][\w.+-]{1,40}\s(?:at|AT)\s[\w-]+(?:\.[\w-]+){1,3})\b",
+    re.IGNORECASE,
+)
+_MAIL: Final = re.compile(r"[mM]ail|MAIL")
 _SPELLED: Final = re.compile(r"\bdot\b|[\[({<] ?at ?[\])}>]| @ ", re.IGNORECASE)
 _TLDS: Final = (
     "com|org|net|edu|gov|mil|int|info|biz|name|pro|health|care|clinic|hospital|dental|doctor|io|ai|app|dev|co|me|tv|us|uk|ca|de|fr|it|es|nl|be|ch"
     "|at|au|nz|jp|cn|kr|in|br|mx|ar|cl|se|no|dk|fi|ie|pl|cz|hu|pt|gr|ru|ua|tr|il|za|ng|ke|eg|sg|hk|tw|th|my|ph|id|vn|eu|online|site|store|shop|blog|cloud|tech"
 )
 _URL: Final = re.compile(
-    rf"""(?:\b(?:https?|ftps?|sftp|wss?)://[^\s<>"'{{}}|\\^`]+)
+    rf"""(?:\b(?:h(?:tt|xx)ps?|ftps?|sftp|wss?)://[^\s<>"'{{}}|\\^`]+)
     |(?<![\w@.-])(?:www\d?\.)(?:[a-z0-9-]+\.)+[a-z]{{2,24}}(?::\d{{2,5}})?(?:/[^\s<>"'()]*)?
     |(?<![\w@./-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+(?:{_TLDS})(?:\.(?:uk|au|nz|br|jp|in|za|mx))?(?::\d{{2,5}})?
         (?:/[^\s<>"'()]*)?(?![\w@]|-\w|\.\w)""",
@@ -60,6 +67,9 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     if _SPELLED.search(text):
         for match in _SPELLED_EMAIL.finditer(text):
             yield Span(match.start(), match.end(), "EMAIL_ADDRESS", 0.9)
+    if " at " in text and _MAIL.search(text) is not None:
+        for match in _CUED_EMAIL.finditer(text):
+            yield Span(*match.span("value"), "EMAIL_ADDRESS", 0.9)
     if _DOTTED.search(text) is not None:
         for match in _URL.finditer(text):
             yield from _url(match, text)

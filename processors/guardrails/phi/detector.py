@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ..ports import Batch, Finding, Verdict
-from . import ages, clinical, contacts, dates, leak, numbers, places, structure, zones
+from . import ages, clinical, contacts, coordinates, dates, handles, leak, numbers, places, structure, zones
 from .foreign import Foreign
 from .labels import TYPES
 from .merge import settle
@@ -17,7 +17,9 @@ from .ner import NameFinder, Span, united
 from .readings import plain, unveiled
 
 # What redaction has written: no finding, so that a redacted text stays as it is.
-_NOT_LABELLED: Final = "PERSON|LOCATION|ORGANIZATION|NRP|DATE_TIME|AGE|EMAIL_ADDRESS|URL|IP_ADDRESS|MAC_ADDRESS|CRYPTO|UUID"
+_NOT_LABELLED: Final = (
+    "PERSON|LOCATION|ORGANIZATION|NRP|DATE_TIME|AGE|EMAIL_ADDRESS|URL|IP_ADDRESS|MAC_ADDRESS|CRYPTO|UUID|USERNAME"
+)
 _KINDS: Final = "|".join(TYPES) + "|" + _NOT_LABELLED
 _REDACTED: Final = re.compile(rf"<(?:{_KINDS})>|\b(?:{_KINDS})_[0-9a-f]{{8}}\b")
 _THRESHOLD: Final = 0.35
@@ -105,6 +107,8 @@ def structured_spans(text: str) -> list[Span]:
     within = zones.of(text)
     found = [
         *contacts.find(text, within),
+        *handles.find(text),
+        *coordinates.find(text, within),
         *dates.find(text, within),
         *ages.find(text, within),
         *numbers.find(text, within),

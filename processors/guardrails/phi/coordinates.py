@@ -1,0 +1,41 @@
+"""Where on earth: latitude and longitude, in degrees of either kind, which name a house more exactly than its address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from .spans import Span
+from .zones import Zones, matches
+
+_DEGREES: Final = r"[-+]?\d{1,3}\.\d{3,12}\s?°?(?:\s?[NSEW]\b)?"
+_PAIR: Final = re.compile(rf"(?<![\w.+-])(?P<lat>{_DEGREES})\s?[,;/ ]\s?(?P<lon>{_DEGREES})(?![\w%]|\.\d)")
+_MINUTES: Final = re.compile(
+    r"(?<![\w.])\d{1,2}\s?°\s?\d{1,2}(?:\.\d+)?\s?['’′](?:\s?\d{1,2}(?:\.\d+)?\s?(?:\"|″|''|’’|”))?\s?[NS]\b[,;\s/]{0,3}"
+    r"\d{1,3}\s?°\s?\d{1,2}(?:\.\d+)?\s?['’′](?:\s?\d{1,2}(?:\.\d+)?\s?(?:\"|″|''|’’|”))?\s?[EW]\b"
+)
+_VALUE: Final = re.compile(r"(?<![\w.+-])[-+]?\d{1,3}\.\d{2,12}(?![\w%]|\.\d)")
+_CALLED: Final = re.compile(r"(?<![A-Za-z])(?:lat(?:itude)?|lon(?:g(?:itude)?)?|lng)[\"']?\s{0,2}[:=]?\s{0,2}\Z", re.IGNORECASE)
+_MAY_BE: Final = re.compile(r"\d\.\d\d|°")
+_PLACED: Final = re.compile(r"\b(?:gps|coord\w*|geo\w*|lat\w*|location|located|map|found at|position|pin)\b", re.IGNORECASE)
+# Four decimals are ten metres; with as many and two digits before, no pair of results is likely.
+_EXACT: Final = re.compile(r"\.\d{4}")
+_BEFORE: Final = 40
+
+
+def find(text: str, within: Zones) -> Iterator[Span]:
+    """Coordinates of one text: a pair where it is exact or called so, one number where it is called latitude or longitude."""
+    if _MAY_BE.search(text) is None:
+        return
+    for match in matches(_PAIR, text, within):
+        lat, lon = (float(match[name].rstrip(" °NSEW")) for name in ("lat", "lon"))
+        exact = all(_EXACT.search(match[name]) for name in ("lat", "lon")) and max(abs(lat), abs(lon)) >= 10
+        told = "°" in match.group() or _PLACED.search(text, max(0, match.start() - _BEFORE), match.start()) is not None
+        if abs(lat) <= 90 and abs(lon) <= 180 and (exact or told):
+            yield Span(match.start(), match.end(), "LOCATION", 0.85)
+    for match in matches(_MINUTES, text, within) if "°" in text else ():
+        yield Span(match.start(), match.end(), "LOCATION", 0.9)
+    for match in matches(_VALUE, text, within):
+        if _CALLED.search(text, max(0, match.start() - _BEFORE), match.start()) is not None:
+            yield Span(match.start(), match.end(), "LOCATION", 0.9)
