@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from ...producers.key_source import KeySource
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
+from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
 from ..guardrails.outputs import Outputs
@@ -73,6 +74,9 @@ class GuardrailsEngine:
         # Partitions in the order they are read next.
         self._turns: deque[int] = deque()
         self._looked_at = self._tidied_at = float("-inf")
+        # What is judged and not in the log yet, because that could not be written: it is not asked for again.
+        self._in_hand: tuple[int, Outputs] | None = None
+        self._untold: list[Alert] = []
         # Why nothing is read: a key ring that cannot be.
         self.trouble: str | None = None
         self.log = SqliteLog(data_dir, fsync="normal")
@@ -109,21 +113,32 @@ class GuardrailsEngine:
         return self._runtime
 
     def run_once(self, wait_s: float = 0.05) -> int:
-        """Read what there is room for, let the processes work, put out what is finished. Returns how many records that was."""
+        """Read what there is room for, let the processes work, put out what is finished. Returns how many records that was.
+
+        Raises `LogUnavailable`; calling again later loses nothing and judges nothing twice.
+        """
         runtime = self.runtime
         now = self._clock()
         self._look(now)
         self._read(now)
         self._warn(now)
-        if not runtime.busy:
+        if not runtime.busy and self._in_hand is None:
             return 0
         runtime.work(wait_s)
         passed = 0
-        for number, outputs in runtime.finished(self._clock()):
+        for number, outputs in self._finished():
             before = self.log.committed(GUARDRAILS.name, CONTENT.name, number)
             self._put_out(number, outputs)
+            self._in_hand = None
             passed += outputs.next_offset - before
         return passed
+
+    def _finished(self) -> Iterator[tuple[int, Outputs]]:
+        if self._in_hand is not None:
+            yield self._in_hand
+        for found in self.runtime.finished(self._clock()):
+            self._in_hand = found
+            yield found
 
     def _read(self, now: float) -> None:
         runtime = self.runtime
@@ -149,9 +164,11 @@ class GuardrailsEngine:
 
     def _warn(self, now: float) -> None:
         self.look()
-        if alerts := self.runtime.behind(now):
+        self._untold += self.runtime.behind(now)
+        if self._untold:
             with self.log.transaction():
-                self.log.append(ALERTS.name, 0, [alert_record(alerts)])
+                self.log.append(ALERTS.name, 0, [alert_record(self._untold)])
+            self._untold = []
 
     def _put_out(self, partition: int, outputs: Outputs) -> None:
         self._at("1 judged")

@@ -12,7 +12,7 @@ import structlog
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.topics import ALERTS, QUARANTINE
 from ..alert_rows import alert_record
-from ..guardrails.step import Alerting
+from ..guardrails.alerting import Alerting
 
 log = structlog.get_logger("tidegate.trimming")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,13 +15,14 @@ import orjson
 import pytest
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.guardrails_engine import GuardrailsEngine
-from tidegate.processors.embedded.guardrails_thread import GuardrailsThread
+from tidegate.processors.embedded.guardrails_thread import GuardrailsThread, Pauses
 from tidegate.producers.key_source import FolderKeys
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.sealing import seal
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.content import Texts
 from tidegate.schemas.envelope import CONTENT_SCHEMA, Envelope
+from tidegate.schemas.errors import LogUnavailable
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.topics import ALERTS, CALLS, CONTENT, FINDINGS, QUARANTINE, TRANSCRIPTS
 
@@ -56,6 +59,12 @@ def settle(one: GuardrailsEngine, within_s: float = 60) -> None:
     while one.waits() and time.monotonic() < deadline:
         one.run_once(0.1)
     assert not one.waits()
+
+
+def scoring_process() -> int:
+    """The id of the process that the thread which asks has started."""
+    [pid] = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    return int(pid)
 
 
 def records(data: Path, topic: str) -> list[tuple[dict[str, str], list[Any]]]:
@@ -305,3 +314,67 @@ def test_somebody_is_told_when_nothing_at_all_gets_done(data: Path) -> None:
     assert "60 minutes behind" in alert["title"]
     assert len(records(data, ALERTS.name)) == 1
     assert records(data, CALLS.name) == []
+
+
+def test_a_log_that_cannot_be_written_for_a_while_costs_no_process_and_no_second_judgement(data: Path) -> None:
+    keys = FolderKeys(data)
+    send(data, 0, *[content(keys, f"call-{number}", "fine") for number in range(3)])
+    refusals = iter(["1 judged", "2 appended"])
+    refused: list[str] = []
+    due = next(refusals)
+
+    def at(step: str) -> None:
+        nonlocal due
+        if step == due:
+            refused.append(step)
+            due = next(refusals, "")
+            raise LogUnavailable("database is locked")
+
+    with closing(engine(data, at)) as one:
+        deadline = time.monotonic() + 60
+        while one.waits() and time.monotonic() < deadline:
+            with contextlib.suppress(LogUnavailable):
+                one.run_once(0.1)
+        judged, processes = one.runtime.pool.account.judged, one.look().processes
+
+    assert refused == ["1 judged", "2 appended"]
+    assert (judged, processes) == (3, 1)
+    assert [event["call_id"] for _, events in records(data, CALLS.name) for event in events] == ["call-0", "call-1", "call-2"]
+
+
+def test_the_thread_keeps_its_processes_while_the_log_cannot_be_had(data: Path) -> None:
+    keys = FolderKeys(data)
+    pids: list[int] = []
+    refusals = 3
+
+    def at(step: str) -> None:
+        nonlocal refusals
+        pids.append(scoring_process())
+        if step == "2 appended" and refusals:
+            refusals -= 1
+            raise LogUnavailable("database or disk is full")
+
+    thread = GuardrailsThread(data, Settings(guard_detectors=("phi",)), at=at, loader=LOADER)
+    thread.start()
+    send(data, 0, content(keys, "a", "fine"))
+    deadline = time.monotonic() + 60
+    while not thread.status()["outcomes"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    thread.stop()
+
+    assert refusals == 0
+    assert len(set(pids)) == 1
+    assert [event["outcome"] for _, events in records(data, CALLS.name) for event in events] == ["scored"]
+
+
+def test_what_fails_again_soon_waits_longer_and_what_was_well_for_long_does_not() -> None:
+    now = 0.0
+    pauses = Pauses(1.0, 60.0, clock=lambda: now)
+    found = []
+
+    for well_s in (5, 5, 5, 5, 5, 5, 5, 700, 5):
+        now += well_s
+        found.append(pauses.next_s())
+        now += found[-1]
+
+    assert found == [1, 2, 4, 8, 16, 32, 60, 1, 2]
