@@ -19,7 +19,7 @@ from tidegate.producers.log_texts import read_texts
 from tidegate.producers.replay import replay_files
 from tidegate.producers.sealing import unseal
 from tidegate.producers.simulate import generate, simulate
-from tidegate.producers.simulate_texts import texts_of
+from tidegate.producers.simulate_texts import LEAKING, texts_of
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.content import Texts, decode_content
 from tidegate.schemas.envelope import CONTENT_SCHEMA, Envelope
@@ -176,12 +176,18 @@ def test_simulated_texts_hold_some_of_all_that_guardrails_are_for() -> None:
         "phi": sum("MRN" in text or "born" in text or "555-01" in text or "@example.com" in text for text in prompts),
         "injection": sum("gnore all previous" in str(texts) or "SYSTEM:" in str(texts) for _, texts in found),
         "rude": sum("idiots" in text or "stupid" in text for text in prompts),
-        "leak": sum("Booked for" in (texts["response"] or "") for _, texts in found),
     }
+    leaking = {(event["prompt_name"], event["prompt_version"]) for event, texts in found if _leaks(texts)}
     assert len(found) > 3_900
-    assert all(0.002 < count / len(found) < 0.2 for count in share.values()), share
+    assert all(0.002 < count / len(found) < 0.1 for count in share.values()), share
+    assert leaking == {LEAKING}, "of all prompts, one version leaks"
     assert all(texts["response"] is None for event, texts in found if "error_type" in event)
     assert all("{" not in str(list(texts.values())) for _, texts in found), "every place is filled in"
+
+
+def _leaks(texts: Mapping[str, Any]) -> bool:
+    response = texts["response"] or ""
+    return "555-01" in response or "MRN" in response
 
 
 class Recorder:
