@@ -19,7 +19,7 @@ Outcome = Literal[
     "partial",  # some detector failed or ran out of time; see `failed`. Without PHI there is no transcript
     "sampled_out",  # left out by sampling or by the scoring budget
     "hashed",  # there is no text to score
-    "unreadable",  # no key opens it, or it is not what it says it is: quarantined
+    "unreadable",  # no key opens it, or it is not what it says it is, and quarantined
     "quarantined",  # it broke a worker: the sealed record waits for a person
 ]
 

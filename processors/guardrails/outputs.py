@@ -2,7 +2,7 @@
 
     record, all judged ─► each line ─┬─► scored or rejected event ─► calls
                                      ├─► redacted texts ───────────► transcripts
-                                     └─► the line as it came ──────► quarantine, and an alert
+                                     └─► the line as it came ──────► quarantine (unless its key is gone), and an alert
     no envelope ─► dead letter
 
 Every line of an envelope comes out as one line for the calls topic, under the number that its producer gave it and in the
@@ -25,6 +25,7 @@ import orjson
 
 from ...schemas.content import CALL_FIELDS, ContentEvent
 from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, SCHEMA, Envelope
+from ...schemas.errors import KeyGone
 from ...schemas.signal import Alert
 from ..meter import KEYED
 from .alerting import Alerting
@@ -37,6 +38,7 @@ _MOST_TRANSCRIPT_BYTES: Final = 12 << 20
 _MOST_TRANSCRIPTS: Final = 4
 
 Out = tuple[dict[str, str], bytes]
+_KEY_GONE: Final = KeyGone().reason
 _OF_CALL: Final = ("call_id", "started_at", *CALL_FIELDS)
 
 
@@ -95,8 +97,13 @@ class Writing:
                     "seq": str(line.seq),
                     "count": "1",
                     "reason": reason,
+                    "detector": next(iter(verdict.failed), ""),
                 }
-                outputs.quarantine.append((headers, line.raw))
+                if reason == _KEY_GONE:
+                    # Nobody can ever look at it.
+                    outputs.outcomes[reason] += 1
+                else:
+                    outputs.quarantine.append((headers, line.raw))
                 outputs.alerts += self._alert(verdict, closed, reason, now)
             elif verdict.redacted is not None:
                 row = self._transcript(record, envelope, line, event, verdict)

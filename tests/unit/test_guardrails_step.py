@@ -190,9 +190,23 @@ def test_what_phi_was_not_judged_of_leaves_no_transcript_but_its_sealed_record(
     [(headers, value)] = outputs.quarantine
     assert outputs.transcripts == []
     assert (headers["reason"], headers["source_offset"]) == (reason, "7")
+    assert headers["detector"] in {"phi", "redaction", "worker", "content"}
     assert decode_content(value).sealed == SEALED
     assert [alert.severity for alert in outputs.alerts]
     assert len(events(outputs)) == 1
+
+
+def test_what_no_key_opens_any_more_is_counted_and_told_and_lies_nowhere() -> None:
+    step = partition()
+    [number] = take(step, record(7, 0, content()))
+
+    step.heard(Judged(number=number, outcome="unreadable", failed={"content": "key_gone"}))
+    outputs = finished(step)
+
+    assert outputs.quarantine == outputs.transcripts == []
+    assert [event["outcome"] for event in events(outputs)] == ["unreadable"]
+    assert outputs.outcomes == {"unreadable": 1, "key_gone": 1, "cached": 0}
+    assert [alert.kind for alert in outputs.alerts] == ["guardrails_unreadable"]
 
 
 def test_a_text_that_is_too_long_leaves_the_room_to_others_and_a_full_record_is_followed_by_another(
