@@ -136,13 +136,17 @@ def bi_encoder(folder: Path) -> Path:
     return folder
 
 
-def checkpoint(path: Path, labels: Sequence[str] = CHECKPOINT_LABELS) -> Path:
-    """A pickled checkpoint as Detoxify's releases are: weights, and what they were trained with."""
-    folder = detoxify(path.with_name(f"{path.stem}-weights"))
+def checkpoint(path: Path, labels: Sequence[str] = CHECKPOINT_LABELS, identities: Sequence[str] = ()) -> Path:
+    """A pickled checkpoint as Detoxify's releases are: weights, and what they were trained with. `unbiased` has outputs for
+    who is spoken of, which are none of its classes."""
+    named = dict(zip(CHECKPOINT_LABELS, DETOXIFY_LABELS, strict=True))
+    outputs = [named.get(label, label) for label in (*labels, *identities)]
+    folder = detoxify(path.with_name(f"{path.stem}-weights"), outputs)
     model = BertForSequenceClassification.from_pretrained(folder)
     arch = {"model_type": "bert-base-uncased", "model_name": "BertForSequenceClassification", "tokenizer_name": "BertTokenizer"}
+    classes = {"classes": list(labels), **({"identity_classes": list(identities)} if identities else {})}
     written: Mapping[str, Any] = {
-        "config": {"arch": {"args": {**arch, "num_classes": len(labels)}}, "dataset": {"args": {"classes": list(labels)}}},
+        "config": {"arch": {"args": {**arch, "num_classes": len(outputs)}}, "dataset": {"args": classes}},
         "state_dict": model.state_dict(),
     }
     torch.save(written, path)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="the extra `models` is not installed: make test-models")
 
 import tiny_models
+from tidegate.processors.guardrails.backends import detoxify
 from tidegate.processors.guardrails.backends import folder as folders
 from tidegate.processors.guardrails.backends.cross_encoder import CrossEncoderJudge
 from tidegate.processors.guardrails.backends.detoxify import DetoxifyDetector
@@ -206,6 +207,20 @@ def test_a_model_without_its_head_is_refused_rather_than_made_up(kind: str, copi
         load(str(model))
 
 
+def test_a_model_that_names_no_labels_has_them_in_the_order_of_its_release(tmp_path: Path) -> None:
+    labels = detoxify.ORDERS[16]
+    model = tiny_models.detoxify(tmp_path / "unnamed", labels)
+    config = json.loads((model / "config.json").read_text())
+    config["id2label"] = {number: f"LABEL_{number}" for number in range(16)}
+    config["label2id"] = {f"LABEL_{number}": number for number in range(16)}
+    (model / "config.json").write_text(json.dumps(config))
+
+    (verdict,) = DetoxifyDetector.load(str(model)).assess(Batch([Sample("a", "you are an idiot", "you are a kind nurse")]))
+
+    assert [found.type for found in verdict.findings] == ["INSULT"]
+    assert verdict.scores["response", "toxicity"] < 0.2
+
+
 def test_labels_that_are_not_detoxifys_are_refused(tmp_path: Path) -> None:
     model = tiny_models.detoxify(tmp_path / "other")
     config = json.loads((model / "config.json").read_text())
@@ -228,10 +243,18 @@ def test_code_that_a_model_brings_along_is_not_run(copied: Callable[[str], Path]
     assert not trace.exists()
 
 
-def test_a_checkpoint_becomes_a_pinned_folder_that_scores_as_it_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "identities"),
+    [(tiny_models.CHECKPOINT_LABELS, ()), (detoxify.UNBIASED, detoxify.IDENTITIES)],
+    ids=["original", "unbiased"],
+)
+def test_a_checkpoint_becomes_a_pinned_folder_that_scores_as_it_did(
+    tmp_path: Path, labels: tuple[str, ...], identities: tuple[str, ...]
+) -> None:
     from tidegate.processors.guardrails.backends.convert import convert
 
-    checkpoint, base = tiny_models.checkpoint(tmp_path / "toxic.ckpt"), tiny_models.base(tmp_path / "base")
+    checkpoint = tiny_models.checkpoint(tmp_path / "toxic.ckpt", labels, identities)
+    base = tiny_models.base(tmp_path / "base")
     before = DetoxifyDetector.load(str(tmp_path / "toxic-weights"))
 
     convert(checkpoint, tmp_path / "converted", str(base), "a test", "Apache-2.0")

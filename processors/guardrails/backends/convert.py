@@ -12,8 +12,9 @@ from typing import Any, Final
 from .detoxify import SAME
 from .folder import ModelFolder, ModelUnavailable, check, complete, find_parts, opening, pin
 
-# What Detoxify's checkpoints were trained from, where they do not say it themselves.
-_CLASSES: Final = ("config", "dataset", "args", "classes")
+# Where Detoxify's checkpoints say how they were trained: on which labels, from what.
+_DATASET: Final = ("config", "dataset", "args")
+_ARCHITECTURE: Final = ("config", "arch", "args")
 
 
 def convert(
@@ -53,12 +54,22 @@ def convert(
 
 
 def _labels(loaded: Any) -> list[str]:
-    for name in _CLASSES:
-        loaded = loaded.get(name) if isinstance(loaded, dict) else None
-    return [SAME.get(str(label), str(label)) for label in loaded or ()]
+    """One for each output. `unbiased` and `multilingual` have outputs beyond their classes: who is spoken of."""
+    dataset, architecture = _at(loaded, _DATASET), _at(loaded, _ARCHITECTURE)
+    classes = [SAME.get(str(label), str(label)) for label in dataset.get("classes") or architecture.get("classes") or ()]
+    outputs = architecture.get("num_classes")
+    if not classes or not isinstance(outputs, int):
+        return classes
+    others = [*map(str, dataset.get("identity_classes") or ()), *(f"other_{number}" for number in range(outputs))]
+    return [*classes, *others][:outputs]
 
 
 def _base(loaded: Any) -> str | None:
-    for name in ("config", "arch", "args", "model_type"):
+    found = _at(loaded, _ARCHITECTURE).get("model_type")
+    return str(found) if found else None
+
+
+def _at(loaded: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    for name in path:
         loaded = loaded.get(name) if isinstance(loaded, dict) else None
-    return str(loaded) if loaded else None
+    return loaded if isinstance(loaded, dict) else {}

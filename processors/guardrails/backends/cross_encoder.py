@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..grounding.judge import Judgement
-from .folder import ModelFolder, ModelUnavailable, find, head_weights, opening
+from .folder import ModelFolder, ModelUnavailable, find, head_weights, opened, opening
 
 LABELS: Final = ("entail", "neutral", "contradict")
 BATCH: Final = 32
@@ -37,14 +37,7 @@ class CrossEncoderJudge:
         with opening(asked):
             from sentence_transformers import CrossEncoder
 
-            model = CrossEncoder(
-                str(folder.path),
-                device="cpu",
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True},
-            )
-            model.eval()
+            model = opened(CrossEncoder, folder)
             head_weights(model, folder)
             judge = cls(model, folder, _columns(model, asked))
             judge.score([("a text that shows", "whether it works at all")])

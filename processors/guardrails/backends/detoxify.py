@@ -34,11 +34,18 @@ KINDS: Final = {
     "identity_attack": "IDENTITY_ATTACK",
     "sexual_explicit": "SEXUAL_EXPLICIT",
 }
+UNBIASED: Final = ("toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat", "sexual_explicit")
+# Who is spoken of: `unbiased` and `multilingual` learned that beside the rest.
+IDENTITIES: Final = (
+    *("male", "female", "homosexual_gay_or_lesbian", "christian", "jewish", "muslim", "black", "white"),
+    "psychiatric_or_mental_illness",
+)
 # The order in its checkpoints, for a folder whose configuration does not name the labels.
 ORDERS: Final = {
     1: ("toxicity",),
     6: ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack"),
-    7: ("toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat", "sexual_explicit"),
+    7: UNBIASED,
+    16: (*UNBIASED, *IDENTITIES),
 }
 # Where its authors draw the line.
 THRESHOLD: Final = 0.5

@@ -217,6 +217,19 @@ def opening(asked: str) -> Iterator[None]:
         raise ModelUnavailable(f"{asked} cannot be loaded: {type(error).__name__}: {said}") from error
 
 
+def opened(kind: Any, folder: ModelFolder) -> Any:
+    """A model of one of sentence-transformers' classes, from the folder alone. Inside `opening`."""
+    model = kind(
+        str(folder.path),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
+        model_kwargs={"use_safetensors": True},
+    )
+    model.eval()
+    return model
+
+
 def complete(loading: dict[str, Any], asked: str) -> None:
     """Weights that a library did not find in the file it makes up at random. Raises `ModelUnavailable`."""
     lacking = sorted(map(str, [*loading.get("missing_keys", ()), *loading.get("mismatched_keys", ())]))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..ports import Vectors
-from .folder import ModelFolder, ModelUnavailable, find, known_weights, opening
+from .folder import ModelFolder, ModelUnavailable, find, known_weights, opened, opening
 from .windows import pieces
 
 # A bi-encoder cuts off what is beyond its window, 256 tokens for most; pieces of a long text are averaged instead.
@@ -35,14 +35,7 @@ class SentenceEncoder:
         with opening(asked):
             from sentence_transformers import SentenceTransformer
 
-            model = SentenceTransformer(
-                str(folder.path),
-                device="cpu",
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True},
-            )
-            model.eval()
+            model = opened(SentenceTransformer, folder)
             known_weights(model, folder)
             dimensions = model.get_embedding_dimension()
             if not dimensions:
