@@ -35,6 +35,9 @@ _BATCH_BYTES: Final = 4 << 20
 # Loading takes seconds; the largest torch models on a slow disk a minute.
 _LOAD_WITHIN_S: Final = 180.0
 _LOAD_TRIES: Final = 3
+# In a file nobody waits for the first line: four times a pipeline's batch take a sixth less time a line, and may take four
+# times as long.
+_BATCHES: Final = 4
 _END_WITHIN_S: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -100,7 +103,7 @@ def score_apart(lines: Iterable[Numbered], plan: Plan, processes: int, make: Mak
     """In processes of their own. A line that ends or holds up its process is judged without the detector that did it; the
     others are scored. Raises `UsageError` where the detectors cannot be had."""
     with _Processes(plan, processes, make) as apart:
-        yield from apart.score(batches(lines, plan.settings.guard_batch))
+        yield from apart.score(batches(lines, _BATCHES * plan.settings.guard_batch))
 
 
 class _Processes:
@@ -163,7 +166,8 @@ class _Processes:
         while self._again and (idle := next((each for each in self._processes if each.ready and each.work is None), None)):
             work = self._again.popleft()
             idle.work, idle.at = work, ""
-            idle.deadline = time.monotonic() + self._plan.settings.guard_timeout_s
+            time_s = self._plan.settings.guard_timeout_s
+            idle.deadline = time.monotonic() + (time_s if len(work.lines) == 1 else _BATCHES * time_s)
             with contextlib.suppress(OSError):  # it has died: its end of the line says so
                 idle.line.send((work.lines, work.without))
         while len(self._processes) < self._most and len(self._again) > sum(not each.ready for each in self._processes):
