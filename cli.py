@@ -25,6 +25,7 @@ from tidegate.guard_cli import score
 from tidegate.keys_cli import keys_app
 from tidegate.models_cli import models_app
 from tidegate.policy_cli import policy_app, signals_app
+from tidegate.quarantine_cli import quarantine_app
 from tidegate.running import Stopping, log_to_stderr
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
@@ -47,6 +48,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
 app.add_typer(topics_app, name="topics")
 app.add_typer(models_app, name="models")
+app.add_typer(quarantine_app, name="quarantine")
 out = Console()
 err = Console(stderr=True)
 
