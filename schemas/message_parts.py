@@ -50,29 +50,17 @@ _MEDIA: Final = (
 )
 _MEDIA_TYPE: Final = re.compile(r"(input_|output_)?(image|audio|video|file|media)(_url|_generation_call)?|computer_.*")
 # Never a text of the call: what frames it, and what went wrong.
-_FRAMING: Final = frozenset(
-    (
-        "error",
-        "type",
-        "role",
-        "id",
-        "name",
-        "signature",
-        "encrypted_content",
-        "usage",
-        "metadata",
-        "tools",
-        "url",
-        "source",
-        "title",
-    )
-)
+_FRAMED: Final = ("type", "role", "id", "name", "title", "url", "source", "metadata", "tools", "usage", "signature")
+_FRAMING: Final = frozenset((*_FRAMED, "encrypted_content", "error"))
 _ROLES: Final = frozenset({"system", "human", "user", "ai", "assistant", "tool", "developer", "function"})
 # Where retrievers keep a chunk's text, and what they wrap it in.
 _CHUNK_TEXT: Final = (
     *("text", "content", "page_content", "document", "body", "snippet", "chunk", "passage", "excerpt", "data", "source"),
     *("node", "payload", "entity", "properties", "_source", "fields", "metadata"),
 )
+# All that is looked for in a part; most parts have one of them.
+_OTHERS: Final = frozenset((*_BESIDE, *_STRUCTURED, *_DOCUMENTS, *_REASONING, *_MEDIA, "results"))
+_NAMES: Final = frozenset((*_SAID, *_WRAPPED, *_OTHERS, "type", "block_type", "thought"))
 
 
 @dataclass(slots=True)
@@ -94,54 +82,69 @@ class Reading:
 def read_parts(value: object, reading: Reading, depth: int = 0) -> None:
     """Add every text in a message, a part, or a list of either."""
     if isinstance(value, str):
-        reading.texts.append(value)
+        if value:
+            reading.texts.append(value)
     elif value is None or isinstance(value, bytes | int | float):
         return
     elif depth > _MOST_DEPTH:
         reading.passed_over.add("unknown")
     elif isinstance(value, Sequence):
         # A turn as LangChain takes it: ("human", text).
-        turn = isinstance(value, tuple) and len(value) == 2 and value[0] in _ROLES
+        turn = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] in _ROLES
         for item in value[1:] if turn else value:
             read_parts(item, reading, depth + 1)
-    elif get_part(value, "type", "block_type") in _REASONING_TYPES or get_part(value, "thought") is True:
-        reading.passed_over.add("reasoning")
-    elif get_part(value, "type", "block_type") in _DOCUMENT_TYPES:
-        read_document(value, reading, depth)
     else:
-        _read_part(value, reading, depth)
+        fields = _fields(value)
+        kind = fields.get("type") or fields.get("block_type")
+        if not isinstance(kind, str):
+            kind = ""
+        if kind in _REASONING_TYPES or fields.get("thought") is True:
+            reading.passed_over.add("reasoning")
+        elif kind in _DOCUMENT_TYPES:
+            read_document(value, reading, depth)
+        else:
+            _read_part(fields, kind, reading, depth)
 
 
-def _read_part(value: object, reading: Reading, depth: int) -> None:
+def _fields(value: object) -> Mapping[str, Any]:
+    """What `value` holds by name. To ask an object for one name after the other takes long, where it says which it has."""
+    if isinstance(value, Mapping):
+        return value
+    fields: dict[str, Any] = getattr(value, "__dict__", {})
+    if not _NAMES.isdisjoint(fields):
+        more = getattr(value, "__pydantic_extra__", None)
+        return {**fields, **more} if more else fields
+    asked = ((name, get_part(value, name)) for name in _NAMES)
+    return {**fields, **{name: found for name, found in asked if found is not None and not _is_code(found)}}
+
+
+def _read_part(fields: Mapping[str, Any], kind: str, reading: Reading, depth: int) -> None:
     before = reading.size()
-    said = _first_said(value)
+    said = next((found for name in _SAID if (found := fields.get(name)) is not None), None)
+    if said is None:
+        wrapped = get_part(fields, *_WRAPPED)
+        said = None if isinstance(wrapped, str) else wrapped
     read_parts(said, reading, depth + 1)
-    for name in _BESIDE:
-        if (found := get_part(value, name)) is not None and not _is_code(found):
-            read_parts(found, reading, depth + 1)
-    for name in _STRUCTURED:
-        if (found := get_part(value, name)) is not None and not _is_code(found):
-            reading.texts.extend(_as_text(found))
-    searched = get_part(value, "results") if get_part(value, "type") == "file_search_call" else None
-    for found in (*(get_part(value, name) for name in _DOCUMENTS), searched):
-        for document in items_of(found) or (found,):
-            read_document(document, reading, depth + 1)
-    if get_part(value, *_REASONING) is not None:
-        reading.passed_over.add("reasoning")
-    if reading.size() == before and said is None:
-        kind = get_part(value, "type")
-        if get_part(value, *_MEDIA) is not None or (isinstance(kind, str) and _MEDIA_TYPE.fullmatch(kind)):
+    if not _OTHERS.isdisjoint(fields):
+        _read_beside(fields, kind, reading, depth)
+    if reading.size() == before and not said:
+        if get_part(fields, *_MEDIA) is not None or _MEDIA_TYPE.fullmatch(kind):
             reading.passed_over.add("media")
         else:
-            read_prose(value, reading)
+            read_prose(fields, reading)
 
 
-def _first_said(value: object) -> object:
-    for name in _SAID:
-        if (said := get_part(value, name)) is not None and not _is_code(said):
-            return said
-    wrapped = get_part(value, *_WRAPPED)
-    return None if isinstance(wrapped, str) else wrapped
+def _read_beside(fields: Mapping[str, Any], kind: str, reading: Reading, depth: int) -> None:
+    for name in _BESIDE:
+        read_parts(fields.get(name), reading, depth + 1)
+    for name in _STRUCTURED:
+        reading.texts.extend(_as_text(fields.get(name)))
+    searched = fields.get("results") if kind == "file_search_call" else None
+    for found in (*(fields.get(name) for name in _DOCUMENTS), searched):
+        for document in items_of(found) or (found,):
+            read_document(document, reading, depth + 1)
+    if get_part(fields, *_REASONING) is not None:
+        reading.passed_over.add("reasoning")
 
 
 def _is_code(value: object) -> bool:

@@ -105,6 +105,9 @@ PROMPTS = {
     "langchain dumps": ([{"type": "human", "data": {"content": "A"}}, {"lc": 1, "kwargs": {"content": "B"}}], "A\n\nB"),
     "langchain parts": ([{"type": "human", "content": [{"type": "text", "text": "A"}, "B"]}], "A\n\nB"),
     "langchain calls": ([{"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {"mrn": 7}}]}], '{"mrn":7}'),
+    "a pair of messages": (({"role": "user", "content": "A"}, {"role": "user", "content": "B"}), "A\n\nB"),
+    "odd type": ([{"type": ["text"], "text": "A"}], "A"),
+    "empty content beside prose": ([{"content": "", "utterance": "How are you?"}], "How are you?"),
     "llamaindex": ([{"role": "user", "blocks": [{"block_type": "text", "text": "A"}]}], "A"),
     "bedrock tools": (
         [
