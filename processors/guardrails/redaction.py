@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...schemas.content import Where
+from .phi.meaning import meant
 from .ports import Finding, Sample
 from .surrogates import Surrogates
 
@@ -40,13 +41,15 @@ def redact(sample: Sample, findings: Sequence[Finding], style: Style, *, key: by
     for finding in findings:
         if finding.detector == "phi":
             spans.setdefault((finding.where, finding.chunk if finding.where == "context" else 0), []).append(finding)
-    replace = _replacer(style, key, sample.id)
     done: dict[tuple[Where, int], str] = {}
     texts = {(where, chunk): text for where, chunk, text in sample.texts()}
     if not spans.keys() <= texts.keys():
         raise ValueError("a finding is in a text that is not there")
+    parts = {place: _united(spans.get(place, ()), len(text)) for place, text in texts.items()}
+    values = [(kind, texts[place][start:end]) for place, united in parts.items() for start, end, kind in united]
+    replace = _replacer(style, key, sample.id, values)
     for place, text in texts.items():
-        done[place] = _without(text, _united(spans.get(place, ()), len(text)), replace)
+        done[place] = _without(text, parts[place], replace)
     return Redacted(
         prompt=done.get(("prompt", 0)),
         response=done.get(("response", 0)),
@@ -78,15 +81,14 @@ def _without(text: str, spans: Sequence[tuple[int, int, str]], replace: Callable
     return "".join((*parts, text[place:]))
 
 
-def _replacer(style: Style, key: bytes, call: str) -> Callable[[str, str], str]:
+def _replacer(style: Style, key: bytes, call: str, values: Sequence[tuple[str, str]]) -> Callable[[str, str], str]:
     if style == "tag":
         return lambda kind, value: f"<{kind}>"
     if style == "surrogate":
-        return Surrogates(key, call).of
+        return Surrogates(key, call, values).of
     return lambda kind, value: f"{kind}_{_fingerprint(key, kind, value)}"
 
 
 def _fingerprint(key: bytes, kind: str, value: str) -> str:
-    """Eight hex digits, the same however the value is spaced or cased."""
-    meant = "".join(character for character in value.casefold() if character.isalnum()) or value
-    return hmac.digest(key, f"redaction\0{kind}\0{meant}".encode("utf-8", "surrogatepass"), "sha256").hex()[:8]
+    """Eight hex digits, the same however the value is written: by what it means."""
+    return hmac.digest(key, f"redaction\0{kind}\0{meant(kind, value)}".encode("utf-8", "surrogatepass"), "sha256").hex()[:8]

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tidegate.processors.guardrails.phi import ages, dates
+from tidegate.processors.guardrails.phi import ages, dates, day_forms
 from tidegate.processors.guardrails.phi.merge import settle
 
 DAYS = [
@@ -81,7 +81,7 @@ AGES = [
     ("a lady in her nineties", "nineties"),
     ("pt is in his late 90s", "90s"),
     ("a nonagenarian with falls", "nonagenarian"),
-    ("her 95th birthday", "95"),
+    ("her 95th birthday", "95th"),
     ("his ninety-second birthday", "ninety-second"),
     ("her hundredth birthday", "hundredth"),
     ("her mother died at 96", "96"),
@@ -149,7 +149,7 @@ def test_lower_ages_and_readings_are_let_stand(text: str) -> None:
 def test_a_day_is_read_as_it_was_written(day: date, form: str) -> None:
     written = day.strftime(form)
 
-    read = dates.read(written)
+    read = day_forms.read(written)
 
     assert read == day
     assert values(f"seen {written} here", "DATE_TIME") == [written]

@@ -62,8 +62,11 @@ def test_findings_say_in_which_text_and_where() -> None:
         ("mail Jane.Doe@clinic.example", "mailed jane.doe@clinic.example"),
         ("call (617) 555-0199", "call 617-555-0199"),
         ("card 4111 1111 1111 1111", "card ending in 1111"),
+        ("cell six one seven, triple five, oh one four two", "call 617-555-0142"),
+        ("mail j dot doe at clinic dot org", "mailed j.doe@clinic.org"),
+        ("DOB 19650314", "born March 14, 1965"),
     ],
-    ids=["ssn", "date", "mrn", "mail", "phone", "last four"],
+    ids=["ssn", "date", "mrn", "mail", "phone", "last four", "spoken", "spelled", "compact"],
 )
 def test_what_was_given_is_no_leak_however_it_is_written(prompt: str, response: str) -> None:
     leaked = leaks(prompt, response)

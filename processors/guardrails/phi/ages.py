@@ -46,7 +46,7 @@ _COUNTED: Final = re.compile(
     r"|dollars?|bucks|patients|people|kilos?)\b|\s*%",
     re.IGNORECASE,
 )
-_BIRTHDAY: Final = re.compile(r"(?:st|nd|rd|th)?\s+b(?:irth\s?|-)?day\b", re.IGNORECASE)
+_BIRTHDAY: Final = re.compile(r"(?P<th>(?:st|nd|rd|th)?)\s+b(?:irth\s?|-)?day\b", re.IGNORECASE)
 _NTH_BIRTHDAY: Final = re.compile(
     r"\b(?P<value>ninetieth|ninety[-\s](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)|(?:one\s+)?hundredth)"
     r"\s+b(?:irth\s?|-)?day\b",
@@ -72,7 +72,8 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Ages of one text that are above 89. Scores: .85 where years are spoken of, .6 by what leads up to the number."""
     for match in matches(_FIGURES, text, zones.of(text) if within is None else within):
         if (score := _score(text, *match.span())) is not None:
-            yield Span(match.start(), match.end(), "AGE", score)
+            birthday = _BIRTHDAY.match(text, match.end())
+            yield Span(match.start(), match.end() if birthday is None else birthday.end("th"), "AGE", score)
     if _MAY_BE_WORDS.search(text) is None:
         return
     for match in _WORDS.finditer(text):

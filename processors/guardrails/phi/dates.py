@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date
 from typing import Final
 
 from . import zones
@@ -16,7 +15,6 @@ from .ner import Span
 from .zones import Zones, matches
 
 MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 _MONTH: Final = (
     r"(?:jan(?:uary|\.)?|feb(?:ruary|\.)?|mar(?:ch|\.)?|apr(?:il|\.)?|may|june?\.?|july?\.?|aug(?:ust|\.)?|sept?(?:ember|\.)?"
@@ -182,7 +180,7 @@ _ANY_ORDER_LOWER: Final = frozenset({"may", "march", "mar", "sun", "sat"})
 
 
 def find(text: str, within: Zones | None = None) -> Iterator[Span]:
-    """Dates and ages of one text; they may overlap. Scores: .85 a whole date, .6 a month or weekday alone."""
+    """Dates of one text; they may overlap. Scores: .85 a whole date, .6 a month or weekday alone."""
     within = zones.of(text) if within is None else within
     if within:
         for match in matches(_NUMERIC, text, within):
@@ -310,38 +308,3 @@ def _means_a_day(match: re.Match[str], text: str) -> bool:
         if not exact and (word.group().rstrip(".") in _ANY_ORDER_LOWER or _FOLLOWED_BY_UNIT.match(text, match.end())):
             return False
     return True
-
-
-def read(written: str) -> date | None:
-    """The day that `written` names, or None where it names none or two (month before day, as in the United States)."""
-    lowered = written.lower().strip()
-    numeric = _NUMERIC.match(lowered)
-    if numeric is not None:
-        if numeric["iso"] is not None:
-            return _day(int(numeric["y1"]), int(numeric["m1"]), int(numeric["d1"]))
-        if numeric["a"] is not None:
-            first, second = int(numeric["a"]), int(numeric["b"])
-            month, day = (first, second) if first <= 12 else (second, first)
-            return _day(_four_digits(int(numeric["y2"])), month, day)
-        return None
-    month_word = re.search(_MONTH, lowered)
-    if month_word is None:
-        return None
-    month = MONTHS.index(month_word.group()[:3]) + 1
-    rest = lowered[: month_word.start()] + " " + lowered[month_word.end() :]
-    year = re.search(r"(?:1[89]|20)\d{2}|['’]\d{2}|(?<=[-/.])\d{2}\Z", rest)
-    day_number = re.search(r"(?<!\d)(?:0?[1-9]|[12]\d|3[01])(?=st|nd|rd|th|\b)", rest[: year.start()] if year else rest)
-    if year is None or day_number is None:
-        return None
-    return _day(_four_digits(int(year.group().strip("'’"))), month, int(day_number.group()))
-
-
-def _four_digits(year: int) -> int:
-    return year if year >= 100 else (2000 + year if year < 40 else 1900 + year)
-
-
-def _day(year: int, month: int, day: int) -> date | None:
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 
 from ..ports import Finding, Sample
-from . import dates
+from . import day_forms
+from .meaning import meant
 from .readings import as_read
 
 _WORD = re.compile(r"[^\W_]+")
@@ -25,7 +26,7 @@ def marked(sample: Sample, findings: Sequence[Finding]) -> list[Finding]:
     response = sample.response
     given = _Given(
         [as_read(text) for text in (sample.prompt or "", *sample.context)],
-        [_text(sample, finding) for finding in findings if finding.where != "response"],
+        [(finding.type, _text(sample, finding)) for finding in findings if finding.where != "response"],
     )
     return [
         finding._replace(leak=not given.has(finding.type, as_read(response[finding.start : finding.end])))
@@ -43,21 +44,25 @@ def _text(sample: Sample, finding: Finding) -> str:
 class _Given:
     """What the model was given, ready to be asked."""
 
-    def __init__(self, texts: Sequence[str], found: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], values: Sequence[tuple[str, str]]) -> None:
         lowered = [text.casefold() for text in texts]
         self._words = {word for text in lowered for word in _WORD.findall(text)}
         self._phrases = " ".join(" ".join(_WORD.findall(text)) for text in lowered)
-        self._digits = {run for text in found for run in (_digits(text),) if len(run) >= _MANY_DIGITS}
+        self._meant = {meant(kind, text) for kind, text in values}
+        self._digits = {run for _, text in values for run in (_digits(text),) if len(run) >= _MANY_DIGITS}
         self._runs = {_digits(run) for text in lowered for run in re.findall(r"\d(?:[\d\s().\-–/+]*\d)?", text)}
-        self._days = {day for text in found if (day := dates.read(text)) is not None}
+        self._days = {day for _, text in values if (day := day_forms.read(text)) is not None}
 
     def has(self, kind: str, value: str) -> bool:
-        words = _WORD.findall(value.casefold())
+        if meant(kind, value) in self._meant:
+            return True
+        # Of a name without its titles and what is somebody's: "Dr. Okafor's".
+        words = _WORD.findall(meant(kind, value) if kind == "PERSON" else value.casefold())
         phrase = " ".join(words)
         if phrase and f" {phrase} " in f" {self._phrases} ":
             return True
         if kind == "DATE_TIME":
-            return dates.read(value) in self._days if dates.read(value) is not None else False
+            return day_forms.read(value) in self._days if day_forms.read(value) is not None else False
         if kind in ("PERSON", "LOCATION", "ORGANIZATION", "NRP"):
             return bool(words) and all(word in self._words for word in words)
         digits = _digits(value)
