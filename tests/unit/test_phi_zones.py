@@ -8,13 +8,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.processors.guardrails.phi import ages, contacts, dates, numbers, phones, places, zones
+from tidegate.processors.guardrails.phi import ages, contacts, dates, numbers, phones, places, shapes, zones
 
 # Those that need a digit, by name, so that no text is in a test's id.
 PATTERNS = {
     f"{module.__name__.rsplit('.', 1)[-1]}{name}": getattr(module, name)
     for module, names in (
-        (numbers, ("_SSN", "_LAST_FOUR", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID")),
+        (numbers, ("_LAST_FOUR",)),
+        (shapes, ("_SSN", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID")),
         (contacts, ("_IPV4", "_MAC")),
         (phones, ("_PHONE", "_AMERICAN", "_APART")),
         (dates, ("_NUMERIC", "_OF_YEAR", "_COMPACT", "_YEAR_BEHIND", "_BORN_LONG_AGO", "_WEEK", "_NTH")),
