@@ -2,6 +2,7 @@
 
     beside    the meter's events a second, calls in the log → priced rows, while the guardrails have more than they can judge
               against  the same log and the same node with the guardrails off
+    apart     the same with the node, on both sides, bound to one core, and what scores to the others: a free core for scoring
     alone     texts a second of one scoring process, all detectors, from sealed to redacted; and what it has in memory
 
 Each side is a spawned process on a fresh folder, a whole pipeline with its threads. Texts are the simulated clinics', each
@@ -50,10 +51,12 @@ def run(quick: bool, tick: Tick) -> Result:
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch:
         numbers = iter(range(1_000_000))
 
-        def beside(guard: bool) -> float:
-            return events / apart(metered_s, Path(scratch) / f"data-{next(numbers)}", events, contents, guard)
+        def beside(guard: bool, bound: bool) -> float:
+            return events / apart(metered_s, Path(scratch) / f"data-{next(numbers)}", events, contents, guard, bound)
 
-        sides: dict[str, Side] = {"saturated": lambda: beside(True), "off": lambda: beside(False)}
+        sides: dict[str, Side] = {"saturated": lambda: beside(True, False), "off": lambda: beside(False, False)}
+        if len(os.sched_getaffinity(0)) > 1:
+            sides |= {"saturated, apart": lambda: beside(True, True), "off, apart": lambda: beside(False, True)}
         ended = take_turns(sides, rounds, tick)
     tick("alone")
     alone = apart(judge_alone, judged)
@@ -62,7 +65,8 @@ def run(quick: bool, tick: Tick) -> Result:
         f"{rounds} rounds after a warm-up, each {events:,} calls and {contents:,} contents a side; {judged:,} calls alone",
         (
             "One scoring process, at low priority. Where the machine has fewer cores than meter, sink and scoring together keep"
-            " busy, the ratio says how the system shares them out, and not what the guardrails hold up.",
+            " busy, the ratio of the first line says how the system shares them out. In the second the node has one core, with"
+            " guardrails and without, and what scores has the others: what is missing there, the guardrails hold up.",
             "A text is a prompt, an answer or a chunk of context; a call has some three.",
         ),
         LIBRARIES,
@@ -95,8 +99,12 @@ def _said(count: int) -> list[tuple[Mapping[str, Any], Texts]]:
     raise ValueError(f"of {count * 3} simulated calls only {len(found)} say anything")
 
 
-def metered_s(folder: Path, events: int, contents: int, guard: bool) -> float:
-    """Seconds until a meter has applied `events` calls, with as much content in the log. In a process of its own."""
+def metered_s(folder: Path, events: int, contents: int, guard: bool, bound: bool) -> float:
+    """Seconds until a meter has applied `events` calls, with as much content in the log. In a process of its own, which is
+    `bound` to one core, and what it starts to the others."""
+    core, *others = sorted(os.sched_getaffinity(0))
+    if bound:
+        os.sched_setaffinity(0, {core})
     settings = Settings(data_dir=folder, guard=guard, guard_cpu_share=_UNBOUNDED)
     pipeline = Pipeline(folder, settings)
     log = LocalLog(folder, partitions=1)
@@ -110,6 +118,10 @@ def metered_s(folder: Path, events: int, contents: int, guard: bool) -> float:
         if time.monotonic() > deadline:
             raise RuntimeError(f"the guardrails judge nothing: {pipeline.guardrails.status()['why']}")
         time.sleep(0.05)
+    scoring = _children()
+    if bound:
+        for pid in scoring:
+            os.sched_setaffinity(pid, others)
     begun = time.perf_counter()
     for envelope in waiting:
         log.append([envelope])
@@ -117,12 +129,20 @@ def metered_s(folder: Path, events: int, contents: int, guard: bool) -> float:
         time.sleep(0.005)
     took_s = time.perf_counter() - begun
     left = pipeline.lags()[1]
+    if _children() != scoring:
+        raise RuntimeError("a scoring process was replaced on the way, and its cores with it")
     pipeline.stop()
     pipeline.close()
     log.close()
     if guard and not left:
         raise RuntimeError("the guardrails had judged everything before the meter was done: give them more")
     return took_s
+
+
+def _children() -> list[int]:
+    """The processes that this one has started, in any of its threads."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return sorted(int(pid) for children in tasks for pid in children.read_text().split())
 
 
 def judge_alone(count: int) -> dict[str, Any]:
@@ -175,11 +195,14 @@ def _collect(pool: Pool, count: int) -> list[Judged]:
 
 
 def _beside(found: dict[str, Spread]) -> Table:
-    saturated, off = found["saturated"], found["off"]
+    rows = []
+    for what, mark in (("all share the cores", ""), ("a core for the node, others for scoring", ", apart")):
+        if (saturated := found.get(f"saturated{mark}")) and (off := found.get(f"off{mark}")):
+            rows.append((what, f"{saturated:,.0f}", f"{off:,.0f}", f"{saturated.per(off):.2f}"))
     return Table(
         "The meter, log to log, events a second.",
         ("", "guardrails saturated", "guardrails off", "ratio"),
-        (("calls that wait in the log", f"{saturated:,.0f}", f"{off:,.0f}", f"{saturated.per(off):.2f}"),),
+        tuple(rows),
     )
 
 
