@@ -14,9 +14,9 @@ Importing this loads the producer helper alone; node, store and command line are
 # Absolute on purpose: the repository's root is this package, and a relative import would work from inside it only.
 from typing import TYPE_CHECKING, Any
 
+from tidegate.producers.call_scope import CallScope
 from tidegate.producers.connect import connect
 from tidegate.producers.emitter import Emitter
-from tidegate.producers.observe import CallScope
 from tidegate.producers.stats import EmitterStats
 from tidegate.schemas.call import RequestEvent, ResponseEvent
 from tidegate.schemas.errors import (

@@ -30,8 +30,9 @@ from .course import Course, Runner, all_closed, read_failure
 from .guard import Guard
 
 if TYPE_CHECKING:
+    from .call_scope import CallScope
     from .gate import Gate
-    from .observe import CallScope, Observer
+    from .observe import Observer
     from .reservation import Reservation
 
 # Failures that another provider, or the same one a moment later, may not have.

@@ -22,6 +22,8 @@ SERVICES_SIDE = {
     "shipper",
     "spool",
     "observe",
+    "call_scope",
+    "chunks",
     "connect",
     "lifecycle",
     "replay",
