@@ -31,3 +31,8 @@ def harmless() -> list[str]:
     """Our own harmless prompts and sentences of documents."""
     lines = read(_LINES)
     return [*lines["harmless"] * 2, *lines["asked"] * 2, *lines["documents"], *every(lines["played"], lines)]
+
+
+def orders(lot: str) -> list[str]:
+    """Orders to patients and of patients, which are none to a model: `lot` is "train" or "test", which share no sentence."""
+    return list(every(read(_LINES)[f"orders {lot}"], read(_LINES)))

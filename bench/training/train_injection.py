@@ -86,6 +86,7 @@ def trained() -> LinearHead:
         train.seen(injection_lines.attacks(), 1),
         train.seen(injection_lines.planted(), 1, "context", 0.3),
         train.seen(injection_lines.harmless(), 0, weight=2.0),
+        train.seen(injection_lines.orders("train"), 0, weight=0.5),
         train.seen(prompts[0::2], 0),
         train.seen(answers[0::8], 0, "context"),
         train.seen([notes[place] for place in range(len(notes)) if place // 2 % 2 == 0], 0, "context", 0.5),
@@ -94,8 +95,10 @@ def trained() -> LinearHead:
     harmless = {
         "real_prompts": (prompts[1::2], "prompt"),
         "real_answers": (answers[1::8], "prompt"),
+        "real_answers_as_context": (answers[1::8], "context"),
         "clinical_notes": ([notes[place] for place in range(len(notes)) if place // 2 % 2], "prompt"),
         "clinical_context": (documents, "context"),
+        "clinical_orders": (injection_lines.orders("test"), "prompt"),
         "form_lines": (sources.templates()[1::2], "prompt"),
     }
     card: dict[str, Any] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import html
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -17,6 +18,8 @@ from urllib.parse import unquote
 from ..folding import Folded, fold, unmask
 from ..windows import Span
 
+# Shorter than this, pieces of base64 that are put together are most of the time something else.
+_LEAST_JOINED: Final = 24
 # Nobody hides an instruction behind more wrappings than a model would follow.
 MAX_DEPTH: Final = 2
 # Of one text: an answer full of keys or images is not decoded to the last one.
@@ -29,6 +32,17 @@ _BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{16,}={0,2}(?!
 _HEX: Final = re.compile(r"(?<![0-9A-Fa-f])(?:0x)?(?:[0-9A-Fa-f]{2}[ :,]?){12,}(?![0-9A-Fa-f])|(?:\\x[0-9A-Fa-f]{2}){8,}")
 _PERCENT: Final = re.compile(r"(?:[A-Za-z0-9]{0,16}%[0-9A-Fa-f]{2}){4,}[\w%.-]*")
 _BINARY: Final = re.compile(r"(?<![01])(?:[01]{8} ?){8,}(?![01])")
+_ENTITIES: Final = re.compile(r"(?:&#(?:\d{2,6}|x[0-9A-Fa-f]{2,5});\s?){4,}")
+_ESCAPES: Final = re.compile(r"(?:\\u[0-9A-Fa-f]{4}\s?){4,}")
+_DECIMAL: Final = re.compile(r"(?<![\d.])(?:\d{2,3}[ ,]{1,2}){11,}\d{2,3}(?![\d.])")
+_BASE32: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{24,}={0,6}(?![A-Za-z0-9])")
+# Base64 in pieces, with what holds them apart: spaces, line ends, quotation marks and plus signs.
+_PIECES: Final = re.compile(
+    r"(?<![A-Za-z0-9+/])(?!(?:[A-Z]?[a-z]{2,}|[A-Z]{2,}|\d+)\s)"
+    r"(?:[A-Za-z0-9+/]{1,76}=?=?(?:[\s\"'`,]|[\"'] ?\+ ?[\"'])\s?){3,}[A-Za-z0-9+/]{1,76}(?![A-Za-z0-9+/])={0,2}"
+)
+_BREAKS: Final = re.compile(r"[\"'`]\s*\+\s*[\"'`]|[\s\"'`,]+")
+_PLAIN_WORD: Final = re.compile(r"[A-Z]?[a-z]+|\d+|[A-Z]{2,}")
 # Words that injections use, shifted by 13 and written backwards.
 _SHIFTED: Final = re.compile(
     r"\b(?:vtaber|qvfertneq|sbetrg|erirny|cerivbhf|vafgehpgvbaf?|flfgrz|cebzcg|cergraq)\b", re.IGNORECASE
@@ -46,6 +60,28 @@ class View(NamedTuple):
     def span(self, start: int, end: int) -> Span:
         """Where `[start, end)` of this view stands in the original."""
         return self.folded.span(start, end) if self.within is None else self.within
+
+
+# Where a line was wrapped, or words are held apart by more or less than a space: between two words, and no empty line.
+_WRAPPED: Final = re.compile(
+    r"(?<=[\w,])(?:[^\S\n]{2,}|[^\S\n]*\n[^\S\n]*|\t|[*_`~]{0,3} [*_`~]{1,3}|[*_`~]{1,3} |(?<=[a-z])_+(?=[a-z]))(?=\w)"
+)
+
+
+def unwrapped(view: View) -> View:
+    """The same, its words held apart by one space. The same object where they were."""
+    text, places = view.folded
+    parts: list[str] = []
+    kept: list[int] = []
+    end = 0
+    for gap in _WRAPPED.finditer(text):
+        parts += text[end : gap.start()], " "
+        kept.extend(places[end : gap.start() + 1])
+        end = gap.end()
+    if not end:
+        return view
+    kept.extend(places[end:])
+    return view._replace(folded=Folded("".join((*parts, text[end:])), kept))
 
 
 def views(text: str) -> list[View]:
@@ -73,12 +109,13 @@ def _packed(text: str, within: Span | None, depth: int) -> Iterator[View]:
 
 def _decoded(text: str) -> Iterator[tuple[str, Span, str]]:
     blobs = 0
-    for how, pattern in (("base64", _BASE64), ("hex", _HEX), ("percent", _PERCENT), ("binary", _BINARY)):
+    for how, pattern in _WRAPPINGS.items():
         for match in pattern.finditer(text):
-            blobs += 1
+            raw = _raw(how, match.group()[:MAX_BLOB_CHARS])
+            blobs += bool(raw)
             if blobs > MAX_BLOBS:
                 return
-            inner = _readable(_raw(how, match.group()[:MAX_BLOB_CHARS]))
+            inner = _readable(raw)
             if inner is not None and inner != match.group():
                 yield how, match.span(), inner
     if len(text) <= MAX_TURNED_CHARS:
@@ -89,11 +126,35 @@ def _decoded(text: str) -> Iterator[tuple[str, Span, str]]:
             yield "reversed", whole, text[::-1]
 
 
+_WRAPPINGS: Final = {
+    "base64": _BASE64,
+    "pieces": _PIECES,
+    "hex": _HEX,
+    "percent": _PERCENT,
+    "binary": _BINARY,
+    "entities": _ENTITIES,
+    "escapes": _ESCAPES,
+    "decimal": _DECIMAL,
+    "base32": _BASE32,
+}
+
+
 def _raw(how: str, blob: str) -> bytes | None:
     try:
         if how == "base64":
             plain = blob.translate(str.maketrans("-_", "+/")).rstrip("=")
             return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        if how == "pieces":
+            return _raw("base64", _joined(blob))
+        if how == "entities":
+            return html.unescape(blob).encode()
+        if how == "escapes":
+            return "".join(chr(int(code, 16)) for code in re.findall(r"u(\w{4})", blob)).encode()
+        if how == "decimal":
+            return bytes(int(code) for code in re.findall(r"\d+", blob))
+        if how == "base32":
+            plain = blob.rstrip("=")
+            return base64.b32decode(plain + "=" * (-len(plain) % 8))
         if how == "hex":
             return bytes.fromhex(re.sub(r"0x|\\x|[^0-9A-Fa-f]", "", blob))
         if how == "binary":
@@ -102,6 +163,15 @@ def _raw(how: str, blob: str) -> bytes | None:
         return unquote(blob).encode()
     except (ValueError, binascii.Error):
         return None
+
+
+def _joined(blob: str) -> str:
+    """The pieces put together, without the plain words that stand after them."""
+    pieces = [piece for piece in _BREAKS.split(blob) if piece.strip("+")]
+    while pieces and len(pieces[-1]) > 1 and _PLAIN_WORD.fullmatch(pieces[-1]):
+        pieces.pop()
+    joined = "".join(pieces)
+    return joined if len(joined) >= _LEAST_JOINED else ""
 
 
 def _readable(raw: bytes | None) -> str | None:

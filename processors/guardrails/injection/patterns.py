@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ..folding import fold
 from ..windows import Span
-from .normalise import View
+from .normalise import View, unwrapped
 
 FILE: Final = Path(__file__).with_name("patterns.yaml")
 # A hit that is an example in a text about attacks keeps this much of its score: below any threshold.
 EXAMPLE: Final = 0.4
+# Hits of one family in one text that are looked at for one that is meant.
+_MOST_TRIES: Final = 8
+# Around a hit, its sentence is looked for as far as this.
+_NEAR_CHARS: Final = 100
+_SENTENCE_END: Final = re.compile(r"[.!?](?=\s|$)|\n")
+_FOREIGN: Final = re.compile(r"[^\x00-\x7f⟦⟧]+")
 _QUOTES: Final = re.compile(r"[\"'`«»“”„]")
 
 
@@ -26,11 +34,13 @@ class Family(NamedTuple):
     where: str  # prompt, context or both
     score: float
     pattern: re.Pattern[str]
+    lines: bool = False
+    spared: bool = False
 
 
 class Hit(NamedTuple):
-    """A family spoke at `span` of the original text. `how` is the view it was seen in; an `example` is quoted by a text that
-    speaks of attacks."""
+    """A family spoke at `span` of the original text. `how` is the view it was seen in. An `example` is quoted by a text that
+    speaks of attacks, or is most of a text whose order is for somebody else."""
 
     family: str
     type: str
@@ -45,25 +55,33 @@ class Patterns(NamedTuple):
 
     families: Sequence[Family]
     about: re.Pattern[str]
+    spare: re.Pattern[str]
+    unspared: re.Pattern[str]
     digest: str  # SHA-256 of the file
 
     def hits(self, view: View, where: str) -> Iterator[Hit]:
-        """The first hit of each family in this view; a hint in a decoded view is none."""
-        text = view.folded.text
-        reflective: bool | None = None
+        """Of each family the first hit in this view that is meant, or else the first."""
+        flowing = unwrapped(view)
         for family in self.families:
-            if family.where not in (where, "both"):
-                continue
-            match = family.pattern.search(text)
-            if match is None:
-                continue
-            example = False
-            if _quoted(text, match.span()):
-                if reflective is None:
-                    reflective = bool(self.about.search(text))
-                example = reflective
-            score = family.score * (EXAMPLE if example else 1.0)
-            yield Hit(family.name, family.type, score, view.span(*match.span()), view.how, example)
+            if family.where in (where, "both"):
+                read = view if family.lines else flowing
+                found = [
+                    self._hit(family, read, match.span())
+                    for match in itertools.islice(family.pattern.finditer(read.folded.text), _MOST_TRIES)
+                ]
+                if found:
+                    yield max(found, key=lambda hit: hit.score)
+
+    def _hit(self, family: Family, view: View, span: Span) -> Hit:
+        text = view.folded.text
+        sentence = _sentence(text, span)
+        if _quoted(text, span) and self.about.search(text):
+            meant, example = EXAMPLE, True
+        elif family.spared and self.spare.search(sentence) and not self.unspared.search(sentence):
+            meant, example = EXAMPLE, 2 * len(sentence) >= len(text)
+        else:
+            meant, example = 1.0, False
+        return Hit(family.name, family.type, family.score * meant, view.span(*span), view.how, example)
 
 
 @cache
@@ -75,12 +93,27 @@ def patterns() -> Patterns:
     read = yaml.safe_load(source)
     words = {name: " ".join(value.split("\n")) for name, value in read["words"].items()}
     families = [_family(name, entry, words) for name, entry in read["families"].items()]
-    return Patterns(families, re.compile(read["about"].strip()), hashlib.sha256(source).hexdigest())
+    spare = re.compile("|".join(f"(?:{line.replace('{mine}', words['mine'])})" for line in read["spare"]))
+    about, unspared = (re.compile(read[name].strip()) for name in ("about", "unspared"))
+    return Patterns(families, about, spare, unspared, hashlib.sha256(source).hexdigest())
 
 
 def _family(name: str, entry: Mapping[str, Any], words: Mapping[str, str]) -> Family:
-    expressions = "|".join(f"(?:{line.format(**words)})" for line in entry["expressions"])
-    return Family(name, entry["type"], entry["where"], float(entry["score"]), re.compile(expressions))
+    expressions = "|".join(f"(?:{_as_folded(line.format(**words))})" for line in entry["expressions"])
+    told = {flag: entry.get(flag, False) for flag in ("lines", "spared")}
+    return Family(name, entry["type"], entry["where"], float(entry["score"]), re.compile(expressions), **told)
+
+
+def _as_folded(expression: str) -> str:
+    """With its foreign letters as folding leaves them: Hangul taken apart, say."""
+    return _FOREIGN.sub(lambda letters: fold(letters.group()).text, expression)
+
+
+def _sentence(text: str, span: Span) -> str:
+    """The sentence around a hit, near it, with the hit between its marks."""
+    before = _SENTENCE_END.split(text[max(0, span[0] - _NEAR_CHARS) : span[0]])[-1]
+    after = _SENTENCE_END.split(text[span[1] : span[1] + _NEAR_CHARS])[0]
+    return f"{before}⟦{text[span[0] : span[1]]}⟧{after}"
 
 
 def _quoted(text: str, span: Span) -> bool:
