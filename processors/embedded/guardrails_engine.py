@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime, Tally
 from ..guardrails.sampling import FORGOTTEN_MS, MOST_NAMES, Sampling, Sighting
 from ..guardrails.watched import WatchedScopes
+from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS
 from ..topology import GUARDRAILS
 
 log = structlog.get_logger("tidegate.guardrails")
@@ -40,8 +42,9 @@ log = structlog.get_logger("tidegate.guardrails")
 _READ_BYTES: Final = 1 << 18
 # How often it is looked which policies on findings are not at ease.
 _WATCH_EVERY_S: Final = 2.0
-# A producer that has been silent for longer sends nothing twice any more.
-_PRODUCER_MS: Final = 3 * 86_400_000
+# Producers are remembered for as long as the meter does: one of last month that sends again is known by both. So many are
+# forgotten at once: some milliseconds.
+_MOST_FORGOTTEN: Final = 2_000
 _TIDY_EVERY_S: Final = 600.0
 
 _SCHEMA: Final = (
@@ -98,13 +101,17 @@ class GuardrailsEngine:
         )
         runtime = Runtime(settings, self._keys, sampling=sampling, loader=loader)
         for partition in range(self.log.partitions):
-            producers = self.log.db.execute(
-                "SELECT producer, next_seq FROM guard_producers WHERE partition = ? ORDER BY seen_ms", (partition,)
-            )
             next_offset = self.log.committed(GUARDRAILS.name, CONTENT.name, partition)
-            runtime.assign(partition, next_offset, dict(producers.fetchall()))
+            runtime.assign(partition, next_offset, recall=partial(self._recall, partition))
             self._turns.append(partition)
         return runtime
+
+    def _recall(self, partition: int, producer: str) -> int | None:
+        """The number that a producer comes to next, where it was heard of."""
+        found = self.log.db.execute(
+            "SELECT next_seq FROM guard_producers WHERE partition = ? AND producer = ?", (partition, producer)
+        ).fetchone()
+        return int(found[0]) if found else None
 
     @property
     def runtime(self) -> Runtime:
@@ -211,8 +218,13 @@ class GuardrailsEngine:
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             now_ms = int(now * 1_000)
+            gone = self.log.db.execute(
+                "SELECT partition, producer FROM guard_producers"
+                " WHERE seen_ms < ? AND (seen_ms < ? OR producer GLOB ?) LIMIT ?",
+                (now_ms - KEYED_RETENTION_MS, now_ms - PRODUCER_RETENTION_MS, f"{KEYED}*", _MOST_FORGOTTEN),
+            ).fetchall()
             with self.log.transaction():
-                self.log.db.execute("DELETE FROM guard_producers WHERE seen_ms < ?", (now_ms - _PRODUCER_MS,))
+                self.log.db.executemany("DELETE FROM guard_producers WHERE partition = ? AND producer = ?", gone)
                 self.log.db.execute("DELETE FROM guard_names WHERE kept_ms < ?", (now_ms - FORGOTTEN_MS,))
                 self.log.db.execute(
                     "DELETE FROM guard_names WHERE name NOT IN (SELECT name FROM guard_names ORDER BY kept_ms DESC LIMIT ?)",

@@ -25,7 +25,7 @@ from .budget import Budget
 from .outputs import Outputs
 from .pool import LOADER, Pool
 from .sampling import Sampling
-from .step import ALERT_BEHIND_S, Partition
+from .step import ALERT_BEHIND_S, Partition, Recall
 
 # What is read and not put out yet: enough that no process waits for us, little enough that what is urgent overtakes.
 _BATCHES_AHEAD: Final = 3
@@ -90,7 +90,13 @@ class Runtime:
         self._bytes: dict[int, int] = {}
         self._most = settings.guard_workers * settings.guard_batch * _BATCHES_AHEAD
 
-    def assign(self, number: int, next_offset: int, producers: Mapping[str, int] | None = None) -> None:
+    def assign(
+        self,
+        number: int,
+        next_offset: int,
+        producers: Mapping[str, int] | None = None,
+        recall: Recall = lambda _producer: None,
+    ) -> None:
         """Begin with a partition, or begin anew; what was under way of it is forgotten."""
         self.partitions[number] = Partition(
             number,
@@ -101,6 +107,7 @@ class Runtime:
             self._numbers.__next__,
             next_offset=next_offset,
             producers=producers,
+            recall=recall,
         )
 
     def revoke(self, number: int) -> None:

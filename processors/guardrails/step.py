@@ -39,6 +39,10 @@ ALERT_BEHIND_S: Final = 900.0
 _KNOWN: Final = ("tenant", "prompt_name", "prompt_version", "task_type", "request_model", "response_model")
 
 
+# What is kept elsewhere of a producer that is no longer in memory: its next number.
+Recall = Callable[[str], int | None]
+
+
 class Opening(Protocol):
     """A ring, or where one comes from."""
 
@@ -59,6 +63,7 @@ class Partition:
         *,
         next_offset: int = 0,
         producers: Mapping[str, int] | None = None,
+        recall: Recall = lambda _producer: None,
     ) -> None:
         self.number = number
         self.next_offset = next_offset
@@ -68,6 +73,7 @@ class Partition:
         self._sampling = sampling
         self._next_number = next_number
         self._producers: OrderedDict[str, int] = OrderedDict(producers or {})
+        self._recall = recall
         self._under_way: deque[Record] = deque()
         self._lines: dict[int, Line] = {}
 
@@ -107,7 +113,7 @@ class Partition:
         except InvalidEvent as error:
             found.problem = error.reason
         else:
-            next_seq = self._producers.get(envelope.producer, envelope.seq)
+            next_seq = self._producers.get(envelope.producer) or self._recall(envelope.producer) or envelope.seq
             known = min(max(next_seq - envelope.seq, 0), len(raw))
             found.envelope = envelope
             age_s = now - record.appended_ms / 1_000

@@ -150,6 +150,42 @@ def test_an_envelope_that_a_producer_sends_again_after_a_restart_is_known(data: 
     assert len([event for _, events in records(data, CALLS.name) for event in events]) == 2
 
 
+def test_a_producer_that_sends_again_after_months_or_after_many_others_is_known(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.processors.guardrails.step._MOST_PRODUCERS", 2)
+    keys = FolderKeys(data)
+    lines = {producer: content(keys, producer, "one") for producer in ("svc-a", "svc-b", "svc-c", "svc-d")}
+    settings = Settings(guard_detectors=("phi",), guard_always={"tenant": ("harbor-health",)})
+
+    for months in (0, 0, 5):
+        for producer, line in lines.items():
+            send(data, 0, line, producer=producer)
+        later = lambda months=months: time.time() + months * 30 * 86_400  # noqa: E731
+        with closing(GuardrailsEngine(data, settings, keys, loader=LOADER, clock=later)) as one:
+            settle(one)
+
+    assert sorted(row["call_id"] for _, rows in records(data, TRANSCRIPTS.name) for row in rows) == sorted(lines)
+
+
+def test_what_came_under_an_idempotency_key_is_forgotten_when_the_meter_forgets_it(data: Path) -> None:
+    keys = FolderKeys(data)
+    names = ("svc", "idempotency-key:0a1b")
+    for producer in names:
+        send(data, 0, content(keys, "a", "one"), producer=producer)
+    four_days_later = lambda: time.time() + 4 * 86_400  # noqa: E731
+
+    with closing(engine(data)) as one:
+        settle(one)
+        before = one.log.db.execute("SELECT count(*) FROM guard_producers").fetchone()
+    with closing(GuardrailsEngine(data, Settings(guard_detectors=("phi",)), keys, loader=LOADER, clock=four_days_later)) as one:
+        one.run_once()
+        kept = one.log.db.execute("SELECT producer FROM guard_producers").fetchall()
+
+    assert before == (2,)
+    assert kept == [("svc",)]
+
+
 def test_content_of_a_shredded_tenant_is_unreadable_and_that_of_others_is_judged(data: Path) -> None:
     keys = FolderKeys(data)
     kept, gone = content(keys, "a", "one"), content(keys, "b", "two", tenant="gone")
