@@ -72,6 +72,14 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The answer to a question in one of ClickHouse's formats. `rows`: how many, where the engine says so."""
+
+    data: bytes
+    rows: int | None
+
+
 class Store:
     """A ClickHouse database. Safe to use from several threads: inserts queue behind one another, questions do not."""
 
@@ -200,10 +208,23 @@ class Store:
         timeout_s: float = 60.0,
     ) -> bytes:
         """As `query`, the answer encoded by ClickHouse: CSVWithNames, JSONEachRow, Parquet, Arrow …"""
+        return self.answer(sql, format, parameters, max_rows=max_rows, timeout_s=timeout_s).data
+
+    def answer(
+        self,
+        sql: str,
+        format: str,  # noqa: A002  # ClickHouse's own word for it
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        max_rows: int = 1_000_000,
+        timeout_s: float = 60.0,
+    ) -> Encoded:
+        """As `query_bytes`, with the number of rows."""
         if not _FORMAT.match(format):
             raise QueryRefused("a format is one word, such as CSVWithNames, JSONEachRow or Parquet")
         with self._readers.take(max_rows, timeout_s) as client, query_errors():
-            return client.raw_query(_read_only(client, sql), dict(parameters) if parameters else None, fmt=format)
+            data = client.raw_query(_read_only(client, sql), dict(parameters) if parameters else None, fmt=format)
+            return Encoded(data, self._engine.rows_answered(client))
 
     def close(self) -> None:
         """Let go of the engine or the connections. Waits for what is under way; afterwards the folder is free."""
@@ -266,8 +287,11 @@ class _Readers:
         client = self._pop(limits) or self._open(limits)
         try:
             yield client
-        finally:
-            self._put(limits, client)
+        except BaseException:
+            # chDB gives what an answer that broke off has left to whoever asks the same client next.
+            client.close()
+            raise
+        self._put(limits, client)
 
     def _open(self, limits: tuple[int, float]) -> Client:
         max_rows, timeout_s = limits

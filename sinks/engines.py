@@ -99,6 +99,9 @@ class Engine(Protocol):
     def send(self, client: Client, table: str, columns: Sequence[str], lines: bytes, token: str) -> None:
         """Insert NDJSON lines as one statement. Raises clickhouse_connect's errors."""
 
+    def rows_answered(self, client: Client) -> int | None:
+        """How many rows the client's last `raw_query` answered; None where nobody says so."""
+
 
 class Folder:
     """chDB over a data folder: one engine and one folder per process, one process per folder. Never fork after connecting."""
@@ -113,8 +116,10 @@ class Folder:
     def connect(self, settings: Mapping[str, Any]) -> Client:
         try:
             with self._taking(), store_errors():
-                return clickhouse_connect.get_client(
-                    interface="chdb", path=str(self._path), settings=dict(settings), tz_mode="aware"
+                return _counting(
+                    clickhouse_connect.get_client(
+                        interface="chdb", path=str(self._path), settings=dict(settings), tz_mode="aware"
+                    )
                 )
         except ProgrammingError as error:
             if "already initialized" in str(error):
@@ -161,6 +166,10 @@ class Folder:
                 f" FROM INFILE '{name}' COMPRESSION 'none' SETTINGS insert_deduplication_token = '{token}' FORMAT JSONEachRow"
             )
 
+    def rows_answered(self, client: Client) -> int | None:
+        rows: int | None = getattr(client, _ROWS, None)
+        return rows
+
     @contextmanager
     def _as_file(self, lines: bytes) -> Iterator[str]:
         """A name under which the engine reads the lines: a file in memory where the system has such, so nothing is left.
@@ -178,6 +187,25 @@ class Folder:
                 file.write(lines)
                 file.flush()
                 yield file.name.replace("\\", "\\\\").replace("'", "\\'")
+
+
+_ROWS: Final = "tidegate_rows_answered"
+
+
+def _counting(client: Client) -> Client:
+    """chDB tells how many rows it answered, and clickhouse_connect drops that from a raw answer: keep it on the client."""
+    backend = getattr(client, "_backend", None)
+    run = getattr(backend, "_run_with_settings", None)
+    if run is None:
+        return client
+
+    def counted(*args: Any, **named: Any) -> Any:
+        result = run(*args, **named)
+        setattr(client, _ROWS, result.rows_read())
+        return result
+
+    setattr(backend, "_run_with_settings", counted)  # noqa: B010
+    return client
 
 
 class Server:
@@ -209,6 +237,9 @@ class Server:
                 # A session would let one thread at a time through, and refuse the others.
                 autogenerate_session_id=False,
             )
+
+    def rows_answered(self, client: Client) -> int | None:
+        return None  # the server tells its own clients
 
     def send(self, client: Client, table: str, columns: Sequence[str], lines: bytes, token: str) -> None:
         client.raw_insert(f"`{table}`", columns, lines, settings={"insert_deduplication_token": token}, fmt="JSONEachRow")

@@ -4,6 +4,7 @@ POST /v1/events   events in (JSON, NDJSON, gzip) → 202 {"accepted", "rejected"
 POST /v1/content  sealed texts in, the same way → 202 {"accepted"}, or 422 and nothing is kept
 POST /v1/query    {"sql", "format"} → the answer of the store; needs the node's own token
 GET  /v1/status   totals and lags; needs the node's own token
+GET|POST /?query  ClickHouse's own interface, read-only, and GET /ping (`clickhouse_door`); needs the node's own token
 GET  /metrics     Prometheus      GET /healthz  alive      GET /readyz  takes traffic      GET /  for people
 """
 
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -28,7 +30,7 @@ from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
 from ..meter import KEYED, VERDICTS
-from . import ingest
+from . import clickhouse_door, ingest
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
 from .content_door import ContentDoor
@@ -63,6 +65,7 @@ class Doors:
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
+        self._clickhouse = clickhouse_door.ClickHouseDoor(self._bodies, self._query_pool)
         self._signals = SignalsDoor(backend.feed)
 
     def app(self) -> Starlette:
@@ -76,7 +79,8 @@ class Doors:
                 Route("/metrics", self.metrics),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
-                Route("/", self.page),
+                Route("/ping", clickhouse_door.ping),
+                Route("/", self.front, methods=["GET", "POST"]),
             ]
         )
 
@@ -207,6 +211,17 @@ class Doors:
         except TidegateError as error:
             return _problem(400, str(error))
         return Response(answer, media_type="application/octet-stream")
+
+    async def front(self, request: Request) -> Response:
+        """The page for people, and ClickHouse's interface for those who send a statement to the same place."""
+        if not clickhouse_door.is_for_clickhouse(request):
+            return await run_in_threadpool(self.page, request)
+        secret = clickhouse_door.secret_of(request)
+        if not any(
+            token and hmac.compare_digest(secret.encode(), token.encode()) for token in (self._own_token, self._settings.token)
+        ):
+            return clickhouse_door.wrong_password()
+        return await self._clickhouse.serve(request, self._backend.store)
 
     async def signals(self, request: Request) -> Response:
         """What policies say, as it changes."""

@@ -1,6 +1,7 @@
 """The store's schema: NNNN_name.sql, applied in order, once each. Append-only: a file that was released never changes.
 
-Statements end with a semicolon at the end of a line, and are IF NOT EXISTS or OR REPLACE: a migration cut off half-way runs again.
+Statements end with a semicolon at the end of a line, and are IF NOT EXISTS or OR REPLACE: a migration that was cut off half-way
+runs again.
 """
 
 from __future__ import annotations
