@@ -47,6 +47,12 @@ def evaluate(
     from tidegate.processors.guardrails.evaluation_report import markdown
     from tidegate.processors.guardrails.loading import load_suite
 
+    if output is not None:
+        # Before the work, not after it.
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {output} cannot be made: {error.strerror}") from None
     report, evaluation, settings = Report(), Evaluation(), Settings.read()
     asked = names(detectors) or ("phi", *(task.detector for task in TASKS))
     suite = load_suite(settings, asked, strict=strict, trouble=lambda trouble: report.trouble((trouble,)))
@@ -57,6 +63,9 @@ def evaluate(
     for file in files or ():
         with reading(file) as (source, size), progress(size) as bar:
             _judge(suite, _labelled(bar(lines(source, file)), file, report), evaluation, settings)
+    report.tell()
+    if not evaluation.lines:
+        raise UsageError(f"{', '.join(files or [str(dev)])}: not one labelled line, so there is nothing to measure")
     plots = []
     if output is not None:
         from tidegate.processors.guardrails.evaluation_plots import draw
@@ -76,6 +85,7 @@ def _labelled(numbered: Iterator[Numbered], file: str, report: Report) -> Iterat
     from tidegate.processors.guardrails.evaluation import read_labelled
 
     for number, line in numbered:
+        report.lines += 1
         try:
             read = read_labelled(line)
         except InvalidEvent as error:
@@ -112,11 +122,12 @@ def _dev_sets() -> Any:
 
 
 def _say(report: str, figures: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    from tidegate.processors.guardrails.evaluation_report import aligned
+
     told = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         (output / "report.md").write_text(report, "utf-8")
         (output / "metrics.json").write_bytes(told)
         err.print(f"{output}/report.md, metrics.json and plots written", style="dim", highlight=False, soft_wrap=True)
-    sys.stdout.buffer.write(told if as_json else report.encode())
+    sys.stdout.buffer.write(told if as_json else aligned(report).encode())
     sys.stdout.buffer.flush()

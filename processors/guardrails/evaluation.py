@@ -21,7 +21,7 @@ from ...schemas.errors import InvalidEvent
 from . import evaluation_scores, evaluation_spans
 from .evaluation_scores import ScoreReport
 from .evaluation_spans import Marked, SpanReport
-from .lines import Line, problems_of, read_json
+from .lines import Line, problems_of, read_json, refuse_empty
 from .ports import Sample
 from .suite import Assessment
 
@@ -60,6 +60,9 @@ class Labels(BaseModel):
         return found
 
 
+_LABELS: Final = ", ".join(Labels.model_fields)
+
+
 class LabelledLine(Line):
     """One line to evaluate on."""
 
@@ -71,16 +74,31 @@ def read_labelled(line: bytes) -> LabelledLine:
     """Raises `InvalidEvent`: also where a span lies outside its text, which would count as missed for ever."""
     found = read_json(line)
     if "labels" not in found:
-        raise InvalidEvent("no labels")
+        raise InvalidEvent(f'no "labels": an object with some of {_LABELS}')
     try:
         read = LabelledLine.model_validate(found, strict=False)
     except ValidationError as error:
-        raise InvalidEvent(problems_of(error)) from None
+        raise InvalidEvent(_problems(error)) from None
+    refuse_empty(read)
+    if read.labels == Labels():
+        raise InvalidEvent(f"labels: none is given; give some of {_LABELS}")
     lengths = {(where, chunk): len(text) for where, chunk, text in read.sample(0).texts()}
     for number, span in enumerate(read.labels.phi or ()):
         if not span.start < span.end <= lengths.get((span.where, span.chunk), -1):
             raise InvalidEvent(f"labels.phi[{number}] is outside the text that it names")
     return read
+
+
+def _problems(error: ValidationError) -> str:
+    """As `problems_of`, with the label's name where it is one of ours: another may be somebody's text."""
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    for problem in problems:
+        match problem["loc"]:
+            case ("labels", str(name), *_) if name in Labels.model_fields:
+                return f"labels.{name}: {problem['msg']}"
+            case ("labels", _, *_):
+                return f"labels: an unknown label; known are {_LABELS}"
+    return problems_of(error)
 
 
 @dataclass(frozen=True, slots=True)

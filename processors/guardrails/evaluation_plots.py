@@ -56,6 +56,13 @@ def _curves(label: str, by_source: Mapping[str, Series]) -> Figure:
     lengths = lengths if roc_auc_score(truth, lengths) >= 0.5 else -lengths
     wrong, right, _ = roc_curve(truth, lengths)
     roc.plot(wrong, right, "--", color=PALE, label=f"length alone {roc_auc_score(truth, lengths):.3f}")
+    report = series.report()
+    if report.false_alarms is not None and report.recall is not None:
+        roc.plot(
+            report.false_alarms, report.recall, "o", color=ACCENT, clip_on=False, zorder=3, label="where it reports a finding"
+        )
+    if report.precision is not None and report.recall is not None:
+        pr.plot(report.recall, report.precision, "o", color=ACCENT, clip_on=False, zorder=3)
     pr.axhline(truth.mean(), ls="--", color=PALE, label="chance")
     roc.set(xlabel="false alarms", ylabel="recall", title=f"{label}: ROC", xlim=(0, 1), ylim=(0, 1.02))
     pr.set(xlabel="recall", ylabel="precision", title=f"{label}: precision over recall", xlim=(0, 1), ylim=(0, 1.02))
@@ -69,7 +76,14 @@ def _calibration(label: str, series: Series) -> Figure:
     axes = figure.subplots()
     bins = calibration(np.asarray(series.labels, bool), np.asarray(series.scores, float))
     axes.plot([0, 1], [0, 1], "--", color=PALE, label="as it says")
-    axes.plot([said for said, _, _ in bins], [true for _, true, _ in bins], "o-", color=INK, label="bins of equal counts")
+    axes.plot(
+        [said for said, _, _ in bins],
+        [true for _, true, _ in bins],
+        "o-",
+        color=INK,
+        label="bins of equal counts",
+        clip_on=False,
+    )
     axes.set(xlabel="score", ylabel="share that is so", title=f"{label}: calibration", xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
     return figure

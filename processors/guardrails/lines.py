@@ -84,9 +84,14 @@ def read_line(line: bytes) -> Line:
         read = Line.model_validate(read_json(line))
     except ValidationError as error:
         raise InvalidEvent(problems_of(error)) from None
+    refuse_empty(read)
+    return read
+
+
+def refuse_empty(read: Line) -> None:
+    """Raises `InvalidEvent`."""
     if read.prompt is None and read.response is None and not read.context:
         raise InvalidEvent("nothing to score: it has none of prompt, response and context")
-    return read
 
 
 def id_of(line: bytes) -> str | int | None:

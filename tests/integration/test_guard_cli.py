@@ -449,7 +449,8 @@ def test_labelled_lines_are_measured_and_drawn(tmp_path: Path) -> None:
 
     figures = json.loads(done.stdout)
     assert done.returncode == 1, "a line has no labels"
-    assert b"l.jsonl, line 4: no labels" in done.stderr
+    assert b'l.jsonl, line 4: no "labels"' in done.stderr
+    assert b"1 of 4 lines could not be scored" in done.stderr
     assert figures["phi"]["all"]["any_recall"] == 1.0
     assert figures["toxicity"]["all"]["auroc"] == 1.0
     assert figures["toxicity"]["all"]["length_auroc"] is not None
@@ -468,3 +469,25 @@ def test_either_files_or_development_sets_are_evaluated() -> None:
 
     assert done.returncode == 2
     assert b"give files of labelled lines, or --dev FOLDER" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", '{"prompt": "x"}\n'], ids=["an empty file", "a file without labels"])
+def test_where_there_is_nothing_to_measure_nothing_is_reported(tmp_path: Path, content: str) -> None:
+    pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+    (tmp_path / "l.jsonl").write_text(content)
+
+    done = tidegate("evaluate", tmp_path / "l.jsonl", "--detectors", "phi", "--out", tmp_path / "out", timeout_s=180)
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "not one labelled line" in done.stderr.decode()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+    (tmp_path / "l.jsonl").write_text("{}")
+
+    done = tidegate("evaluate", tmp_path / "l.jsonl", "--out", tmp_path / "l.jsonl" / "out")
+
+    assert done.returncode == 2
+    assert "cannot be made: Not a directory" in done.stderr.decode()

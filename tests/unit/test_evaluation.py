@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 from tidegate.processors.guardrails import evaluation_scores, evaluation_spans
 from tidegate.processors.guardrails.evaluation import Evaluation, read_labelled
 from tidegate.processors.guardrails.evaluation_plots import draw
-from tidegate.processors.guardrails.evaluation_report import markdown
+from tidegate.processors.guardrails.evaluation_report import aligned, markdown
 from tidegate.processors.guardrails.evaluation_spans import Marked
 from tidegate.processors.guardrails.ports import Finding, Sample
 from tidegate.processors.guardrails.suite import Assessment
@@ -155,15 +156,20 @@ def test_lines_without_a_score_are_counted_and_in_no_figure() -> None:
 
     assert evaluation.series["toxicity"]["all"].unscored == 1
     assert evaluation.failed == {"toxicity": 1}
-    assert "toxicity on 1 lines" in report
+    assert "toxicity on 1 line." in report
+    assert "1 line with this label got no score" in report
 
 
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ({}, "no labels"),
-        ({"labels": {"toxic": 1}}, "labels: Extra inputs"),
-        ({"labels": {"toxicity": 2}}, "labels: Input should be 0 or 1"),
+        ({}, 'no "labels"'),
+        ({"labels": {"Rosa": 1}}, "labels: an unknown label; known are phi, toxicity, injection, faithful"),
+        ({"labels": {"toxicity": 2}}, "labels.toxicity: Input should be 0 or 1"),
+        ({"labels": {"toxicity": "Rosa"}}, "labels.toxicity: Input should be 0 or 1"),
+        ({"labels": {}}, "labels: none is given"),
+        ({"labels": {"toxicity": None}}, "labels: none is given"),
+        ({"prompt": None, "response": None, "labels": {"toxicity": 1}}, "nothing to score"),
         ({"labels": {"phi": [{"type": "PERSON", "start": 0, "end": 99}]}}, r"labels.phi\[0\] is outside"),
         ({"labels": {"phi": [{"type": "PERSON", "start": 0, "end": 4, "where": "context"}]}}, r"labels.phi\[0\] is outside"),
     ],
@@ -173,6 +179,45 @@ def test_labels_that_cannot_be_meant_are_refused_without_quoting_the_text(more: 
         read_labelled(labelled(**more))
 
     assert "Rosa" not in str(raised.value)
+
+
+def judged(rows: Sequence[tuple[int, float, str]]) -> Evaluation:
+    """Of toxicity: label, score, text."""
+    evaluation = Evaluation()
+    for label, score, text in rows:
+        line = read_labelled(json.dumps({"prompt": text, "labels": {"toxicity": label}, "source": "a|b"}).encode())
+        evaluation.add(line, line.sample(1), Assessment(scores={("prompt", "toxicity"): score}))
+    return evaluation
+
+
+def test_a_report_says_what_its_figures_cannot() -> None:
+    one_kind = judged([(1, 0.9, "x"), (1, 0.8, "yy")])
+    by_length = judged([(1, 0.9, "x"), (1, 0.8, "x"), (0, 0.1, "yyyy"), (0, 0.2, "yyyy")])
+    read = judged([(1, 0.9, "x"), (1, 0.8, "yy"), (0, 0.1, "x"), (0, 0.2, "yy")])
+
+    told = [markdown(evaluation, ["f"]) for evaluation in (one_kind, by_length, read)]
+
+    assert ["Only toxic texts are here" in one for one in told] == [True, False, False]
+    assert ["Length alone tells as much" in one for one in told] == [False, True, False]
+
+
+def test_on_a_terminal_columns_stand_under_each_other_and_pictures_are_left_out() -> None:
+    evaluation = judged([(1, 0.9, "x"), (0, 0.1, "yy")])
+    for source in list(evaluation.series["toxicity"]):
+        evaluation.series["toxicity"][f"{source}|other"] = evaluation.series["toxicity"][source]
+
+    report = markdown(evaluation, ["f"], [Path("toxicity-curves.png")])
+    shown = aligned(report)
+
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len(rows) == 6
+    assert len({len(row) for row in rows}) == 1
+    assert "| a\\|b\\|other |" in shown
+    assert "toxicity-curves" in report
+    assert "toxicity-curves" not in shown
+    assert [row.replace(" ", "") for row in rows if "--" not in row] == [
+        row.replace(" ", "") for row in report.splitlines() if row.startswith("|") and "--" not in row
+    ]
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
