@@ -2,6 +2,8 @@
 
     records ─┬─► SqliteLog ─► MeterEngine, PoliciesEngine      in this process
              └─► Kafka ─────► worker processes                  partition, offset and time of each record are the same
+    content ─┬─► GuardrailsEngine ─┐
+             └─► KafkaGuardrails ──┴─► verdicts behind the records, in the order of the content: they are the same, too
 
 What the policies say depends on when they say it; so the embedded ones are asked at the very times at which those on Kafka
 spoke.
@@ -18,12 +20,12 @@ from typing import Any, Final
 import msgspec
 import orjson
 from kafka_fleet import eventually
-from parity_sides import Appended, Distributed, Embedded
+from parity_sides import Appended, Distributed, Embedded, Judging
 from tidegate.processors.aggregate import UsageKey
 from tidegate.processors.policy_file import read_policies
 from tidegate.processors.series import Series, series_of
 from tidegate.schemas.signal import POLICIES_KEY, Signal, decode_gates, decode_signal, heartbeat_number, parse_signal_key
-from tidegate.schemas.topics import DEAD_LETTERS, FINDINGS, METERED, REQUESTS, Topic
+from tidegate.schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METERED, QUARANTINE, REQUESTS, TRANSCRIPTS, Topic
 from tidegate.schemas.unit_prices import PRICES_KEY, decode_unit_prices
 from tidegate.schemas.usage import Usage
 
@@ -62,7 +64,9 @@ policies:
 
 # What a word says of the moment at which it was said, and nothing of the scope.
 _OF_ITS_MOMENT: Final = ("at", "since", "sequence", "applied", "window_end", "burn_per_s", "exhausted_at")
-_ROWS: Final = (METERED, REQUESTS, FINDINGS, DEAD_LETTERS)
+_ROWS: Final = (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS)
+# What a verdict says of how it came about: when it was appended and what it took; who came first of two with the same texts.
+_OF_ITS_MAKING: Final = ("ingested_at", "scoring_s", "cached")
 # Told of each kind of difference; more would say no more.
 _TOLD: Final = 5
 
@@ -79,6 +83,7 @@ class Engines:
         self.policies = read_policies(policy_file)
         self.series: dict[str, Series] = series_of(self.policies.policies)
         self.ends = dict.fromkeys(range(partitions), 0)
+        self._judged = False
         self.embedded = Embedded(folder / "embedded", partitions, self.policies, flush_bytes)
         self.distributed = Distributed(folder, url, partitions, policy_file)
 
@@ -107,7 +112,19 @@ class Engines:
         """The same into both logs, in this order."""
         assert self.embedded.append(records) == self.distributed.append(records), "the logs are not the same"
         for record in records:
-            self.ends[record.partition] += 1
+            self.ends[record.partition] += record.topic == CALLS
+
+    def judge(self, how: Judging, within_s: float = 120.0) -> None:
+        """Both guardrails judge all content there is. The policies are away meanwhile: what they say of findings decides what
+        else is judged, and when they say it is their affair."""
+        fleet = self.distributed.fleet
+        for worker in fleet.running("policies"):
+            fleet.stop(worker)
+        self.embedded.judge(how, within_s)
+        self.distributed.judge(how, within_s)
+        self.ends = {partition: self.embedded.end(partition) for partition in self.ends}
+        self._judged = True
+        fleet.start("policies").wait_until_it_works()
 
     def settle(self, within_s: float = 60.0) -> None:
         """Until both have applied everything."""
@@ -144,7 +161,7 @@ class Engines:
     def _rows(self, topic: Topic, partition: int) -> Iterator[str]:
         here, there = self.embedded.rows(topic, partition), self.distributed.rows(topic, partition)
         for one, other in zip_longest(here, there):
-            if one != other:
+            if one != other and not (self._judged and topic == FINDINGS and _lasting_row(one) == _lasting_row(other)):
                 yield f"{topic.name}/{partition}: embedded {_short(one)}, Kafka {_short(other)}"
 
     def _usage(self, partition: int) -> Iterator[str]:
@@ -164,7 +181,14 @@ class Engines:
         producers = {name.decode(): tuple(msgspec.msgpack.decode(it)) for name, it in changelog.kind(partition, b"p").items()}
         yield from _unlike(f"account/{partition}", here.state(partition), changelog.state(partition))
         yield from _unlike(f"in flight/{partition}", here.calls_in_flight(partition), changelog.kind(partition, b"c"))
-        yield from _unlike(f"producers/{partition}", here.producers(partition), producers)
+        yield from _unlike(f"producers/{partition}", self._spoken(here.producers(partition)), self._spoken(producers))
+
+    def _spoken(self, producers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Who has sent what, and when; of the guardrails' own records the time is each engine's."""
+        own = "guardrails:"
+        return {
+            name: (said[0], 0, *said[2:]) if self._judged and name.startswith(own) else said for name, said in producers.items()
+        }
 
     def _scopes(self, partition: int) -> Iterator[str]:
         """What counts now, or may yet, of each scope that the policies watch."""
@@ -224,6 +248,15 @@ def _amounts(ring: bytes, first: int) -> dict[Any, Any]:
         return {number: amount for number, amount in enumerate(other, one) if amount and number >= first}
     whole = _amounts(other, first)
     return {"part": _amounts(one, first), "whole": whole} if whole else {}
+
+
+def _lasting_row(row: tuple[Mapping[str, str], bytes] | None) -> Any:
+    """Rows of verdicts without what is of their making."""
+    if row is None:
+        return None
+    headers, value = row
+    lines = [orjson.loads(line) for line in value.split(b"\n")]
+    return headers, [{name: said for name, said in line.items() if name not in _OF_ITS_MAKING} for line in lines]
 
 
 def _lasting(signal: Signal) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What each of the two engines is to a parity test: a log to append to, something to wait for, and what came of it.
 
-Kafka's `calls` takes the time that it is given (`CreateTime`), because rows carry it: both logs have the same clock.
+Kafka's `calls` and `content` take the time that they are given (`CreateTime`), because rows carry it: both logs have the same
+clock. What the guardrails append themselves has the time at which they do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,47 +19,67 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from kafka_fleet import Fleet
 from tidegate.processors.distributed.call_record import decode_headers
+from tidegate.processors.distributed.guardrails_worker import KafkaGuardrails
 from tidegate.processors.distributed.topic_plan import plan
 from tidegate.processors.distributed.topics import create_topics
+from tidegate.processors.distributed.wire import Wire
 from tidegate.processors.embedded.engine import MeterEngine
+from tidegate.processors.embedded.guardrails_engine import GuardrailsEngine
 from tidegate.processors.embedded.policies_engine import PoliciesEngine
 from tidegate.processors.series import CALL
 from tidegate.processors.topology import POLICIES
-from tidegate.producers.sqlite_log import SqliteLog
+from tidegate.producers.key_source import KeySource
+from tidegate.producers.sqlite_log import Record, SqliteLog
 from tidegate.schemas.envelope import Envelope, partition_of
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, METER_CHANGELOG, SIGNALS, USAGE, Topic
+from tidegate.schemas.topics import BY_SCHEMA, CALLS, CONTENT, METER_CHANGELOG, SIGNALS, USAGE, Topic
 from tidegate.schemas.usage import Usage
 
 Row = tuple[dict[str, str], bytes]
 
 _DAY_MS: Final = str(86_400_000)
-# How topics of the test differ from the plan: rows carry the time of `calls`; and buckets that the meter has let go of are to
-# be seen by the test, which comes minutes later.
+# How topics of the test differ from the plan: rows carry the time of `calls` and `content`; and buckets that the meter has let
+# go of are to be seen by the test, which comes minutes later.
 _OWN: Final = {
     CALLS: {"message.timestamp.type": "CreateTime"},
+    CONTENT: {"message.timestamp.type": "CreateTime"},
     METER_CHANGELOG: {"min.compaction.lag.ms": _DAY_MS, "max.compaction.lag.ms": _DAY_MS},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """One record of `calls`, as both logs get it. `at_ms` is the log's clock."""
+    """One record, as both logs get it. `at_ms` is the log's clock."""
 
     partition: int
     at_ms: int
     headers: Mapping[str, bytes]
     value: bytes
     key: bytes | None = None
+    topic: Topic = CALLS
 
     @classmethod
     def of(cls, envelope: Envelope, at_ms: int, partitions: int) -> Appended:
         """As a producer's log appends it."""
         headers = {name: text.encode() for name, text in envelope.headers().items()}
         key = envelope.producer.encode()
-        return cls(partition_of(envelope.producer, partitions), at_ms, headers, envelope.value, key)
+        topic = BY_SCHEMA[envelope.schema]
+        return cls(partition_of(envelope.producer, partitions), at_ms, headers, envelope.value, key, topic)
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """With what the guardrails of both engines judge, and at what time."""
+
+    settings: Settings
+    keys: KeySource
+    loader: str
+    at: float
+
+    def clock(self) -> float:
+        return self.at
 
 
 class Embedded:
@@ -68,6 +90,7 @@ class Embedded:
         self._at_ms = 0
         self._policies = policies
         self._calls = SqliteLog(folder, partitions=partitions, fsync="normal", clock_ms=lambda: self._at_ms)
+        self._folder = folder
         self.meter = MeterEngine(folder, settings, policies=policies)
         self._log = self.meter.log
         self._read: dict[tuple[str, int], int] = {}
@@ -79,8 +102,25 @@ class Embedded:
             for record in records:
                 self._at_ms = record.at_ms
                 headers = decode_headers(record.headers.items())
-                offsets.append(self._calls.append(CALLS.name, record.partition, [(record.key, headers, record.value)])[0])
+                offsets.append(
+                    self._calls.append(record.topic.name, record.partition, [(record.key, headers, record.value)])[0]
+                )
         return offsets
+
+    def judge(self, how: Judging, within_s: float) -> None:
+        """Until all content has its verdict."""
+        guardrails = GuardrailsEngine(self._folder, how.settings, how.keys, loader=how.loader, clock=how.clock)
+        deadline = time.monotonic() + within_s
+        try:
+            while guardrails.waits():
+                assert time.monotonic() < deadline, guardrails.look()
+                guardrails.run_once()
+        finally:
+            guardrails.close()
+
+    def end(self, partition: int) -> int:
+        """Where a partition of `calls` ends."""
+        return self._calls.end_offset(CALLS.name, partition)
 
     def run(self) -> None:
         while self.meter.run_once():
@@ -93,6 +133,10 @@ class Embedded:
         while records := self._log.read(topic.name, partition, self._read.get(place, 0)):
             self._read[place] = records[-1].offset + 1
             yield from ((dict(record.headers), record.value) for record in records)
+
+    def records(self, topic: Topic, partition: int) -> list[Record]:
+        """All of them, whether or not they were read before."""
+        return self._log.read(topic.name, partition, 0)
 
     def state(self, partition: int) -> dict[str, Any]:
         (row,) = self._log.db.execute(
@@ -144,9 +188,9 @@ class Distributed:
         self.partitions = partitions
         self.fleet = Fleet(folder, url, TIDEGATE_POLICY_FILE=str(policy_file))
         self.changelog = Changelog(url, partitions)
-        self._topic = KafkaAddress.parse(url).topic(CALLS)
+        self._address = KafkaAddress.parse(url)
         self._read: dict[tuple[str, int], int] = {}
-        self._marks: dict[tuple[str, int], int] = {}
+        self._marks: dict[tuple[str, int, str], tuple[int, int]] = {}
         self._runner = asyncio.Runner()
         self._producer: AIOKafkaProducer | None = None
 
@@ -189,7 +233,7 @@ class Distributed:
         assert producer is not None
         sent = [
             await producer.send(
-                self._topic,
+                self._address.topic(record.topic),
                 record.value,
                 key=record.key,
                 partition=record.partition,
@@ -200,15 +244,40 @@ class Distributed:
         ]
         return [told.offset for told in await asyncio.gather(*sent)]
 
+    def judge(self, how: Judging, within_s: float) -> None:
+        """Until all content has its verdict."""
+        self._runner.run(self._judge(how, within_s))
+
+    async def _judge(self, how: Judging, within_s: float) -> None:
+        settings = how.settings.model_copy(update={"url": self.url})
+        wire = Wire(settings)
+        await wire.start()
+        guardrails = KafkaGuardrails(settings, wire, how.keys, loader=how.loader, clock=how.clock)
+        try:
+            await guardrails.start()
+            running = asyncio.create_task(guardrails.run())
+            deadline = time.monotonic() + within_s
+            while not (len(lags := guardrails.lags()) == self.partitions and not any(lags.values())):
+                assert not running.done(), guardrails.failure
+                assert time.monotonic() < deadline, guardrails.said
+                await asyncio.sleep(0.05)
+            running.cancel()
+            await asyncio.wait({running})
+        finally:
+            await guardrails.close()
+            await wire.stop()
+
     def rows(self, topic: Topic, partition: int) -> Iterator[Row]:
         """Those that were not read before, each source once, as every reader takes them."""
         place = topic.name, partition
         for record in ledger.follow(self.url, topic, {partition: self._read.get(place, 0)}):
             self._read[place] = record.offset + 1
             headers = ledger.headers_of(record)
-            offset = int(headers["source_offset"])
-            if offset > self._marks.get(place, -1):
-                self._marks[place] = offset
+            source = (*place, headers["source_partition"])
+            # In quarantine each line of a record has one of its own.
+            number = int(headers["source_offset"]), int(headers.get("seq", 0))
+            if number > self._marks.get(source, (-1, -1)):
+                self._marks[source] = number
                 yield headers, record.value
 
     def words(self) -> dict[bytes, bytes]:

@@ -103,9 +103,10 @@ class Sampling:
 
     def _first_seen(self, name: Name, now_ms: int) -> bool:
         """Whether a name was first seen lately."""
-        found = self.seen.get(name)
-        if found is None or now_ms - found.kept_ms >= _KEPT_AGAIN_MS:
-            found = self.fresh[name] = Sighting(found.first_ms if found else now_ms, now_ms)
+        found = self.seen.get(name, Sighting(now_ms, 0))
+        # Partitions are not read in step: what comes later may have been there earlier.
+        if now_ms < found.first_ms or now_ms - found.kept_ms >= _KEPT_AGAIN_MS:
+            found = self.fresh[name] = Sighting(min(found.first_ms, now_ms), max(found.kept_ms, now_ms))
         self._note(name, found)
         return now_ms - found.first_ms < self.new_for_ms
 

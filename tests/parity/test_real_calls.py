@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
 import pytest
 from kafka_broker import needs_broker
 from memory_log import MemoryLog
 from parity_engines import Engines
+from parity_real import REAL_CALLS, moved_by, needs_real_calls, parts
 from parity_sides import Appended
 from tidegate.producers.emitter import Emitter
 from tidegate.producers.replay import replay
 from tidegate.schemas.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-REAL_CALLS = Path(os.environ.get("TIDEGATE_REAL_CALLS") or ROOT.parent / "shared" / "data" / "real_calls.jsonl")
-
-pytestmark = [
-    pytest.mark.slow,
-    needs_broker,
-    pytest.mark.skipif(not REAL_CALLS.is_file(), reason="real_calls.jsonl is absent; name it in TIDEGATE_REAL_CALLS"),
-]
-
-
-def parts(folder: Path, shift: timedelta) -> Iterator[Path]:
-    """The log in four files, each a producer's, every time in it moved by `shift`."""
-    lines = [orjson.loads(line) for line in REAL_CALLS.read_bytes().splitlines()]
-    for number in range(4):
-        path = folder / f"calls-{number}.jsonl"
-        with path.open("wb") as out:
-            for line in lines[number::4]:
-                moved = {
-                    name: (datetime.fromisoformat(line[name]) + shift).isoformat()
-                    for name in ("started_at", "first_token_at", "ended_at")
-                    if line.get(name)
-                }
-                out.write(orjson.dumps(line | moved) + b"\n")
-        yield path
+pytestmark = [pytest.mark.slow, needs_broker, needs_real_calls]
 
 
 def replayed(paths: list[Path], partitions: int) -> list[Appended]:
@@ -54,11 +29,6 @@ def replayed(paths: list[Path], partitions: int) -> list[Appended]:
         assert report.dropped == 0
     begun_ms = int(datetime.now(UTC).timestamp() * 1_000) - len(log.envelopes)
     return [Appended.of(envelope, begun_ms + number, partitions) for number, envelope in enumerate(log.envelopes)]
-
-
-def moved_by(when: str) -> timedelta:
-    last = orjson.loads(REAL_CALLS.read_bytes().splitlines()[-1])["ended_at"]
-    return timedelta(0) if when == "as recorded" else datetime.now(UTC) - datetime.fromisoformat(last)
 
 
 @pytest.mark.parametrize("when", ["as recorded", "as if they had just been made"])

@@ -116,6 +116,17 @@ def test_of_two_who_met_a_name_at_once_the_first_counts() -> None:
     assert sampling.seen["model", "m"] == (NOW_MS, NOW_MS + 9)
 
 
+@pytest.mark.parametrize(("new_for_ms", "choice"), [(0, Choice.LEFT_OUT), (1_000, Choice.AT_RISK)])
+def test_a_name_that_another_partition_met_earlier_is_as_old_as_it_was_there(new_for_ms: int, choice: Choice) -> None:
+    sampling = Sampling(share=0.0, new_for_ms=new_for_ms)
+    later, earlier = (NOW_MS + 60_000, NOW_MS)
+
+    choices = [sampling.choose(event(request_model="m"), KEY, at_ms, behind=False) for at_ms in (later, earlier, later)]
+
+    assert choices == [choice, choice, Choice.LEFT_OUT]
+    assert sampling.fresh["model", "m"] == sampling.seen["model", "m"] == (earlier, later)
+
+
 def test_no_more_names_are_remembered_than_there_is_room_for() -> None:
     sampling = Sampling()
 
