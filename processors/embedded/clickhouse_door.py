@@ -71,7 +71,8 @@ class Asked:
         if self.in_blocks:
             return blocks(answer)
         if self.encoding == "lz4":
-            return lz4.frame.compress(answer)
+            framed: bytes = lz4.frame.compress(answer)
+            return framed
         if self.encoding == "gzip":
             packer = zlib.compressobj(1, zlib.DEFLATED, 31)
             return packer.compress(answer) + packer.flush()
