@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from . import eponyms
 from .labels import LABEL
 from .ner import Span
 
@@ -49,31 +50,6 @@ _READING: Final = re.compile(
 _SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
 _PART: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-# The bearer of a sign or syndrome is long dead; the same surname without one is somebody.
-_EPONYMS: Final = frozenset(
-    """addison alzheimer apgar asperger babinski baker barlow barrett bartholin basedow becker behcet bell bishop bouchard
-    bowen braxton broca brown-sequard brudzinski buerger burkitt caroli chadwick charcot cheyne chvostek colles conn coombs
-    corrigan courvoisier creutzfeldt crohn crohn's cullen cushing de quervain down dressler duchenne dupuytren ebstein
-    ehlers eisenmenger epstein ewing fallot fanconi fitz foley fontan friedreich gaucher gilbert gilles glasgow
-    goodpasture gram graves grey guillain hashimoto heberden heimlich henoch hirschsprung hodgkin hodgkin's homans
-    horner huntington jacksonian jakob kaposi kartagener kawasaki kegel kernig klinefelter koplik korsakoff kussmaul
-    lachman langerhans legg lewy lhermitte lou gehrig lyme mallory mayo marfan mcburney mcmurray meckel meniere mohs
-    munchausen nissen murphy non-hodgkin osgood osler paget parkinson parkinson's perthes peutz peyronie phalen pott prader
-    prinzmetal raynaud reiter reye rinne romberg rorschach rovsing salter sjogren sjögren smith-magenis still spurling stokes
-    sydenham tay sachs tinel tourette truelove trendelenburg trousseau turner valsalva virchow waldenstrom weber wegener weiss
-    wells wernicke whipple willebrand williams wilms wilson witts wolff zenker zollinger""".split()  # noqa: SIM905
-)
-_IS_MEDICINE: Final = re.compile(
-    r"['’]?s?\s*(?:['’-]\s?\w+['’]?s?\s+)?(?:and\s+\w+\s+)?(?:disease|syndrome|lymphoma|sarcoma|palsy|sign|signs|test"
-    r"|maneuver|scores?|scale|criteria|criterion|"
-    r"phenomenon|fracture|contracture|esophagus|thyroiditis|cyst|nodes?|nodules?|ulcer|anemia|anomaly|aneurysm|disorder"
-    r"|dementia|"
-    r"bodies|body|catheter|tumou?r|chorea|ataxia|dystrophy|purpura|arthritis|reflex|respirations?|breathing|tetralogy|stain|"
-    r"exercises?|procedure|surgery|operation|classification|type|index|point|tenderness|law|hernia|tube|bag|drain|coma|"
-    r"contractions?|angina|diverticulum|gland|encephalopathy|psychosis|spots?|lines?|ring|virus|barr|tear|rash|hunt|mass"
-    r"|aphasia|area|triad|fundoplication|gel|maneuvers?|loop|node|duct|canal|cells?|corpuscles?)\b",
-    re.IGNORECASE,
-)
 # Behind any surname that stands alone these make it an eponym; what somebody may own, such as a fracture, is not among them.
 _NAMED_AFTER: Final = re.compile(
     r"(?:\s|-)(?:scores?|scale|stag(?:e|ing)|grad(?:e|ing)|classification|class|level [IVX]|criteria|criterion|signs?"
@@ -132,9 +108,4 @@ def is_medicine(text: str, span: Span) -> bool:
         return True
     if span.type != "LOCATION" and not rest and _NAMED_AFTER.match(text, span.end) is not None:
         return True
-    if any(word.removesuffix("'s").removesuffix("’s") in _EPONYMS for word in words):
-        if _IS_MEDICINE.match(text, span.end) is not None:
-            return True
-        tail = _WORD.findall(written)[-1]
-        return len(words) <= 2 and _IS_MEDICINE.fullmatch(" " + tail) is not None
-    return False
+    return eponyms.means_medicine(text, span.start, span.end)
