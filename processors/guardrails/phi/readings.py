@@ -1,8 +1,9 @@
 """A text as its reader sees it, before anything is looked for: typographic signs as those of a keyboard, and what hides gone.
 
     plain      hyphens, blanks, full-width letters and the digits of any script, each one character of ASCII: no place moves
-    unveiled   a second reading, where there is cause: hidden characters dropped, `&#45;` and `%2D` undone, dashes beside
-               a letter hyphens, a number whole that a line break parts; every character's place is remembered
+    unveiled   a second reading, where there is cause: hidden characters dropped, letters and their accents one, `&#45;` and
+               `%2D` undone, dashes beside a letter hyphens, a number whole that a line break parts; every character's place
+               is remembered
 
 The second is read beside the first, not in its stead: a zero-width blank may part two words as well as veil one number.
 """
@@ -43,7 +44,7 @@ _HIDDEN: Final = f"[{''.join(sorted(_UNSEEN))}]"
 # What is drawn over a digit: a dot, a ring, a key.
 _DRAWN: Final = "[\u0300-\u036f\u20d0-\u20f0]"
 # Behind or before what an identifier is written with; not the half of an emoji.
-_VEILED: Final = re.compile(rf"(?<=[\w@.:/()+-]){_HIDDEN}|{_HIDDEN}(?=[\w@.:/()+-])|(?<=\d){_DRAWN}|{_BESIDE_LETTER}")
+_VEILED: Final = re.compile(rf"(?<=[\w@.:/()+-]){_HIDDEN}|{_HIDDEN}(?=[\w@.:/()+-])|(?<=\w){_DRAWN}|{_BESIDE_LETTER}")
 # Whether there is any at all is asked of a set: a class of so many characters is slow.
 _VEILS: Final = _UNSEEN | frozenset(map(chr, (*range(0x2013, 0x2016), *range(0x300, 0x370), *range(0x20D0, 0x20F1))))
 _ENTITY: Final = r"&(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,24});"
@@ -51,7 +52,7 @@ _PERCENT: Final = r"%(?:2[0-9a-fA-F]|3[0-9a-fA-F]|40|[46][1-9a-fA-F]|[57][0-9aA]
 _PARTED: Final = r"(?<=\d-)[ \t\r]*\n[ \t]*(?=\d)"
 _ESCAPED: Final = re.compile(rf"{_ENTITY}|{_PERCENT}|{_PARTED}")
 _UNDONE: Final = re.compile(
-    rf"(?<=\d)(?P<drawn>(?:{_HIDDEN}|{_DRAWN})*{_DRAWN})|(?P<hidden>{_HIDDEN}+)|{_BESIDE_LETTER}|{_ESCAPED.pattern}"
+    rf"(?P<accented>[^\W\d_]{_DRAWN}+)|(?<=\d)(?P<drawn>(?:{_HIDDEN}|{_DRAWN})*{_DRAWN})|(?P<hidden>{_HIDDEN}+)|{_BESIDE_LETTER}|{_ESCAPED.pattern}"
 )
 
 
@@ -107,6 +108,8 @@ def _is_veiled(text: str) -> bool:
 
 def _seen(match: re.Match[str]) -> str:
     written, text = match.group(), match.string
+    if match.lastgroup == "accented":
+        return unicodedata.normalize("NFC", written)[0]
     if match.lastgroup is not None:
         # A soft hyphen between digits is drawn at a line's end, and in what a PDF leaves of a number it is the hyphen.
         between = text[match.start() - 1 : match.start()].isdigit() and text[match.end() : match.end() + 1].isdigit()
