@@ -17,10 +17,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .ner_rules import again, by_form, known_name, means_nobody
+from .ner_rules import again, by_form, known_name, means_nobody, whole
 from .ner_tagger import TYPES, Tagged, Tagger
 from .ner_words import Lists, read_lists
 from .spans import Span as Span
+from .whereabouts import is_reading, is_torn, placed
 
 WEIGHTS: Final = Path(__file__).parent / "ner.npz"
 # Above this chance a piece belongs to a name, whatever type; a lesser one is enough between two that do, and where a list
@@ -54,11 +55,15 @@ class NameFinder:
         spans = [*_runs(text, tagged, self._lists), *by_form(text, self._lists)]
         if not spans:
             return spans
-        spans = self._meant(text, spans)
-        return united([*spans, *self._meant(text, again(text, spans))])
+        spans = [whole(text, span, self._lists) for span in self._meant(text, spans)]
+        return placed(text, united([*spans, *self._meant(text, again(text, spans))]), self._lists)
 
     def _meant(self, text: str, spans: Iterable[Span]) -> list[Span]:
-        return [span for span in spans if not means_nobody(text, span, self._lists)]
+        return [span for span in spans if not (_is_no_place(text, span, self._lists) or means_nobody(text, span, self._lists))]
+
+
+def _is_no_place(text: str, span: Span, lists: Lists) -> bool:
+    return span.type == "LOCATION" and (is_torn(text, span, lists) or is_reading(text[span.start : span.end], lists))
 
 
 def united(spans: Iterable[Span]) -> list[Span]:
@@ -103,6 +108,8 @@ def _runs(text: str, tagged: Tagged, lists: Lists) -> Iterator[Span]:
         start, end = _trimmed(text, int(ends[first]) - len(parts[first]), int(ends[last]))
         if start < end:
             kind = TYPES[int(by_type[at:after].sum(0).argmax())]
+            if kind == "PERSON" and text[end - 2 : end] in {"'s", "’s"}:
+                end -= 2
             yield Span(start, end, kind, min(0.99, round(float(1 - chances[first : last + 1, 0].mean()), 2)))
         at = after
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from .cues import EVERYDAY, TOLD, introduced, is_titled
 from .ner_words import Lists
 from .spans import Span
 
@@ -28,22 +29,17 @@ _SMALL_STREET: Final = re.compile(
 )
 _BOX: Final = re.compile(r"\b(?:P\.?\s?O\.?|(?i:post\soffice))\s?(?i:box)\s\#?\d{1,6}\b")
 _CAPITALS: Final = re.compile(
-    r"(?<![\w-])(?P<last>[A-Z][A-Z’'-]{1,20}),\s?(?P<first>[A-Z][A-Z’'-]{1,20})(?:\s[A-Z]\b\.?)?(?![\w-])"
+    r"(?<![\w-])(?P<last>[A-Z][A-Z’'-]{1,20})(?:,\s?|[/^](?=[A-Z]{3}))(?P<first>[A-Z][A-Z’'-]{1,20})(?:\s[A-Z]\b\.?)?(?![\w-])"
 )
 _COMMA: Final = re.compile(
     r"(?<![\w-])(?P<last>[A-Z][a-z]+(?:[’'-][A-Z]?[a-z]+)*),\s(?P<first>[A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?:\s[A-Z]\b\.?)?"
     r"(?=\s*(?:$|\n|\(|;|\||MRN|DOB|\d))"
 )
-# Behind a title stands a name, whatever it is; a second and third word are taken where they begin with a capital too.
-_TITLED: Final = re.compile(
-    r"(?<![\w.])(?:M(?:r|rs|s|x)\b\.?|Dr\b\.?|Prof\b\.?|Miss|Mister|Doctor|Nurse|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
-    r"(?P<name>(?:[A-Z]\.\s?){0,2}[A-Z][\w’'-]+(?:[ ](?:[A-Z]\.|[A-Z][\w’'-]+)){0,2})"
-)
-# What introduces a name even in small letters; there it must be one that a list knows.
-_CUE: Final = re.compile(
-    r"(?<!\w)(?:my\s(?:full\s|last\s|first\s)?name(?:\sis|’s|'s)|name\s?:|named|dr\.|mrs?\.|ms\.|mister|signed(?:\sby)?:?|"
-    r"(?:my|her|his|their|our|the|patient[’']?s)\s(?:mother|father|mom|dad|son|daughter|wife|husband|brother|sister|aunt|uncle|friend))"
-    r",?\s+(?P<name>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?:\s(?:[^\W\d_]\.\s)?[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)?)",
+# What reads like a name at the beginning of an order, and is a verb or an adjective there.
+_NO_NAME: Final = re.compile(
+    r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|a|an|blood|labs|access|dry|down|insurance)\b|Rich\sin\b|Art\stherapy"
+    r"|Frank\s(?:\w+(?:uria|emia|rhage)|blood|pus|bleeding)|Jack\s?knife|Max\s(?:dose|assist|temp|HR)\b"
+    r"|(?:Lily|Ivy|Rose|Olive|Daisy)\s(?:allergy|pollen|rash|bengal|hips?|oil|to|from)\b",
     re.IGNORECASE,
 )
 
@@ -67,6 +63,9 @@ _OF_MEDICINE: Final = re.compile(
 # Said of a patient in every other note, and of a sixth of a country.
 _RACES: Final = re.compile(r"(?:african|afro)(?:[\s-]americans?)?|caucasians?|hispanics?|latin[oax]s?|asians?", re.IGNORECASE)
 _AFRICAN: Final = re.compile(r"(?:african|afro)[\s-]\Z", re.IGNORECASE)
+_CAPITALISED: Final = re.compile(r"[A-Z][^\W\d_]{2,}")
+_SMALL_TAIL: Final = re.compile(r"\s[a-z]+\Z")
+_SURNAME: Final = re.compile(r" (?P<name>[A-Z][a-z]+)(?![\w-])")
 # As sure as the tagger ever is.
 _CERTAIN: Final = 0.99
 # A name is looked for elsewhere when it is this sure and this long.
@@ -80,29 +79,13 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
         for pattern in (_STREET, _SMALL_STREET, _BOX):
             for found in pattern.finditer(text):
                 yield Span(found.start(), found.end(), "LOCATION", 0.85)
-    for found in _TITLED.finditer(text):
-        start, end = found.span("name")
-        words = found["name"].split()
-        while len(words) > 1 and not _named(words[-1], lists):
-            end -= len(words.pop()) + 1
-        if not _clinical(words[0].lower(), lists):
-            yield Span(start, text.rindex(words[-1], start, end) + len(words[-1].rstrip(".,")), "PERSON", 0.85)
-    for found in _CUE.finditer(text):
-        words = found["name"].split()
-        if not _named(words[0], lists) or words[0].lower() in lists.words["common"]:
-            continue
-        end = (
-            found.end("name")
-            if all(_named(word, lists) and word.lower() not in lists.words["common"] for word in words[1:])
-            else found.start("name") + len(words[0])
-        )
-        yield Span(found.start("name"), end, "PERSON", 0.75)
-    if "," in text:
+    yield from introduced(text, lists)
+    if "," in text or "/" in text or "^" in text:
         for pattern in (_CAPITALS, _COMMA):
             for found in pattern.finditer(text):
                 last, first = found["last"].lower(), found["first"].lower()
                 known = last in lists.surnames or first in lists.given
-                if known and first not in lists.places and not _clinical(last, lists) and not _clinical(first, lists):
+                if known and first not in lists.places and not lists.is_clinical(last) and not lists.is_clinical(first):
                     both = last in lists.surnames and first in lists.given
                     yield Span(found.start(), found.end(), "PERSON", _CERTAIN if both else 0.85)
 
@@ -112,10 +95,11 @@ def again(text: str, spans: Sequence[Span]) -> Iterator[Span]:
     names: dict[str, float] = {}
     for span in spans:
         if span.type == "PERSON" and span.score >= _SURE:
+            score = min(span.score, _CERTAIN)  # what a title told of a word of every day is told there alone
             for word in _WORD.finditer(text, span.start, span.end):
                 name = word.group()
                 if len(name) >= _SHORTEST and name[0].isupper():
-                    names[name] = max(span.score, names.get(name, 0.0))
+                    names[name] = max(score, names.get(name, 0.0))
     # Each name once, however often it was found: in a roster that is the difference between one and a thousand readings.
     for name, score in names.items():
         at = text.find(name)
@@ -133,6 +117,8 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
         return _RACES.fullmatch(written) is not None or _AFRICAN.search(text, max(0, span.start - 8), span.start) is not None
     if _PLACEHOLDERS.fullmatch(written) or _SPEAKERS.fullmatch(written) or not any(map(str.isalpha, written)):
         return True
+    if span.type != "ORGANIZATION" and _NO_NAME.match(text, span.start) is not None:
+        return True
     lower = written.lower()
     words = lower.split()
     if len(lower) < 2 and not (span.type == "PERSON" and text[span.end : span.end + 1] == "."):
@@ -140,13 +126,15 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     labels = [word.strip(",.:#") in lists.words["label"] for word in words]
     if any(labels) and all(label or any(map(str.isdigit, word)) for label, word in zip(labels, words, strict=True)):
         return True  # what stands before a number, and the number
-    if len(words) == 1 and not (_named(lower, lists) or lower in lists.places):
+    if len(words) == 1 and not (lists.names(lower) or lower in lists.places):
         # Among words with capitals a small one is a word, and four capitals are an abbreviation.
         if written.islower() and not text.islower():
             return True
         if span.type != "LOCATION" and written.isupper() and written.isalpha() and len(written) <= 4 and not text.isupper():
             return True
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
+        if span.score >= TOLD and (words[0] in EVERYDAY or is_titled(text, span.start)):
+            return False
         return written != written.title() or lower in lists.words["never"]
     if span.type in {"PERSON", "ORGANIZATION"} and all(word.strip(",./-") in lists.words["drug"] for word in words):
         return True
@@ -159,17 +147,29 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     return False
 
 
+def whole(text: str, span: Span, lists: Lists) -> Span:
+    """A person with the surname behind a given name ("Karen Young"), without the verb behind a name ("Anne-Marie calls")."""
+    if span.type != "PERSON":
+        return span
+    start, end = span.start, span.end
+    while (tail := _SMALL_TAIL.search(text, start, end)) is not None and _CAPITALISED.search(text, start, tail.start()):
+        end = tail.start()
+    while (tail := _SMALL_TAIL.search(text, start, end)) is not None and _is_only_word(tail.group().strip(), lists):
+        end = tail.start()
+    last, more = text[start:end].rpartition(" ")[2], _SURNAME.match(text, end)
+    if more is not None and last.lower() in lists.given and last.istitle():
+        name = more["name"].lower()
+        if name in lists.surnames and name not in lists.words["never"] and not lists.is_clinical(name):
+            end = more.end()
+    return span._replace(end=end)
+
+
+def _is_only_word(word: str, lists: Lists) -> bool:
+    return word in lists.words["common"] and not lists.names(word)
+
+
 def known_name(piece: str, lists: Lists) -> bool:
     """A word with a capital that a list knows as a name of people, and that is no word of every day."""
     word = piece.strip()
     lower = word.lower()
-    return word.istitle() and _named(word, lists) and lower not in lists.words["common"] and not _clinical(lower, lists)
-
-
-def _named(word: str, lists: Lists) -> bool:
-    lower = word.lower()
-    return lower in lists.given or lower in lists.surnames or (len(word) == 2 and word[1] == ".")
-
-
-def _clinical(word: str, lists: Lists) -> bool:
-    return word in lists.words["drug"] or word in lists.words["clinical"]
+    return word.istitle() and lists.names(word) and lower not in lists.words["common"] and not lists.is_clinical(lower)

@@ -63,12 +63,21 @@ class Lists:
     groups: frozenset[str]
     words: dict[str, frozenset[str]]  # of words.txt, by section
 
+    def names(self, word: str) -> bool:
+        """Whether a list has it as a name of people, or it is an initial."""
+        lower = word.lower()
+        return lower in self.given or lower in self.surnames or (len(word) == 2 and word[1] == ".")
+
+    def is_clinical(self, word: str) -> bool:
+        """Whether it is, in lower case, a drug, or the name of a sign or disease."""
+        return word in self.words["drug"] or word in self.words["clinical"]
+
 
 @cache
 def read_lists() -> Lists:
     """The lists beside this file, which says where each is from."""
-    names, places = _sections("names.txt"), _sections("places.txt")
-    words = {name: frozenset(word for line in lines for word in line.split()) for name, lines in _sections("words.txt").items()}
+    names, places = sections("names.txt"), sections("places.txt")
+    words = {name: frozenset(word for line in lines for word in line.split()) for name, lines in sections("words.txt").items()}
     whole = [*places["city"], *places["country"], *places["state"]]
     return Lists(
         given=frozenset([*names["given"], *names["both"]]),
@@ -83,7 +92,8 @@ def read_lists() -> Lists:
     )
 
 
-def _sections(name: str) -> dict[str, list[str]]:
+def sections(name: str) -> dict[str, list[str]]:
+    """The lines of a list beside this file, by the heading above them."""
     found: dict[str, list[str]] = {}
     into: list[str] = []
     for line in (_HERE / name).read_text(encoding="utf-8").splitlines():

@@ -34,7 +34,7 @@ _UK: Final = re.compile(
     r"|[A-HK-Y]\d[ABEHMNPRV-Y]) \d[ABD-HJLNP-UW-Z]{2})(?![\w-])"
 )
 _CANADA: Final = re.compile(
-    r"(?<![\w-])(?!T[0-4]N[0-3]M)[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])"
+    r"(?<![\w-])(?!T[0-4]N[0-3]M|E[1-4]V[1-5]M[1-6])[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])"
 )
 
 

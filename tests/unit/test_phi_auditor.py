@@ -1,0 +1,130 @@
+"""Sentences that an auditor would try: names that are words, words that are names, and the doctors of medicine's signs."""
+
+from __future__ import annotations
+
+import pytest
+from tidegate.processors.guardrails.phi.detector import PhiDetector
+
+P, L = "PERSON", "LOCATION"
+
+SOMEBODY = [
+    # A word of every day behind a title or a cue.
+    ("Mr. Will was here.", [(P, "Will")]),
+    ("Dr. May called at noon.", [(P, "May")]),
+    ("Nurse Joy gave the dose.", [(P, "Joy")]),
+    ("Ms. Young's incision is clean.", [(P, "Young")]),
+    ("Mrs. Hope declined the flu shot.", [(P, "Hope")]),
+    ("dr. may called back", [(P, "may")]),
+    ("mr. grant is in room 4", [(P, "grant")]),
+    ("MRS. GRANT WAS ADMITTED", [(P, "GRANT")]),
+    ("my name is will rose", [(P, "will rose")]),
+    ("spoke with husband grant re: consent", [(P, "grant")]),
+    ("her son will is the HCP", [(P, "will")]),
+    ("pt's daughter hope is at bedside", [(P, "hope")]),
+    ("Contact: Faith (daughter)", [(P, "Faith")]),
+    ("daughter-in-law (susan) called", [(P, "susan")]),
+    ("spoke w/ wife maria about dc plan", [(P, "maria")]),
+    ("Pt reports that sarah and tom came", [(P, "sarah"), (P, "tom")]),
+    ("-- \nHope Grant, RN", [(P, "Hope Grant")]),
+    ("Sincerely,\nJoy Will", [(P, "Joy Will")]),
+    # Parts that belong together.
+    ("Lee, Min-ho arrived by ambulance", [(P, "Lee, Min-ho")]),
+    ("Patient O'Brien-Smith was admitted", [(P, "O'Brien-Smith")]),
+    ("VAN DER BERG, JAN was admitted", [(P, "VAN DER BERG, JAN")]),
+    ("Renée Zoë Müller-Lüdenscheidt was seen", [(P, "Renée Zoë Müller-Lüdenscheidt")]),
+    ("Rene\u0301e Garci\u0301a was seen", [(P, "Rene\u0301e Garci\u0301a")]),
+    ("J. R. R. Tolkien was admitted", [(P, "J. R. R. Tolkien")]),
+    ("pt. A.B. was seen today", [(P, "A.B.")]),
+    ("Please notify SMITH/JOHN of the result.", [(P, "SMITH/JOHN")]),
+    ("Karen Young negative for COVID", [(P, "Karen Young")]),
+    ("Baby Boy Martinez is 2 days old.", [(P, "Martinez")]),
+    ("Tell Anne-Marie calls are fine", [(P, "Anne-Marie")]),
+    # A town that has the name of somebody, and the other way about.
+    ("She visited Boston last spring.", [(L, "Boston")]),
+    ("The family left Jackson for Charlotte.", [(L, "Jackson"), (L, "Charlotte")]),
+    ("Transferred from Austin by helicopter.", [(L, "Austin")]),
+    ("moved from phoenix to tucson", [(L, "phoenix"), (L, "tucson")]),
+    ("The patient, Virginia, is from Georgia.", [(P, "Virginia"), (L, "Georgia")]),
+    ("Ask Chelsea about the form.", [(P, "Chelsea")]),
+    # The bearer of a sign's name who is somebody.
+    ("Dr. Romberg examined the gait.", [(P, "Romberg")]),
+    ("John Foley was seen for a catheter.", [(P, "John Foley")]),
+    ("Mrs. Murphy has a negative Murphy sign.", [(P, "Murphy")]),
+    ("Referred by James Parkinson, MD.", [(P, "James Parkinson")]),
+    ("Patient Weber is here", [(P, "Weber")]),
+    ("Kelly surgery tomorrow at 8", [(P, "Kelly")]),
+    ("Jones positive for flu", [(P, "Jones")]),
+    ("Williams was discharged home", [(P, "Williams")]),
+    ("Dr. Whipple performed the operation", [(P, "Whipple")]),
+    ("Marcus Gunn called about refill", [(P, "Marcus Gunn")]),
+]
+
+NOBODY = [
+    # Signs, scores, operations, tools.
+    "Romberg negative.",
+    "Kocher incision was made.",
+    "Babinski downgoing bilaterally.",
+    "Foley placed, draining clear urine.",
+    "McBurney point tenderness absent.",
+    "Murphy's negative.",
+    "Kernig and Brudzinski negative.",
+    "Apgars 8 and 9 at 1 and 5 minutes.",
+    "Glasgow 15 on arrival.",
+    "Hawkins and Neer positive; Yergason negative.",
+    "Weber lateralizes left, Rinne negative.",
+    "Bishop 6, Friedman II.",
+    "Braden 18, Morse 35, Norton 14.",
+    "Jackson-Pratt drain removed.",
+    "Allis, Babcock and Kocher clamps used.",
+    "Mayo stand and Kelly clamps counted.",
+    "Hashimoto's, Graves', Addison's.",
+    "Barrett's on EGD; Schatzki ring dilated.",
+    "Ludwig angina and Vincent angina excluded.",
+    "Lactated Ringer's at 125 mL/h, then D5 1/2 NS.",
+    "Rh negative; Kell, Duffy and Kidd antibodies absent.",
+    "Bochdalek and Morgagni hernias.",
+    # Readings, codes and stages.
+    "Admitted to unit 4B, K 4.5, Na 140.",
+    "pT3 N1b M0, stage IIB.",
+    "FAST negative. GCS E4V5M6.",
+    "ALT 45 U/L, AST 60, K 4.5, Na 140.",
+    "Vent: AC 16/450/5/40%.",
+    # A note's own words.
+    "Afebrile, vital signs stable.",
+    "Gen: WDWN male. HEENT: NCAT. Neck: supple, no LAD, no JVD.",
+    "Plan: PT/OT eval, DVT ppx w/ SQH, FEN: NPO, IVF.",
+    "EKG: NSR, LAD, LBBB, QTc 440.",
+    "S/p R TKA POD#2. WBAT RLE.",
+    "Cultures grew E. coli, Klebsiella and S. aureus.",
+    "Steri-Strips and Dermabond applied.",
+    # Words of every day that are names elsewhere.
+    "May need a refill; will call. Hope all is well.",
+    "My wife may need surgery and my son will drive.",
+    "My mother hopes to come; my father will too.",
+    "Dr. will see you now.",
+    "Patient may shower. Nurse will remove drain.",
+    "Mark the site. Bill the insurer. Grant access.",
+    "Drew blood twice. Rich in iron. Frank hematuria.",
+    "Rose Bengal stain; Lily allergy; Ivy rash.",
+]
+
+
+@pytest.fixture(scope="module")
+def detector() -> PhiDetector:
+    return PhiDetector.load()
+
+
+@pytest.mark.parametrize(("text", "expected"), SOMEBODY, ids=range(len(SOMEBODY)))
+def test_somebody_is_found_whole_and_nothing_else(detector: PhiDetector, text: str, expected: list[tuple[str, str]]) -> None:
+    names = set(expected)
+
+    (spans,) = detector.find([text])
+
+    assert {(span.type, text[span.start : span.end]) for span in spans} == names
+
+
+@pytest.mark.parametrize("text", NOBODY, ids=range(len(NOBODY)))
+def test_nobody_is_found_where_medicine_is_spoken_of(detector: PhiDetector, text: str) -> None:
+    (spans,) = detector.find([text])
+
+    assert spans == []
