@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from . import pictures, shapes, spoken, zones
-from .labels import LABEL, LINK
+from .beside import WEAK, Beside, Label
 from .ner import Span
-from .prefilter import labels as label_matches
 from .shapes import LEADING, Shape
 from .zones import Zones, matches
 
-# How far before a number its label may stand: "Medicare beneficiary identifier on the card is: …" takes some 50 characters.
+# How far before a telephone number a word for fax may stand.
 _BEFORE: Final = 72
-_AFTER: Final = 40
-
 _LAST_FOUR: Final = re.compile(
     r"\b(?:last|final)\s+(?:four|4)(?:\s+(?:digits|numbers|of))*(?:\s+(?:on|of|for|my|his|her|their|the|your|patient'?s?"
     r"|file|social|security|ssn|card|credit|number|account|no)\b\.?)*"
@@ -28,12 +25,6 @@ _LAST_FOUR: Final = re.compile(
     re.IGNORECASE,
 )
 _TRAILING: Final = re.compile(r"(?: (?:\d{2,5}|[A-Z]{1,3}\d{1,6}|\d{1,6}[A-Z]{1,3}|[A-Z]{1,3}(?= \d)))(?![\w-]|[.,/]\d)")
-_SPEAKS_OF: Final = re.compile(
-    r"[\s\-–,;(:]{0,4}(?:(?:is|was|as|being)\s+)?(?:(?:the|my|his|her|their|your|our|a|an|for|on|patient'?s?)\s+){0,3}",
-    re.IGNORECASE,
-)
-# A clinical code may stand further from its word: "LOINC code for hemoglobin A1c is 4548-4".
-_CODE_LINK: Final = re.compile(r"(?:(?![.?!]\s)[^\n;]){0,60}\Z")
 _DOSE: Final = re.compile(
     r"\s?-?(?:mg|mcg|µg|ug|gm?|kg|ml|cc|dl|l|meq|mmol|iu|units?|mm|cm|bpm|percent|%|tablets?|tabs?|capsules?|puffs?"
     r"|doses?|cells?|copies|steps|calories|"
@@ -70,16 +61,16 @@ _LEAST_DIGITS: Final = {
 _AND: Final = re.compile(r"\s?(?:,|;|/|&|and|or|,\s?and|,\s?or)\s?")
 # The score of what a label makes of a number.
 _LABELLED: Final = 0.86
-_WEAK: Final = frozenset({"UNIQUE_ID", "PHONE_NUMBER", "CERTIFICATE_NUMBER"})
 
 
 def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """Identifiers of one text; they may overlap. Scores: .95 and more by a check digit, .86 by a label, less by shape."""
     within = zones.of(text) if within is None else within
     if within:
+        beside = Beside(text, within)
         last: Span | None = None
         for shape in shapes.find(text, within):
-            spans = list(_judged(shape, text))
+            spans = list(_judged(shape, text, beside))
             if last is not None and all(span.type == "UNIQUE_ID" for span in spans) and _goes_on(last, shape, text):
                 spans = [Span(shape.start, shape.end, last.type, last.score)]
             yield from spans
@@ -91,7 +82,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             yield Span(*match.span("value"), "CREDIT_CARD" if card else "US_SSN", 0.7)
     yield from pictures.find(text)
     for said in spoken.find(text):
-        label = _label_before(text, said.start)
+        label = Beside(text, [(said.start, said.start)]).nearest(said.start)
         if label is None or label.type not in ("CODE", "UNIQUE_ID"):
             yield Span(said.start, said.end, label.type if label else "PHONE_NUMBER", 0.7)
 
@@ -102,58 +93,15 @@ def _goes_on(last: Span, shape: Shape, text: str) -> bool:
     return alike and shape.end - shape.start >= 5 and not shape.sure and _AND.fullmatch(text, last.end, shape.start) is not None
 
 
-class _Label(NamedTuple):
-    type: str
-    start: int
-    end: int
-
-
-def _labels_before(text: str, start: int) -> list[_Label]:
-    """What the number at `start` may be said to be, likeliest first: labels that lead up to it, the nearest first, narrow ones
-    before vague ones. A clinical code's word ends the list."""
-    window = max(0, start - _BEFORE)
-    narrow: list[_Label] = []
-    vague: list[_Label] = []
-    labels = [_Label(str(match.lastgroup), match.start(), match.end()) for match in label_matches(text, window, start)]
-    for label in reversed(labels):
-        if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
-            return [*narrow, *vague] or [label]
-        if LINK.match(text, label.end, start) is not None and not _ends_the_line_above(text, label, start):
-            (vague if label.type in _WEAK else narrow).append(label)
-    return [*narrow, *vague]
-
-
-def _label_before(text: str, start: int) -> _Label | None:
-    labels = _labels_before(text, start)
-    return labels[0] if labels else None
-
-
-def _ends_the_line_above(text: str, label: _Label, start: int) -> bool:
-    """ "555-0142 fax" on the line above speaks of that line's number."""
-    link = text[label.end : start]
-    return "\n" in link and ":" not in link and text[max(0, label.start - 3) : label.start].rstrip(" -(")[-1:].isdigit()
-
-
-def _label_after(text: str, end: int) -> _Label | None:
-    lead = _SPEAKS_OF.match(text, end, min(len(text), end + _AFTER))
-    if lead is None or not lead.group():
-        return None
-    if "\n" in lead.group():
-        return None
-    match = LABEL.match(text, lead.end(), min(len(text), end + _AFTER))
-    said = re.search(r"\b(?:is|was|as)\b|[(–-]", lead.group())
-    return _Label(str(match.lastgroup), match.start(), match.end()) if match is not None and said is not None else None
-
-
-def _judged(shape: Shape, text: str) -> Iterator[Span]:
+def _judged(shape: Shape, text: str, beside: Beside) -> Iterator[Span]:
     if shape.sure:
         yield Span(shape.start, shape.end, str(shape.type), shape.score)
         return
     start, end = shape.start, shape.end
-    labels = _labels_before(text, start)
+    labels = beside.before(start)
     label = labels[0] if labels else None
     if label is None and shape.type is None and (lead := LEADING.search(text, max(0, start - 5), start)) is not None:
-        label = _label_before(text, lead.start())
+        label = beside.nearest(lead.start())
         if label is not None and label.type != "CODE":
             start = lead.start()
     if label is not None and label.type == "CODE":
@@ -166,8 +114,8 @@ def _judged(shape: Shape, text: str) -> Iterator[Span]:
         return  # digits in groups of any length are only what they are called
     if shape.type == "PHONE_NUMBER" and shape.score >= 0.55:
         label = _of_a_phone(label, text, start)
-    if label is None or (label.type in _WEAK and shape.type is None):
-        label = _after if (_after := _label_after(text, end)) is not None and _after.type != "CODE" else label
+    if label is None or (label.type in WEAK and shape.type is None):
+        label = _after if (_after := beside.after(end)) is not None and _after.type != "CODE" else label
     written = text[start:end]
     if label is not None:
         if shape.type is None:
@@ -184,16 +132,16 @@ def _judged(shape: Shape, text: str) -> Iterator[Span]:
         yield Span(shape.start, shape.end, shape.type, shape.score)
 
 
-def _of_a_phone(label: _Label | None, text: str, start: int) -> _Label | None:
+def _of_a_phone(label: Label | None, text: str, start: int) -> Label | None:
     """What is grouped like a telephone number is one, unless a label plainly says otherwise: not in "fax her chart to …"."""
-    if label is not None and label.type not in _WEAK | {"FAX_NUMBER"} and _SURE_LINK.search(text, label.start, start) is None:
+    if label is not None and label.type not in WEAK | {"FAX_NUMBER"} and _SURE_LINK.search(text, label.start, start) is None:
         label = None
     if label is None and (fax := _FAXED.search(text, max(0, start - _BEFORE), start)) is not None:
-        return _Label("FAX_NUMBER", *fax.span("label"))
+        return Label("FAX_NUMBER", *fax.span("label"))
     return label
 
 
-def _whole(text: str, start: int, end: int, label: _Label) -> tuple[int, int]:
+def _whole(text: str, start: int, end: int, label: Label) -> tuple[int, int]:
     """The number with the groups that follow it, where it is written in short groups."""
     if end - start > 5 or label.type in ("CODE", "UNIQUE_ID"):
         return start, end
@@ -205,14 +153,14 @@ def _whole(text: str, start: int, end: int, label: _Label) -> tuple[int, int]:
     return start, end
 
 
-def _labelled(label: _Label, shape: Shape, written: str, text: str, end: int) -> str | None:
+def _labelled(label: Label, shape: Shape, written: str, text: str, end: int) -> str | None:
     """The type that the label gives, or None where the number cannot be that."""
     digits = sum(map(str.isdigit, written))
     if digits < _LEAST_DIGITS.get(label.type, _FEW):
         return None
     if (
         shape.type is not None
-        and label.type in _WEAK
+        and label.type in WEAK
         and not (shape.type in ("UNIQUE_ID", "UUID", "US_NPI", "DATE_TIME") and shape.score <= 0.6)
     ):
         return (
@@ -225,7 +173,7 @@ def _labelled(label: _Label, shape: Shape, written: str, text: str, end: int) ->
     if label.type == "FAX_NUMBER" and digits > 15:
         return None
     sure = _SURE_LINK.search(text, label.start, end - len(written)) is not None
-    if written.isdigit() and len(written) < 6 and _STREET.match(text, end) and (label.type in _WEAK or not sure):
+    if written.isdigit() and len(written) < 6 and _STREET.match(text, end) and (label.type in WEAK or not sure):
         return None  # the number of a house
     if label.type == "UNIQUE_ID" and not sure and len(written) < 6:
         return None

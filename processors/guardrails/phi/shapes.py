@@ -32,6 +32,9 @@ _UDI: Final = re.compile(
 )
 _CRYPTO: Final = re.compile(r"(?<!\w)(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[0-9a-fA-F]{40})(?!\w)")
 _UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
+_DEVICE: Final = re.compile(r"\(01\)\s?(\d{14})")
+_VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
+_DEA: Final = re.compile(r"[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}")
 _TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9*]+(?:[-_./*·][A-Za-z0-9*]+)*)(?![A-Za-z0-9])")
 # Parts of one number written apart: "943 476 5919", "ABC 1234".
 LEADING: Final = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,4}[ -]\Z")
@@ -117,7 +120,7 @@ def find(text: str, within: Zones) -> Iterator[Shape]:
     for match in matches(_MBI, text, within):
         yield Shape(match.start(), match.end(), "US_MBI", 0.95, True)
     for match in matches(_UDI, text, within):
-        device = re.match(r"\(01\)\s?(\d{14})", match.group())
+        device = _DEVICE.match(match.group())
         yield Shape(match.start(), match.end(), "DEVICE_ID", 0.97 if device and check_digits.gs1(device[1]) else 0.9, True)
     for match in matches(_CRYPTO, text, within):
         if _HAS_DIGIT.search(match.group()) and any(letter.isupper() for letter in match.group()) | match.group().startswith(
@@ -178,9 +181,9 @@ def _token(match: re.Match[str]) -> Shape:
     digits = sum(map(str.isdigit, written))
     if len(written) == 17 and written.isalnum() and not written.isdigit() and check_digits.vin(written):
         return Shape(start, end, "VEHICLE_ID", 0.97, True)
-    if re.fullmatch(r"[A-HJ-NPR-Z0-9]{17}", written) and digits >= 5 and not written.isdigit():
+    if len(written) == 17 and digits >= 5 and _VIN.fullmatch(written) and not written.isdigit():
         return Shape(start, end, "VEHICLE_ID", 0.6)
-    if re.fullmatch(r"[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}", written) and check_digits.dea(written):
+    if len(written) == 9 and _DEA.fullmatch(written) and check_digits.dea(written):
         return Shape(start, end, "MEDICAL_LICENSE", 0.9)
     if written.isdigit() and len(written) == 10 and check_digits.npi(written):
         return Shape(start, end, "US_NPI", 0.6)
