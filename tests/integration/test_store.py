@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ndjson
 from tidegate.schemas.call import TOKEN_FIELDS, CallEvent, RequestEvent, ResponseEvent
 from tidegate.schemas.errors import StoreUnavailable, UsageError
 from tidegate.sinks import migrations
@@ -151,17 +151,6 @@ def many_calls(count: int, seed: int, hours: float = 5.0) -> list[Row]:
             )
         )
     return rows
-
-
-def ndjson(rows: list[Row]) -> bytes:
-    return b"\n".join(json.dumps(row).encode() for row in rows)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(path=tmp_path / "store") as store:
-        store.migrate()
-        yield store
 
 
 def everything(store: Store) -> dict[str, Any]:

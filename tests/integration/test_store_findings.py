@@ -3,17 +3,15 @@ nothing that comes in twice."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import orjson
 import pytest
-from support import LogRecord, envelope, finding, scored
+from support import LogRecord, envelope, finding, ndjson, scored
 from tidegate.processors.aggregate import ScopeSets, UsageState
 from tidegate.processors.findings import Wanted
 from tidegate.processors.meter import MeterState, meter
@@ -75,10 +73,6 @@ GOLDEN: Final[Row] = {
 }
 
 
-def ndjson(rows: list[Row]) -> bytes:
-    return b"\n".join(json.dumps(row).encode() for row in rows)
-
-
 def a_verdict(number: int, **fields: Any) -> Row:
     return (
         scored(f"c{number}", started_at=(NOON + timedelta(seconds=number)).isoformat())
@@ -114,13 +108,6 @@ def many_verdicts(count: int, seed: int) -> list[Row]:
         )
         rows.append({name: value for name, value in row.items() if value is not None})
     return rows
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(path=tmp_path / "store") as store:
-        store.migrate()
-        yield store
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
