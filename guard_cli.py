@@ -38,6 +38,9 @@ def score(
     ] = None,
     detectors: DetectorsOption = None,
     redaction: Annotated[Redaction | None, typer.Option(help="What stands for PHI in the redacted texts")] = None,
+    canary_file: Annotated[
+        Path | None, typer.Option("--canary-file", metavar="FILE", help="Strings that no answer may hold: one a line, or JSON")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Scoring processes")] = 1,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first line that cannot be judged, or model that cannot be had")
@@ -54,7 +57,7 @@ def score(
     from tidegate.processors.guardrails.scoring import Plan
     from tidegate.processors.guardrails.scoring_processes import score_apart
 
-    settings = Settings.read(redaction=redaction and redaction.value)
+    settings = Settings.read(redaction=redaction and redaction.value, guard_canary_file=canary_file)
     plan = Plan(settings, names(detectors), strict, secrets.token_bytes(32))
     # Told to end, it leaves no half file.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

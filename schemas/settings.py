@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     guard_ner: Annotated[str, Field(description="offline, or transformers:FOLDER")] = "offline"
     guard_toxicity: Annotated[str, Field(description="offline, or detoxify:original|unbiased|multilingual|FOLDER")] = "offline"
     guard_judge: Annotated[str, Field(description="offline, or cross-encoder:NAME_OR_FOLDER")] = "offline"
+    guard_canaries: Annotated[
+        SecretStr | None, Field(description="strings that no answer may hold, as JSON: a list, or lists by scope")
+    ] = None
+    guard_canary_file: Annotated[Path | None, Field(description="the same in a file, or one a line")] = None
     guideline_file: Annotated[Path | None, Field(description="clinical rules beside the ones that ship")] = None
     quarantine_max_bytes: Annotated[
         int, Field(ge=1 << 20, description="of sealed texts in quarantine, in a data folder; above it the oldest go")

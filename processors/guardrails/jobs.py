@@ -41,12 +41,13 @@ class Job(Secretive, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hello(Secretive, frozen=True, kw_only=True, omit_defaults=True, tag=True):
-    """The first word to a process: the settings as JSON, without any secret; `module:function` that loads the suite; and
-    where modules are found."""
+    """The first word to a process: the settings as JSON, without any secret; `module:function` that loads the suite; where
+    modules are found; and the canaries of the settings, which are secret and yet needed."""
 
     settings: bytes
     loader: str
     path: list[str]
+    canaries: str | None = None
 
 
 class Work(Secretive, frozen=True, kw_only=True, omit_defaults=True, tag=True):

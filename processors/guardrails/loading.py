@@ -130,11 +130,12 @@ class _Loader:
 
     def _injection(self) -> Detector:
         from .heads.linear import HeadUnavailable
+        from .injection.canaries import Canaries
         from .injection.detector import InjectionDetector
 
         self.encoder_used = True
         with _a_persons_to_mend(HeadUnavailable):
-            return InjectionDetector.load(self.offline_encoder)
+            return InjectionDetector.load(self.offline_encoder, Canaries.of_settings(self._settings))
 
     def _faithfulness(self) -> Detector:
         from .grounding.detector import FaithfulnessDetector

@@ -35,7 +35,7 @@ log = structlog.get_logger("tidegate.guardrails")
 
 LOADER: Final = "tidegate.processors.guardrails.loading:load_suite"
 # What no process needs: it is given the keys of the texts it has, and nothing else.
-_SECRETS: Final = {"token", "key_file", "keys", "key_command", "store"}
+_SECRETS: Final = {"token", "key_file", "keys", "key_command", "store", "guard_canaries"}
 # One process is one core: numeric libraries would otherwise start a thread for each core, in each process.
 _ONE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
@@ -234,6 +234,7 @@ class Pool:
             ).encode(),
             loader=self._loader,
             path=sys.path,
+            canaries=self._settings.guard_canaries.get_secret_value() if self._settings.guard_canaries else None,
         )
         slot.outbox = bytearray(frame(hello))
         slot.deadline = now + _LOAD_WITHIN_S

@@ -36,7 +36,7 @@ BEHIND_S: Final = 120.0
 ALERT_BEHIND_S: Final = 900.0
 
 # What a detector may know of the call.
-_KNOWN: Final = ("tenant", "prompt_name", "prompt_version", "task_type", "request_model", "response_model")
+_KNOWN: Final = ("tenant", "service", "prompt_name", "prompt_version", "task_type", "request_model", "response_model")
 
 
 # What is kept elsewhere of a producer that is no longer in memory: its next number.

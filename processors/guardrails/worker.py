@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 from ...schemas.errors import TidegateError
 from ...schemas.settings import Settings
 from ..undumped import leave_no_core
@@ -49,6 +51,8 @@ def main() -> None:
         return
     sys.path.extend(path for path in told.path if path not in sys.path)
     settings = Settings.model_validate_json(told.settings)
+    if told.canaries is not None:
+        settings = settings.model_copy(update={"guard_canaries": SecretStr(told.canaries)})
     troubles: list[str] = []
     try:
         from .redaction import redact

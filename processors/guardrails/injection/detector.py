@@ -20,6 +20,7 @@ from ..heads.features import Indices, hashed
 from ..heads.linear import LinearHead, probabilities
 from ..ports import Batch, Encoder, Finding, Vectors, Verdict
 from ..windows import WINDOW_CHARS, Span, windows
+from .canaries import MIN_CHARS, NONE, Canaries
 from .normalise import View, views
 from .patterns import EXAMPLE, FILE, Hit, Patterns, patterns
 
@@ -31,8 +32,6 @@ WINDOW_MARGIN: Final = 1.5
 # Families below this are hints, and an alarm only with the head's word.
 HINT: Final = 0.5
 MAX_FINDINGS: Final = 8
-# Shorter than this, a canary is found by chance.
-MIN_CANARY_CHARS: Final = 6
 
 
 class Piece(NamedTuple):
@@ -54,8 +53,8 @@ class Read(NamedTuple):
 class InjectionDetector:
     """Implements `Detector`. Scores `prompt.injection` and `context.injection`, the worst of its chunks.
 
-    A canary is a string that the prompt holds and no answer may: `known["canary"]` of a sample, or one of `canaries`; several
-    stand on lines of their own."""
+    A canary is a string that the prompt holds and no answer may: `known["canary"]` of a sample, several on lines of their own,
+    or one of `canaries` for such a call."""
 
     name = "injection"
 
@@ -64,13 +63,13 @@ class InjectionDetector:
         head: LinearHead,
         encoder: Encoder,
         families: Patterns,
-        canaries: Sequence[str] = (),
+        canaries: Canaries = NONE,
         threshold: float | None = None,
     ) -> None:
         self._head = head
         self._encoder = encoder
         self._patterns = families
-        self._canaries = tuple(canaries)
+        self._canaries = canaries
         self.threshold = float(head.card["threshold"]) if threshold is None else threshold
         self.version = f"{head.version}-{families.digest[:8]}"
 
@@ -78,7 +77,7 @@ class InjectionDetector:
     def load(
         cls,
         encoder: Encoder | None = None,
-        canaries: Sequence[str] = (),
+        canaries: Canaries = NONE,
         threshold: float | None = None,
         weights: Path = WEIGHTS,
     ) -> Self:
@@ -109,7 +108,7 @@ class InjectionDetector:
             verdict = Verdict()
             for place, chunk, text in sample.texts():
                 if place == "response":
-                    verdict.findings.extend(self._leaks(text, sample.known.get("canary", "")))
+                    verdict.findings.extend(self._leaks(text, sample.known))
                     continue
                 score, spans = judged[text, place]
                 verdict.scores[place, "injection"] = max(score, verdict.scores.get((place, "injection"), 0.0))
@@ -152,8 +151,9 @@ class InjectionDetector:
         kinds = [("INDIRECT_INJECTION" if where == "context" else kind, span, value) for span, (kind, value) in spans.items()]
         return score, sorted(kinds, key=lambda found: -found[2])[:MAX_FINDINGS]
 
-    def _leaks(self, text: str, known: str) -> list[Finding]:
-        canaries = [each.strip() for each in (*known.splitlines(), *self._canaries) if len(each.strip()) >= MIN_CANARY_CHARS]
+    def _leaks(self, text: str, known: Mapping[str, str]) -> list[Finding]:
+        named = [each.strip() for each in known.get("canary", "").splitlines()]
+        canaries = [*(each for each in named if len(each) >= MIN_CHARS), *self._canaries.of_call(known)]
         found: dict[Span, Finding] = {}
         for view in views(text) if canaries else ():
             for canary in canaries:
