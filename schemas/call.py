@@ -107,13 +107,11 @@ class RetrievedChunk(_Model):
     source: Identifier | None = None
 
 
-class CallEvent(_Model):
-    """What a request and its response have in common."""
+class ScopedCall(_Model):
+    """Which call it is, and the scopes that it counts in: what every event of a call says, of either plane."""
 
     call_id: Identifier
     started_at: Timestamp
-
-    # scope
     tenant: Identifier | None = None
     team: Identifier | None = None
     user: Identifier | None = None
@@ -121,9 +119,13 @@ class CallEvent(_Model):
     environment: Identifier | None = None
     region: Identifier | None = None
     task_type: Identifier | None = None
+    provider_name: Identifier | None = None
+
+
+class CallEvent(ScopedCall):
+    """What a request and its response have in common."""
 
     # what was asked
-    provider_name: Identifier | None = None
     request_model: Identifier
     operation_name: Identifier | None = None
     prompt_name: Identifier | None = None

@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from .call import Identifier, Slug, Timestamp, _Model
+from .call import Identifier, ScopedCall, Slug, _Model
 from .errors import InvalidEvent
 
 ContentMode = Literal["off", "sealed", "hashed"]
@@ -49,19 +49,9 @@ CALL_FIELDS: Final = (
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}\Z")]
 
 
-class OfCall(_Model):
-    """Which call it is of, and the scopes that the call counts in."""
+class OfCall(ScopedCall):
+    """Which call it is of, which may be one that nobody meters."""
 
-    call_id: Identifier
-    started_at: Timestamp
-    tenant: Identifier | None = None
-    team: Identifier | None = None
-    user: Identifier | None = None
-    service: Identifier | None = None
-    environment: Identifier | None = None
-    region: Identifier | None = None
-    task_type: Identifier | None = None
-    provider_name: Identifier | None = None
     request_model: Identifier | None = None
     response_model: Identifier | None = None
     prompt_name: Identifier | None = None
