@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -268,6 +270,33 @@ def test_a_record_that_was_tampered_with_is_unreadable_and_the_rest_is_judged(po
 
     assert outcomes(found) == {0: "unreadable", 1: "scored"}
     assert found[0].failed == {"content": "tampered"}
+
+
+def test_a_process_that_cannot_be_started_is_tried_again_and_no_text_is_lost(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    pool = pools(clock=clock)
+    start, refused = subprocess.Popen, iter([OSError(errno.EAGAIN, "Resource temporarily unavailable")] * 2)
+
+    def scarce(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if (error := next(refused, None)) is not None:
+            raise error
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", scarce)
+    pool.submit([job(0, "fine")])
+    told = []
+    for _ in range(2):
+        pool.collect(0.0)
+        told.append((pool.trouble, pool.waiting))
+        clock.away_s += 100
+    found = collect(pool, 1)
+
+    assert told == [("a scoring process cannot be started (Resource temporarily unavailable)", 1)] * 2
+    assert outcomes(found) == {0: "scored"}
+    assert pool.trouble is None
+    assert pool.account.quarantined == 0
 
 
 @pytest.mark.parametrize(("loader", "told"), [("refusing", "install what is missing"), ("broken", "while it was loading")])
