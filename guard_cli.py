@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final
 
 import typer
-from tidegate.guard_files import DetectorsOption, Report, lines, names, progress, reading
+from tidegate.guard_files import DetectorsOption, Report, err, lines, names, progress, reading
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
 
@@ -48,9 +48,12 @@ def score(
 ) -> None:
     """Score texts: PHI, toxicity, injection, faithfulness, relevance, guidelines. One line in, one line out, in order.
 
-    A line is {"id", "prompt", "response", "context": [...]}, any part of which may be absent. Its result holds findings (type
-    and characters), scores in 0..1 (null: not scored) and the texts redacted (null: PHI could not be looked for). A line that
-    cannot be read or judged says so in its place and on standard error; the others are scored, and the exit code is 1.
+    A line is {"id", "prompt", "response", "context": [...]}; any part may be absent,
+    but not all. Its result holds findings (type and characters), scores in 0..1
+    (null: not scored) and the texts redacted (null: PHI could not be looked for).
+
+    A line that cannot be read or judged says so in its place and on standard error;
+    the others are scored, and the exit code is 1.
 
     Try it: echo '{"prompt": "Call Rosa Delgado at (617) 555-0139."}' | tidegate score -
     """
@@ -65,7 +68,7 @@ def score(
         source, size = opened.enter_context(reading(file))
         target = opened.enter_context(_writing(output, file))
         report = Report()
-        bar = opened.enter_context(progress(size))
+        bar = opened.enter_context(progress(size, quiet=output is None and sys.stdout.isatty()))
         scoring = opened.enter_context(closing(score_apart(bar(lines(source, file)), plan, workers)))
         for batch in scoring:
             report.trouble(batch.troubles)
@@ -106,6 +109,9 @@ def _writing(path: Path | None, source: str) -> Iterator[BinaryIO]:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from None
         if whole:
             draft.replace(path.resolve())
+    except KeyboardInterrupt:
+        err.print(f"stopped; {path} was not written" if whole else "stopped", highlight=False, soft_wrap=True)
+        raise
     finally:
         if whole:
             with suppress(OSError):  # it is gone, or was never there

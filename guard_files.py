@@ -132,13 +132,13 @@ def lines(source: BinaryIO, name: str) -> Iterator[Numbered]:
 
 
 @contextmanager
-def progress(size: int | None) -> Iterator[Callable[[Iterator[Numbered]], Iterator[Numbered]]]:
-    """A function that shows how far the lines it is given have been read."""
+def progress(size: int | None, *, quiet: bool = False) -> Iterator[Callable[[Iterator[Numbered]], Iterator[Numbered]]]:
+    """A function that shows how far the lines it is given have been read; `quiet` where results go to the same terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     # Off a terminal even a bar that is wiped away leaves an empty line.
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task("loading the detectors", total=size)
 
         def shown(lines: Iterator[Numbered]) -> Iterator[Numbered]:

@@ -327,8 +327,9 @@ def _age(age: timedelta) -> str:
 
 
 def _say(text: str) -> None:
-    out.print(Text(plain(text)), soft_wrap=True)
+    # A sentence is broken between words on a terminal, and not at all in a file.
+    out.print(Text(plain(text)), soft_wrap=not out.is_terminal)
 
 
 def _warn(text: str) -> None:
-    err.print(Text(plain(text), style="yellow"), soft_wrap=True)
+    err.print(Text(plain(text), style="yellow"), soft_wrap=not err.is_terminal)
