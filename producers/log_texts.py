@@ -13,6 +13,8 @@ from ..schemas.message_parts import Reading, chunk_body
 from ..schemas.provider_text import read_answer, read_request
 
 _RETRIEVED: Final = ("retrieved_context", "retrieved_chunks", "retrieval")
+# One of these has every line that is a provider's answer and nothing else.
+_ANSWERED: Final = frozenset({"choices", "candidates", "content", "generations", "message", "output", "outputs", "results"})
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -30,6 +32,8 @@ def read_texts(line: bytes) -> dict[str, Any] | None:
     wrapped = isinstance(request, dict) or isinstance(response, dict)
     asked = read_request(request) if isinstance(request, dict) else Reading()
     answered = read_answer(response if wrapped else record) if response or not wrapped else Reading()
+    if "unknown" in answered.passed_over and not wrapped and _ANSWERED.isdisjoint(record):
+        answered = Reading()  # a line of another kind: what is prose in it, such as a label, was no answer
     context = dict.fromkeys([*asked.documents, *answered.documents, *_context(record)])
     texts = {"prompt": asked.text(), "response": answered.text(), "context": list(context)}
     return texts if any(texts.values()) else None

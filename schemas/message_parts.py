@@ -22,6 +22,7 @@ from .provider_usage import get_part, items_of
 PassedOver = Literal["unknown", "media", "reasoning", "choices"]
 
 GAP: Final = "\n\n"
+_SENTENCE_CHARS: Final = 40
 # A message in a message in a message …: deeper than any provider nests.
 _MOST_DEPTH: Final = 12
 # Where a message or part keeps what it says; of several names the first one, as they are the same text again.
@@ -173,8 +174,8 @@ def read_document(value: object, reading: Reading, depth: int = 0) -> None:
         reading.passed_over.add("media")
     elif (outputs := get_part(value, "outputs")) is not None:  # of a tool, as Cohere is told them
         inside.texts.extend(_as_text(outputs))
-    else:
-        read_prose(value, inside)
+    else:  # what is shorter than a sentence may be a title or an author
+        inside.texts.extend(text for text in _strings(value) if len(text) >= _SENTENCE_CHARS and " " in text)
     if (text := inside.text()) is not None:
         reading.documents.append(text)
 

@@ -144,6 +144,7 @@ PROMPTS = {
 }
 
 LETTER = "A letter"
+IBUPROFEN = "Ibuprofen with an ACE inhibitor: check potassium."
 CONTEXTS = {
     "anthropic document": (user([{"type": "document", "source": {"type": "text", "data": LETTER}}]), [LETTER]),
     "anthropic titled": (
@@ -545,6 +546,8 @@ def test_messages_in_messages_without_end_are_left_at_some_depth() -> None:
         ("A sentence.", "A sentence."),
         ({"id": "guide-17", "score": 0.8}, None),
         ({"id": "guide-17", "text": "A guide."}, "A guide."),
+        ({"id": "guide-17", "section": "Chapter one", "author": "The clinic"}, None),
+        ({"id": "guide-17", "wording": IBUPROFEN}, IBUPROFEN),
         ({"page_content": "A guide.", "metadata": {"source": "x"}}, "A guide."),
         (({"content": "A guide."}, 0.8), "A guide."),
         (("A guide, in words.", 0.8), "A guide, in words."),
@@ -554,7 +557,7 @@ def test_messages_in_messages_without_end_are_left_at_some_depth() -> None:
         (b"bytes", None),
         (7, None),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_chunks_text_is_found_beside_its_id(chunk: Any, text: str | None) -> None:
     assert chunk_body(chunk) == text

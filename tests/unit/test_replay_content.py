@@ -76,6 +76,19 @@ def test_a_line_without_texts_gives_none(line: bytes) -> None:
     assert read_texts(line) is None
 
 
+def test_prose_in_a_line_of_another_kind_is_no_answer() -> None:
+    line = orjson.dumps({"event": "response", "model": "gpt-4o", "labels": {"note": "for the night shift"}})
+
+    assert read_texts(line) is None
+
+
+def test_an_answer_of_a_part_of_no_known_shape_is_read_as_far_as_it_holds_prose() -> None:
+    part = {"type": "of_next_year", "words": "Take it with food."}
+    line = orjson.dumps({"model": "gpt-4o", "choices": [{"message": {"content": [part]}}]})
+
+    assert read_texts(line) == {"prompt": None, "response": "Take it with food.", "context": []}
+
+
 # ---- a file
 
 
