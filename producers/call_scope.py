@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, get_args
@@ -157,18 +158,31 @@ class CallScope:
         """One event of a streamed answer, or a piece of its text; the first with text is the first token. Tokens and finish
         reason are read of the events that state them."""
         event = stream_event(chunk)
-        stream = self._texts.stream if self._texts is not None else StreamedText()
-        if (self._texts is not None or "time_to_first_token_s" not in self._outcome) and stream.add(event):
-            self.first_token()
+        self._hear(event)
         if event is not None and not isinstance(event, str):
             self._listen(event)
 
     @_guarded
+    def _hear(self, event: object) -> None:
+        """The text in a stream's event."""
+        if self._texts is not None:
+            heard = self._texts.stream.add(event)
+        else:
+            heard = "time_to_first_token_s" not in self._outcome and StreamedText().add(event)
+        if heard:
+            self.first_token()
+
+    @_guarded
     def _listen(self, event: object) -> None:
-        """To what the first event or the last says of the call."""
-        for holder in (event, *(get_part(event, name) for name in _STATED_IN), *items_of(get_part(event, "choices"))[:1]):
+        """To what a stream's event says of the call."""
+        choices = get_part(event, "choices")
+        for holder in (event, *(get_part(event, name) for name in _STATED_IN), *items_of(choices)[:1]):
             if get_part(holder, *_STATING) is not None:
-                self._learn(holder if get_part(event, "choices") is None else event)
+                # LangChain's chunks are made to be added up; everybody else says how much it is so far.
+                join = operator.add if get_part(event, "tool_call_chunks") is not None else max
+                for name, count in self._learn(holder if choices is None else event).items():
+                    self._outcome[name] = join(self._outcome.get(name, 0), count)
+                return
 
     @_guarded
     def answer(self, response: object = None, *, text: str | None = None) -> None:
@@ -179,23 +193,24 @@ class CallScope:
         self._answered(text if text is not None else response)
         if response is None and text is not None:
             return
-        if not self._learn(response):
+        tokens = self._learn(response)
+        if not tokens:
             self._observer.unread_answers.bump()
+        self._outcome.update(tokens)
 
-    def _learn(self, response: object) -> bool:
-        """Note what a response, or the last event of a stream, says about itself. Whether it states tokens."""
+    def _learn(self, response: object) -> dict[str, int]:
+        """Note what a response, or an event of a stream, says about itself; the tokens that it states."""
         try:
             facts = read_response(response, self._fields.get("provider_name"))
         except ValueError:
-            return False
+            return {}
         for name in ("provider_name", "service_tier"):
             if (value := getattr(facts, name)) is not None:
                 self._fields[name] = value
         for name in ("response_model", "response_id", "finish_reason"):
             if (value := getattr(facts, name)) is not None:
                 self._outcome[name] = value
-        self._outcome.update(facts.tokens)
-        return bool(facts.tokens)
+        return facts.tokens
 
     @_guarded
     def _answered(self, response: object) -> None:

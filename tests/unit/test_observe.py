@@ -238,6 +238,14 @@ STREAMED: dict[str, tuple[list[Any], dict[str, Any]]] = {
         ],
         {"input_tokens": 12, "output_tokens": 7, "finish_reason": "end_turn"},
     ),
+    "langchain": (
+        [
+            {"content": "", "tool_call_chunks": [], "usage_metadata": {"input_tokens": 12, "output_tokens": 0}},
+            {"content": "Fine", "tool_call_chunks": [], "usage_metadata": {"input_tokens": 0, "output_tokens": 3}},
+            {"content": "", "tool_call_chunks": [], "usage_metadata": {"input_tokens": 0, "output_tokens": 4}},
+        ],
+        {"input_tokens": 12, "output_tokens": 7},
+    ),
     "lines": (
         [
             b'data: {"choices": [{"delta": {"content": "Fine"}}]}',
@@ -260,6 +268,19 @@ def test_a_streams_events_say_what_its_call_has_used(tide: Tide, events: list[An
     assert said.items() <= event.items()
     assert event["time_to_first_token_s"] in (0.25, 0.5)
     assert tide.emitter.stats().internal_errors == 0
+
+
+def test_an_event_whose_text_cannot_be_read_still_says_what_was_used(tide: Tide) -> None:
+    class Odd:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    with tide.emitter.call(model="m") as call:
+        call.chunk({"choices": [{"delta": Odd()}], "usage": {"prompt_tokens": 12, "completion_tokens": 7}})
+
+    event = tide.event()
+    assert (event["input_tokens"], event["output_tokens"]) == (12, 7)
+    assert tide.emitter.stats().internal_errors == 1
 
 
 def test_one_wrong_field_does_not_cost_the_call(tide: Tide, caplog: pytest.LogCaptureFixture) -> None:
