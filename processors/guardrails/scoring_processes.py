@@ -19,7 +19,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -99,7 +99,9 @@ def batches(lines: Iterable[Numbered], size: int) -> Iterator[list[Numbered]]:
         yield batch
 
 
-def score_apart(lines: Iterable[Numbered], plan: Plan, processes: int, make: Make = Scorer) -> Iterator[ScoredBatch]:
+def score_apart(
+    lines: Iterable[Numbered], plan: Plan, processes: int, make: Make = Scorer
+) -> Generator[ScoredBatch, None, None]:
     """In processes of their own. A line that ends or holds up its process is judged without the detector that did it; the
     others are scored. Raises `UsageError` where the detectors cannot be had."""
     with _Processes(plan, processes, make) as apart:
