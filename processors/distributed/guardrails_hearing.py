@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from ...producers.kafka_client import client_options
 from ...schemas.kafka_url import KafkaAddress
@@ -21,6 +21,8 @@ from .names_met import load_names
 from .wire import Wire
 
 _POLL_MS: Final = 1_000
+# A topic that nobody has cleaned yet may have many more records than there are names to know.
+_AT_ONCE: Final = 1_000
 
 
 class Hearing:
@@ -36,12 +38,17 @@ class Hearing:
 
     async def recall(self, wire: Wire) -> None:
         """Know all names that were met until now."""
-        records = []
+        records: list[ConsumerRecord] = []
         async for record in wire.follow(GUARDRAILS_NAMES, 0):
             records.append(record)
             self._next = record.offset + 1
-        names = load_names(records)
-        await self._apply(lambda sampling: sampling.restore(names))
+            if len(records) == _AT_ONCE:
+                await self._restore(records)
+                records = []
+        await self._restore(records)
+
+    async def _restore(self, records: list[ConsumerRecord]) -> None:
+        await self._apply(lambda sampling: sampling.restore(load_names(records)))
 
     async def follow(self) -> None:
         """Know what is said and met from now on."""

@@ -18,9 +18,13 @@ from typing import Final, NamedTuple
 
 from ...schemas.content import ContentEvent
 
-# Names are anybody's. A tenant's prompt that has more versions than this in a day is not new each time, and a memory of
-# twenty thousand names is some megabytes.
+# Names are anybody's, and may be made up for each call. So many are news in a day: versions of one prompt; names of all of a
+# tenant's prompts and versions, or of all models. What is more is no news and not kept: whoever keeps names has a bounded
+# number of them to keep.
 _MOST_NEW_VERSIONS: Final = 50
+_MOST_NEW: Final = 1_000
+_COUNTED_MS: Final = 86_400_000
+# A memory of twenty thousand names is some megabytes.
 MOST_NAMES: Final = 20_000
 # A name that is still in use is kept again this often, so that an engine may let go of what it was told before `FORGOTTEN_MS`.
 _KEPT_AGAIN_MS: Final = 5 * 86_400_000
@@ -55,7 +59,7 @@ class Sampling:
     seen: OrderedDict[Name, Sighting] = field(default_factory=OrderedDict)
     # For the engine to keep: what is new since it was last asked, and what should not be forgotten.
     fresh: dict[Name, Sighting] = field(default_factory=dict)
-    # Prompt → since when its new versions are counted, and how many there were.
+    # What names have in common → since when the new ones of it are counted, and how many there were.
     _counts: OrderedDict[Name, tuple[int, int]] = field(default_factory=OrderedDict, repr=False)
 
     def choose(self, event: ContentEvent, key: bytes, now_ms: int, *, behind: bool, far_behind: bool = False) -> Choice:
@@ -72,9 +76,9 @@ class Sampling:
         """What was kept, by us or by another of our kind, oldest first. Twice or late changes nothing."""
         for name, sighting in kept:
             known = self.seen.get(name)
-            if known is None and name[:1] == ("version",):
-                self._count(("versions", *name[1:3]), 1, sighting.first_ms)
-            if known is not None:
+            if known is None:
+                self._is_news(name, sighting.first_ms)
+            else:
                 sighting = Sighting(min(known.first_ms, sighting.first_ms), max(known.kept_ms, sighting.kept_ms))
             self._note(name, sighting)
 
@@ -89,17 +93,14 @@ class Sampling:
         )
 
     def _is_new(self, event: ContentEvent, now_ms: int) -> bool:
-        new = False
+        names: list[Name] = []
         if model := event.response_model or event.request_model:
-            new = self._first_seen(("model", model), now_ms)
+            names.append(("model", model))
         if event.prompt_name is not None and event.prompt_version is not None:
-            prompt = ("versions", event.tenant or "", event.prompt_name)
-            version = ("version", event.tenant or "", event.prompt_name, event.prompt_version)
-            known = version in self.seen
-            if self._first_seen(version, now_ms):
-                # Versions that are made up for each call are no news.
-                new = new or self._count(prompt, 0 if known else 1, now_ms) <= _MOST_NEW_VERSIONS
-        return new
+            names.append(("version", event.tenant or "", event.prompt_name, event.prompt_version))
+        known = [name for name in names if name in self.seen or self._is_news(name, now_ms)]
+        lately = {self._first_seen(name, now_ms) for name in known}
+        return True in lately
 
     def _first_seen(self, name: Name, now_ms: int) -> bool:
         """Whether a name was first seen lately."""
@@ -116,15 +117,21 @@ class Sampling:
         while len(self.seen) > MOST_NAMES:
             self.seen.popitem(last=False)
 
-    def _count(self, prompt: Name, more: int, now_ms: int) -> int:
-        """How many versions of a prompt were new since the count was begun, a window ago at most."""
-        began, count = self._counts.get(prompt, (now_ms, 0))
-        if now_ms - began >= self.new_for_ms:
+    def _is_news(self, name: Name, now_ms: int) -> bool:
+        """Whether a name that was never seen is not one of too many; counts it."""
+        most = {name[:1]: _MOST_NEW} if name[0] == "model" else {name[:2]: _MOST_NEW, name[:3]: _MOST_NEW_VERSIONS}
+        too_many = [kind for kind in most if self._count(kind, now_ms) > most[kind]]
+        return not too_many
+
+    def _count(self, kind: Name, now_ms: int) -> int:
+        """How many names of a kind were new since the count was begun, a day ago at most."""
+        began, count = self._counts.get(kind, (now_ms, 0))
+        if now_ms - began >= _COUNTED_MS:
             began, count = now_ms, 0
-        self._counts[prompt] = began, count + more
+        self._counts[kind] = began, count + 1
         while len(self._counts) > MOST_NAMES:
             self._counts.popitem(last=False)
-        return count + more
+        return count + 1
 
 
 def draw(key: bytes, call_id: str) -> float:

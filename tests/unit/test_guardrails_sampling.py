@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -65,6 +66,45 @@ def test_versions_that_are_made_up_for_each_call_are_soon_no_news() -> None:
 
     assert choices.count(Choice.AT_RISK) == 50
     assert choices[-1] is Choice.LEFT_OUT
+
+
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        lambda number: {"request_model": f"m-{number}"},
+        lambda number: {"tenant": "odd", "prompt_name": f"p-{number}", "prompt_version": "1"},
+        lambda number: {"tenant": "odd", "prompt_name": f"p-{number % 40}", "prompt_version": str(number)},
+    ],
+    ids=["models", "prompts", "versions of many prompts"],
+)
+def test_of_names_that_are_made_up_for_each_call_no_more_are_kept_in_a_day_than_people_give(
+    made_up: Callable[[int], dict[str, str]],
+) -> None:
+    sampling = Sampling(share=0.0)
+    kept: dict[Name, Sighting] = {}
+
+    for number in range(5_000):
+        sampling.choose(event(**made_up(number)), KEY, NOW_MS, behind=False)
+        kept |= sampling.fresh
+        sampling.fresh.clear()
+    of_another = event(tenant="harbor-health", prompt_name="triage", prompt_version="1")
+
+    assert len(kept) == len(sampling.seen) == 1_000
+    assert sampling.choose(event(**made_up(5_000)), KEY, NOW_MS, behind=False) is Choice.LEFT_OUT
+    assert sampling.choose(of_another, KEY, NOW_MS, behind=False) is Choice.AT_RISK
+
+
+def test_after_a_day_names_are_news_again() -> None:
+    sampling = Sampling(share=0.0)
+    for number in range(60):
+        sampling.choose(event(prompt_name="triage", prompt_version=str(number)), KEY, NOW_MS, behind=False)
+
+    choices = [
+        sampling.choose(event(prompt_name="triage", prompt_version="x"), KEY, NOW_MS + hours * HOUR_MS, behind=False)
+        for hours in (23, 24)
+    ]
+
+    assert choices == [Choice.LEFT_OUT, Choice.AT_RISK]
 
 
 def test_who_takes_over_knows_what_was_new_before() -> None:
