@@ -8,8 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -20,13 +19,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.db_cli import db_app
 from tidegate.evaluate_cli import evaluate
 from tidegate.guard_cli import score
 from tidegate.keys_cli import keys_app
 from tidegate.models_cli import models_app
 from tidegate.policy_cli import policy_app, signals_app
 from tidegate.quarantine_cli import quarantine_app
-from tidegate.running import Stopping, log_to_stderr
+from tidegate.query_cli import must_exist, query, shell
+from tidegate.running import Stopping, log_to_stderr, progress_bar
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
 from tidegate.topics_cli import topics_app
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")
@@ -60,12 +62,11 @@ ToOption = Annotated[
 ]
 
 
-class Form(StrEnum):
-    """How a query's answer is printed."""
+class Shape(StrEnum):
+    """How the status is shown: to a person, or to a program."""
 
     TABLE = "table"
     JSON = "json"
-    CSV = "csv"
 
 
 def main() -> NoReturn:
@@ -238,7 +239,7 @@ def replay(
             )
 
         report = _publish(files, emitter, pace, producer, final, content)
-        with _progress("into the store") as bar:
+        with progress_bar() as bar:
             task = bar.add_task("into the store", total=None)
             if isinstance(folder, OwnFolder):
                 folder.pipeline.stop()
@@ -268,7 +269,7 @@ def _publish(
 
     sizes = [Path(file).stat().st_size for file in files if file != "-" and Path(file).is_file()]
     total = sum(sizes) if len(sizes) == len(files) and not any(file.endswith(".gz") for file in files) else None
-    with _progress("reading") as bar:
+    with progress_bar() as bar:
         task = bar.add_task("publishing", total=total)
 
         def progress(report: ReplayReport) -> None:
@@ -307,16 +308,6 @@ def _add_content(report: Any, emitters: list[Emitter]) -> None:
     if dropped.total():
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
         report.problems.append(f"the texts of {dropped.total():,} calls were not sent ({reasons})")
-
-
-@contextmanager
-def _progress(_what: str) -> Iterator[Any]:
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    # Off a terminal even a bar that is wiped away leaves an empty line.
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        yield bar
 
 
 def _tell(report: Any, became: dict[str, int] | None) -> None:
@@ -372,61 +363,26 @@ def simulate(
     )
 
 
-@app.command()
-def query(
-    sql: Annotated[
-        str, typer.Argument(help='One read-only statement, e.g. "SELECT model, sum(cost_usd) FROM calls GROUP BY model"')
-    ],
-    data: DataOption = None,
-    form: Annotated[Form, typer.Option("--format", "-f", help="How to print the answer")] = Form.TABLE,
-) -> None:
-    """Ask the store in SQL. Works the same while a node runs and while none does."""
-    from tidegate.dashboards.terminal import Answer
-    from tidegate.processors.embedded.client import OwnFolder, opened
-
-    settings = Settings.read(data_dir=data)
-    _must_exist(settings)
-    with opened(settings.data_dir, settings) as folder:
-        if isinstance(folder, OwnFolder):
-            with _progress("catching up") as bar:
-                task = bar.add_task("catching up", total=None)
-                folder.settle(lambda meter, sink: bar.update(task, description=f"catching up, {meter + sink} records to go"))
-        # As texts: a Decimal or a 64-bit number read as JSON's would lose its last digits.
-        wire = {Form.TABLE: "JSONCompactStrings", Form.JSON: "JSONEachRow", Form.CSV: "CSVWithNames"}[form]
-        found = folder.query(sql, wire)
-    if form is not Form.TABLE:
-        sys.stdout.buffer.write(found)
-        sys.stdout.buffer.flush()
-        return
-    table = orjson.loads(found)
-    answer = Answer([c["name"] for c in table["meta"]], [c["type"] for c in table["meta"]], table["data"])
-    out.print(answer, crop=False)
-    out.print(f"{len(table['data']):,} row{'' if len(table['data']) == 1 else 's'}", style="dim", highlight=False)
+app.command()(query)
+app.command()(shell)
 
 
 @app.command()
 def status(
     data: DataOption = None,
-    form: Annotated[Form, typer.Option("--format", "-f", help="table or json")] = Form.TABLE,
+    form: Annotated[Shape, typer.Option("--format", "-f", help="How to show it")] = Shape.TABLE,
 ) -> None:
     """Show what came in, what became of it, and what still waits."""
     from tidegate.dashboards.terminal import summary
     from tidegate.processors.embedded.client import opened
 
     settings = Settings.read(data_dir=data)
-    _must_exist(settings)
+    must_exist(settings)
     with opened(settings.data_dir, settings) as folder:
         found = folder.status()
-    if form is Form.JSON:
+    if form is Shape.JSON:
         sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE))
         return
     if not found["url"]:
         found["url"] = f"no node runs on {settings.data_dir}"
     out.print(summary(found))
-
-
-def _must_exist(settings: Settings) -> None:
-    from tidegate.processors.folder_mark import kafka_of
-
-    if not (settings.data_dir / "log.sqlite").exists() and kafka_of(settings.data_dir) is None:
-        raise UsageError(f"{settings.data_dir} holds no Tidegate data; give --data DIR, or start with `tidegate up`")

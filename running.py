@@ -1,4 +1,4 @@
-"""What every command that runs for long needs: to be told to stop, and to log."""
+"""What every command that runs for long needs: to be told to stop, to show how far it is, and to log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class Stopping:
@@ -49,3 +52,16 @@ def log_to_stderr() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar on the terminal's error stream, wiped away at the end; nothing off a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # Off a terminal even a bar that is wiped away leaves an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar

@@ -1,0 +1,180 @@
+"""`tidegate db`: the store's schema, as it is and as this version wants it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tidegate.dashboards.terminal import plain
+from tidegate.query_cli import must_exist
+from tidegate.schemas.errors import TidegateError, UsageError
+from tidegate.schemas.settings import Settings
+
+db_app = typer.Typer(
+    name="db",
+    help="The store's schema, in a data folder or on the server that TIDEGATE_STORE names. Nodes and sinks bring it up to"
+    " date when they start; these commands look, and do it on purpose.",
+    no_args_is_help=True,
+)
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
+]
+
+_DAYS: Final = re.compile(r"toIntervalDay\((\d+)\)")
+_APPLIED: Final = "SELECT number, name, sha256, toString(applied_at) AS applied_at FROM schema_migrations ORDER BY number"
+_TABLES: Final = """
+SELECT
+    t.name AS name,
+    t.engine AS engine,
+    sum(p.rows) AS rows,
+    sum(p.bytes_on_disk) AS bytes,
+    sum(p.data_uncompressed_bytes) AS bytes_uncompressed,
+    countIf(p.active) AS parts,
+    extract(t.engine_full, 'TTL (.*?)(?: SETTINGS|$)') AS ttl
+FROM system.tables AS t
+LEFT JOIN (SELECT * FROM system.parts WHERE active AND database = currentDatabase()) AS p ON p.table = t.name
+WHERE t.database = currentDatabase() AND t.engine LIKE '%MergeTree'
+GROUP BY name, engine, ttl
+ORDER BY name
+"""
+
+
+@db_app.command()
+def status(
+    data: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Show which migrations are applied and which wait, and how large each table is. Ends with 1 when some wait."""
+    from tidegate.sinks import migrations
+
+    with _asked(Settings.read(data_dir=data)) as ask:
+        applied = {int(row["number"]): row for row in _applied(ask)}
+        tables = [_counted(row) for row in ask(_TABLES)] if applied else []
+    known = {migration.number: migration for migration in migrations.read()}
+    found = [_state(number, applied.get(number), known.get(number)) for number in sorted(applied.keys() | known.keys())]
+    if as_json:
+        out.file.write(orjson.dumps({"migrations": found, "tables": tables}, option=orjson.OPT_APPEND_NEWLINE).decode())
+    else:
+        _show(found, tables)
+    if any(one["state"] != "applied" for one in found):
+        raise typer.Exit(1)
+
+
+@db_app.command()
+def migrate(data: DataOption = None) -> None:
+    """Bring the schema up to date. Harmless when it is, and after a migration that was cut off."""
+    from tidegate.processors.folder import RunningNode, own_or_find
+    from tidegate.sinks.clickhouse import Store
+
+    settings = Settings.read(data_dir=data)
+    if settings.store is None:
+        must_exist(settings)
+        lock = own_or_find(settings.data_dir)
+        if isinstance(lock, RunningNode):
+            raise UsageError(f"a node runs on {settings.data_dir} (pid {lock.pid}), and has migrated its store when it started")
+        with lock, Store.open(path=settings.data_dir / "store") as store:
+            done = store.migrate()
+    else:
+        with Store.open(dsn=settings.store) as store:
+            done = store.migrate()
+    names = {migration.number: migration.name for migration in _known()}
+    for number in done:
+        out.print(Text(f"applied {names[number]}"))
+    if not done:
+        out.print("Nothing to do: the schema is up to date.")
+
+
+def _known() -> list[Any]:
+    from tidegate.sinks import migrations
+
+    return migrations.read()
+
+
+@contextmanager
+def _asked(settings: Settings) -> Iterator[Any]:
+    """A way to ask the store for rows, as it is: nothing is brought into it, and nothing is migrated."""
+    from tidegate.processors.folder import RunningNode, own_or_find
+    from tidegate.sinks.clickhouse import Store
+
+    if settings.store is not None:
+        with Store.open(dsn=settings.store) as store:
+            yield lambda sql: store.query(sql).dicts()
+        return
+    must_exist(settings)
+    lock = own_or_find(settings.data_dir)
+    if isinstance(lock, RunningNode):
+        from tidegate.processors.embedded.client import NodeFolder
+
+        node = NodeFolder(settings.data_dir, lock)
+        yield lambda sql: [orjson.loads(line) for line in node.query(sql, "JSONEachRow").splitlines()]
+        return
+    with lock, Store.open(path=settings.data_dir / "store") as store:
+        yield lambda sql: store.query(sql).dicts()
+
+
+def _applied(ask: Any) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = ask(_APPLIED)
+    except TidegateError as error:
+        if "schema_migrations" not in str(error):
+            raise
+        return []  # a store that nobody has migrated yet
+    return rows
+
+
+def _counted(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose numbers are numbers, whoever answered."""
+    return {name: value if name in ("name", "engine", "ttl") else int(value) for name, value in row.items()}
+
+
+def _state(number: int, applied: dict[str, Any] | None, known: Any) -> dict[str, Any]:
+    if applied is None:
+        return {"number": number, "name": known.name, "state": "waits", "applied_at": None}
+    state = "applied"
+    if known is None:
+        state = "unknown to this version"
+    elif known.sha256 != applied["sha256"]:
+        state = "changed since"
+    return {"number": number, "name": applied["name"], "state": state, "applied_at": applied["applied_at"]}
+
+
+def _show(found: list[dict[str, Any]], tables: list[dict[str, Any]]) -> None:
+    schema = Table(header_style="bold")
+    for column in ("migration", "state", "applied at (UTC)"):
+        schema.add_column(column)
+    for one in found:
+        style = "" if one["state"] == "applied" else "yellow"
+        schema.add_row(Text(plain(one["name"])), Text(one["state"], style=style), (one["applied_at"] or "")[:19])
+    out.print(schema)
+    if any(one["state"] == "waits" for one in found):
+        err.print("tidegate db migrate applies what waits; so does the next start of a node or a sink.", style="yellow")
+    if not tables:
+        return
+    sizes = Table(header_style="bold")
+    for column in ("table", "rows", "on disk", "÷ plain", "parts", "kept"):
+        sizes.add_column(column, justify="left" if column in ("table", "kept") else "right")
+    for one in tables:
+        size, full = one["bytes"], one["bytes_uncompressed"]
+        ratio = f"{size / full:.2f}" if full else ""
+        kept = f"{days[1]} days" if (days := _DAYS.search(one["ttl"])) else one["ttl"] or "for ever"
+        row = (
+            plain(one["name"]),
+            f"{one['rows']:,}",
+            f"{size / 2**20:,.1f} MiB",
+            ratio,
+            str(one["parts"]),
+            kept,
+        )
+        sizes.add_row(*map(Text, row))
+    out.print(sizes)
