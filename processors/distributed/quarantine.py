@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator
+from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -12,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from ...producers.kafka_client import client_options
+from ...schemas.envelope import Envelope
 from ...schemas.errors import LogUnavailable, UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
@@ -26,6 +28,8 @@ _POLL_MS: Final = 1_000
 _SILENT_POLLS: Final = 30
 # As the topic has it: two of the largest envelopes.
 _MOST_BYTES: Final = 2 << 20
+# Some hundred kilobytes are read in the time that looking elsewhere takes.
+_NEAR: Final = 100
 
 
 class KafkaQuarantine:
@@ -48,16 +52,30 @@ class KafkaQuarantine:
             yield from self._read(tp, begin, end)
 
     def find(self, place: Place) -> Held | None:
-        if place.partition not in self._partitions():
-            return None
-        tp = TopicPartition(self._topic, place.partition)
-        begin, end = self._bounds(tp)
-        if not begin <= place.offset < end:
-            return None
-        return next((held for held in self._read(tp, place.offset, end) if held.place == place), None)
+        return next(self._those([place]), None)
 
     def release(self, places: Iterable[Place]) -> int:
-        return self._run(self._release([held for place in places if (held := self.find(place)) is not None]))
+        """One text at a time is in memory, and all of a stretch are read at once: there may be as many as a topic holds."""
+        producer = self._run(_started(AIOKafkaProducer, **self._options, acks="all", max_request_size=_MOST_BYTES))
+        releasing, released = Releasing(), 0
+        try:
+            for held in self._those(places):
+                self._run(self._send(producer, held.place.partition, releasing.envelope(held)))
+                released += 1
+        finally:
+            self._run(producer.stop())
+        return released
+
+    def _those(self, places: Iterable[Place]) -> Iterator[Held]:
+        """What is held at these places."""
+        there, asked = set(self._partitions()), set(places)
+        for partition, offsets in groupby(sorted(asked), key=lambda place: place.partition):
+            if partition not in there:
+                continue
+            tp = TopicPartition(self._topic, partition)
+            begin, end = self._bounds(tp)
+            for first, last in _stretches(place.offset for place in offsets if begin <= place.offset < end):
+                yield from (held for held in self._read(tp, first, last + 1) if held.place in asked)
 
     def drop(self, places: Iterable[Place]) -> int:
         raise UsageError(
@@ -70,37 +88,17 @@ class KafkaQuarantine:
             self._run(self._reader.stop())
         self._runner.close()
 
-    async def _release(self, found: list[Held]) -> int:
-        releasing = Releasing()
-        producer = AIOKafkaProducer(**self._options, acks="all", max_request_size=_MOST_BYTES)
-        await producer.start()
-        try:
-            for held in found:
-                envelope = releasing.envelope(held)
-                await producer.send_and_wait(
-                    self._content,
-                    envelope.value,
-                    key=envelope.producer.encode(),
-                    partition=held.place.partition,
-                    headers=[(name, value.encode()) for name, value in envelope.headers().items()],
-                )
-        finally:
-            await producer.stop()
-        return len(found)
+    async def _send(self, producer: Any, partition: int, envelope: Envelope) -> None:
+        headers = [(name, value.encode()) for name, value in envelope.headers().items()]
+        await producer.send_and_wait(
+            self._content, envelope.value, key=envelope.producer.encode(), partition=partition, headers=headers
+        )
 
     def _consumer(self) -> Any:
         if self._reader is None:
-            self._reader = self._run(self._started())
+            options = {"enable_auto_commit": False, "max_partition_fetch_bytes": _MOST_BYTES}
+            self._reader = self._run(_started(AIOKafkaConsumer, **self._options, **options))
         return self._reader
-
-    async def _started(self) -> Any:
-        reader = AIOKafkaConsumer(**self._options, enable_auto_commit=False, max_partition_fetch_bytes=_MOST_BYTES)
-        try:
-            await reader.start()
-        except BaseException:
-            await reader.stop()
-            raise
-        return reader
 
     def _partitions(self) -> list[int]:
         found = self._run(self._described())
@@ -145,3 +143,28 @@ class KafkaQuarantine:
             return self._runner.run(work)
         except KafkaError as error:
             raise LogUnavailable(f"{self.where}: {type(error).__name__}") from error
+
+
+async def _started(kind: Any, **options: Any) -> Any:
+    """A client of that kind; those of aiokafka are made where the loop runs."""
+    client = kind(**options)
+    try:
+        await client.start()
+    except BaseException:
+        await client.stop()
+        raise
+    return client
+
+
+def _stretches(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of ascending offsets that lie so near each other that it is quicker to read what is between them."""
+    first = last = -1
+    for offset in offsets:
+        if first < 0:
+            first = offset
+        elif offset - last > _NEAR:
+            yield first, last
+            first = offset
+        last = offset
+    if first >= 0:
+        yield first, last

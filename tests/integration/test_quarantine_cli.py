@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 import kafka_ledger as ledger
 import orjson
 import pytest
+from aiokafka import TopicPartition
 from kafka_broker import needs_broker
 from tidegate.cli import app
+from tidegate.processors.distributed.quarantine import KafkaQuarantine
+from tidegate.processors.distributed.topics import create_topics
+from tidegate.processors.distributed.wire import Wire
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.guardrails_engine import GuardrailsEngine
-from tidegate.processors.quarantine import Place
+from tidegate.processors.quarantine import Held, Place
 from tidegate.producers.key_source import FileKeys, FolderKeys
 from tidegate.producers.sealing import seal
 from tidegate.producers.sqlite_log import SqliteLog
@@ -202,27 +207,58 @@ def test_a_place_is_read_as_it_is_written() -> None:
     assert again == place
 
 
+def hold_on_kafka(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, counts: dict[int, int]) -> bytes:
+    """Put so many into each partition of the quarantine, all the same one. Returns it."""
+    asyncio.run(create_topics(Settings(url=url), partitions=2, policy_partitions=1))
+    CliRunner().invoke(app, ["keys", "make", "--file", "ring.json"])
+    monkeypatch.setenv("TIDEGATE_KEY_FILE", str(folder / "ring.json"))
+    _, headers, value = quarantined(FileKeys(folder / "ring.json"), "a", "harbor-health", "phi_failed", "phi")
+
+    async def put() -> None:
+        wire = Wire(Settings(url=url))
+        await wire.start()
+        for partition, count in counts.items():
+            await asyncio.gather(*await wire.send_rows(QUARANTINE, partition, [(headers, value)] * count))
+        await wire.stop()
+
+    asyncio.run(put())
+    return value
+
+
+@pytest.mark.slow
+@needs_broker
+def test_on_kafka_many_are_released_by_reading_them_once(
+    kafka_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = hold_on_kafka(kafka_url, tmp_path, monkeypatch, {0: 300, 1: 3})
+    quarantine = KafkaQuarantine(Settings(url=kafka_url))
+    reads: list[tuple[int, int]] = []
+    read = quarantine._read
+
+    def noted(tp: TopicPartition, start: int, end: int) -> Iterator[Held]:
+        reads.append((tp.partition, end - start))
+        return read(tp, start, end)
+
+    monkeypatch.setattr(quarantine, "_read", noted)
+    asked = [Place(1, 2), *(Place(0, offset) for offset in (7, 5, 250, 6)), Place(1, 0), Place(1, 3), Place(9, 0)]
+    with closing(quarantine):
+        released = quarantine.release(asked)
+
+    found = ledger.records(kafka_url, CONTENT)
+    assert released == len(found) == 6
+    assert sorted(record.partition for record in found) == [0, 0, 0, 0, 1, 1]
+    assert {record.value for record in found} == {value}
+    assert len({(ledger.headers_of(record)["producer"], ledger.headers_of(record)["seq"]) for record in found}) == 6
+    assert reads == [(0, 3), (0, 1), (1, 3)]
+
+
 @pytest.mark.slow
 @needs_broker
 def test_on_kafka_it_is_listed_shown_and_released_and_lies_on(
     kafka_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tidegate.processors.distributed.topics import create_topics
-    from tidegate.processors.distributed.wire import Wire
-
-    asyncio.run(create_topics(Settings(url=kafka_url), partitions=2, policy_partitions=1))
-    CliRunner().invoke(app, ["keys", "make", "--file", "ring.json"])
-    monkeypatch.setenv("TIDEGATE_KEY_FILE", str(tmp_path / "ring.json"))
     monkeypatch.setenv("TIDEGATE_URL", kafka_url)
-    _, headers, value = quarantined(FileKeys(tmp_path / "ring.json"), "a", "harbor-health", "phi_failed", "phi")
-
-    async def put() -> None:
-        wire = Wire(Settings(url=kafka_url))
-        await wire.start()
-        await asyncio.gather(*await wire.send_rows(QUARANTINE, 1, [(headers, value), (headers, value)]))
-        await wire.stop()
-
-    asyncio.run(put())
+    value = hold_on_kafka(kafka_url, tmp_path, monkeypatch, {1: 2})
     listed = [json.loads(line)["place"] for line in run("list", "--json").splitlines()]
     opened = run("show", "1:1", "--open")
     released = run("release", "1:0")
