@@ -179,11 +179,7 @@ def _names_somebody(written: str, sure: bool, among_people: bool, in_column: boo
     words = [word.strip(".,'’()\"-") for word in written.split()]
     lists = read_lists()
     known = [
-        word.lower() in lists.given
-        or word.lower() in lists.surnames
-        or len(word) <= 1
-        or word.lower() in lists.words["title"]
-        or word.lower() in CREDENTIALS
+        lists.names(word) or len(word) <= 1 or word.lower() in lists.words["title"] or word.lower() in CREDENTIALS
         for word in words
     ]
     if among_people:

@@ -6,6 +6,7 @@ All of it depends on the word alone, so that a word met again costs one look int
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -64,13 +65,27 @@ class Lists:
     words: dict[str, frozenset[str]]  # of words.txt, by section
 
     def names(self, word: str) -> bool:
-        """Whether a list has it as a name of people, or it is an initial."""
+        """Whether a list has it as a name of people, with its accents or without, or it is an initial."""
         lower = word.lower()
-        return lower in self.given or lower in self.surnames or (len(word) == 2 and word[1] == ".")
+        return (
+            lower in self.given
+            or lower in self.surnames
+            or (len(word) == 2 and word[1] == ".")
+            or (not lower.isascii() and (bare := _unaccented(lower)) != lower and self.names(bare))
+        )
 
     def is_clinical(self, word: str) -> bool:
         """Whether it is, in lower case, a drug, or the name of a sign or disease."""
         return word in self.words["drug"] or word in self.words["clinical"]
+
+
+# Letters that are no letter with a sign upon it.
+_OWN: Final = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})
+
+
+def _unaccented(lower: str) -> str:
+    parted = unicodedata.normalize("NFD", lower.translate(_OWN))
+    return "".join(letter for letter in parted if not unicodedata.combining(letter))
 
 
 @cache
