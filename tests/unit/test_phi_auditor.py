@@ -57,6 +57,9 @@ SOMEBODY = [
     ("Williams was discharged home", [(P, "Williams")]),
     ("Dr. Whipple performed the operation", [(P, "Whipple")]),
     ("Marcus Gunn called about refill", [(P, "Marcus Gunn")]),
+    # An envelope, and names that a list has without their accents.
+    ("12 ELM ST", [(L, "12 ELM ST")]),
+    ("| Patient | Ward |\n| --- | --- |\n| Łukasz Wójcik | 4C |", [(P, "Łukasz Wójcik")]),
 ]
 
 NOBODY = [
@@ -106,6 +109,16 @@ NOBODY = [
     "Mark the site. Bill the insurer. Grant access.",
     "Drew blood twice. Rich in iron. Frank hematuria.",
     "Rose Bengal stain; Lily allergy; Ivy rash.",
+    "Provider: Mark your pain from zero to ten.",
+    # Germs, and words in small letters.
+    "Culture: Proteus mirabilis, Candida albicans, Morganella morganii.",
+    "mother: diabetes, sister: lupus, brother: healthy",
+    "Give Tylenol PM, gel insoles? Not covered.",
+    "| Drug | Class |\n|---|---|\n| Metoprolol | beta blocker |",
+    "Swan-Ganz in place, Foley out.",
+    # A unit before a range, and a day of every week.
+    "OBX|1|NM|718-7^Hemoglobin^LN||9.8|g/dL|12-16|L|||F",
+    "Schedule: Monday through Friday, 9 to 5; PRN weekends.",
 ]
 
 

@@ -38,7 +38,7 @@ _SHARED: Final = frozenset(
     urology orthopedics orthopaedics psychiatry gastroenterology nephrology pulmonology endocrinology rheumatology
     hematology gynecology obstetrics ophthalmology otolaryngology anesthesia anesthesiology pathology doctor nurse
     patient physician provider general cancer diabetes present past normal unknown none negative positive stable
-    review plan guest""".split()  # noqa: SIM905
+    review plan guest beta blocker candida""".split()  # noqa: SIM905
 )
 # A dose, a reading or a score in what was taken for an address, and the stage of a tumour.
 _READING: Final = re.compile(

@@ -18,7 +18,7 @@ _THINGS: Final = "|".join(word for line in _LISTS["thing"] for word in line.spli
 # What is said of a sign, and of a thing that somebody does something with; "placed the order" is said of people.
 _SAID: Final = (
     r"(?:negative|positive)(?!\s+for)|neg\b|pos\b|absent|equivocal|(?:down|up)going|bilateral(?:ly)?|lateraliz|intact\b"
-    r"|in place"
+    r"|in place|out\b(?! of)"
     r"|(?:placed|inserted|removed|applied|performed|reduced|maintained|draining|d/c'?d)(?!\s+(?:the|a|an|his|her|my|orders?|consult)\b)"
     r"|I{2,3}\b|IV\b|VI{1,3}\b"
 )

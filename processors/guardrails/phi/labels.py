@@ -22,7 +22,7 @@ _NAMES: Final[dict[str, str]] = {
         |board|professional
         |provider|practitioner|therapist'?s?)\ (?:board\ )?(?:licen[sc]e|certification|certificate|registration)|gmc
         |state\ lic""",
-    "US_DRIVER_LICENSE": r"""driv(?:er|ing|ers|er's|ers')(?:'?s)?\ ?(?:licen[sc]e|lic|permit|id)|d\.?l\.?|dln?|cdl
+    "US_DRIVER_LICENSE": r"""driv(?:er|ing|ers|er's|ers')(?:'?s)?\ ?(?:licen[sc]e|lic|permit|id)|(?<!/)d\.?l\.?|dln?(?<!/dl)|cdl
         |licen[sc]e\ to\ drive|state\ id|dmv\ id""",
     "LICENSE_PLATE": r"""(?:licen[sc]e|number|registration|vehicle|car)\ (?:plates?|tags?)|plates?|vehicle\ registration
         |lpn|tag\ number|tag(?=\s*(?:\#|no|number|:))""",

@@ -37,7 +37,8 @@ _COMMA: Final = re.compile(
 )
 # What reads like a name at the beginning of an order, and is a verb or an adjective there.
 _NO_NAME: Final = re.compile(
-    r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|a|an|blood|labs|access|dry|down|insurance)\b|Rich\sin\b|Art\stherapy"
+    r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|an?|your|this|that|all|each|blood|labs|access|dry|down|insurance)\b"
+    r"|Rich\sin\b|Art\stherapy"
     r"|Frank\s(?:\w+(?:uria|emia|rhage)|blood|pus|bleeding)|Jack\s?knife|Max\s(?:dose|assist|temp|HR)\b"
     r"|(?:Lily|Ivy|Rose|Olive|Daisy)\s(?:allergy|pollen|rash|bengal|hips?|oil|to|from)\b",
     re.IGNORECASE,
@@ -66,6 +67,7 @@ _AFRICAN: Final = re.compile(r"(?:african|afro)[\s-]\Z", re.IGNORECASE)
 _CAPITALISED: Final = re.compile(r"[A-Z][^\W\d_]{2,}")
 _SMALL_TAIL: Final = re.compile(r"\s[a-z]+\Z")
 _SURNAME: Final = re.compile(r" (?P<name>[A-Z][a-z]+)(?![\w-])")
+_WEEKDAY: Final = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?", re.IGNORECASE)
 # As sure as the tagger ever is.
 _CERTAIN: Final = 0.99
 # A name is looked for elsewhere when it is this sure and this long.
@@ -117,6 +119,8 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
         return _RACES.fullmatch(written) is not None or _AFRICAN.search(text, max(0, span.start - 8), span.start) is not None
     if _PLACEHOLDERS.fullmatch(written) or _SPEAKERS.fullmatch(written) or not any(map(str.isalpha, written)):
         return True
+    if _WEEKDAY.fullmatch(written):
+        return True
     if span.type != "ORGANIZATION" and _NO_NAME.match(text, span.start) is not None:
         return True
     lower = written.lower()
@@ -126,12 +130,10 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     labels = [word.strip(",.:#") in lists.words["label"] for word in words]
     if any(labels) and all(label or any(map(str.isdigit, word)) for label, word in zip(labels, words, strict=True)):
         return True  # what stands before a number, and the number
-    if len(words) == 1 and not (lists.names(lower) or lower in lists.places):
-        # Among words with capitals a small one is a word, and four capitals are an abbreviation.
-        if written.islower() and not text.islower():
-            return True
-        if span.type != "LOCATION" and written.isupper() and written.isalpha() and len(written) <= 4 and not text.isupper():
-            return True
+    if not text.islower() and written.islower() and _are_only_words(span.type, words, lists):
+        return True
+    if not text.isupper() and written.isupper() and _is_abbreviation(span.type, words, lists):
+        return True
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
         if span.score >= TOLD and (words[0] in EVERYDAY or is_titled(text, span.start)):
             return False
@@ -145,6 +147,18 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     ):
         return _OF_MEDICINE.match(text, span.end) is not None
     return False
+
+
+def _are_only_words(kind: str, words: Sequence[str], lists: Lists) -> bool:
+    """Whether none of these small words, in a text that has capitals too, is known as a name."""
+    if kind == "LOCATION":
+        return len(words) == 1 and not (lists.names(words[0]) or words[0] in lists.places)
+    return not any(lists.names(word.strip(".,'’")) for word in words) or (kind == "ORGANIZATION" and len(words) == 1)
+
+
+def _is_abbreviation(kind: str, words: Sequence[str], lists: Lists) -> bool:
+    short = kind != "LOCATION" and len(words) == 1 and words[0].isalpha() and len(words[0]) <= 4
+    return short and not (lists.names(words[0]) or words[0] in lists.places)
 
 
 def whole(text: str, span: Span, lists: Lists) -> Span:

@@ -35,6 +35,7 @@ _POSTAL: Final = re.compile(
 # House numbers before and behind the name of a street, as the world writes them.
 _HOUSE: Final = re.compile(
     r"\d{1,6}[A-Za-z]?\s(?:[A-Z][a-z’'.-]+\s){1,3}(?:Jr|Sr|Dr|St|Ln|Rd|Av|Ct|Pl|Sq)\b"
+    r"|\d{1,6}[A-Z]?\s(?:[A-Z][A-Z’'.-]+\s){1,3}(?:ST|LN|RD|DR|AV)\b"
     r"|\w{3,}(?:stra(?:ß|ss)e|str\.|gasse|weg|platz|allee|gatan|vej|gata|laan|straat|katu)\b"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
