@@ -77,6 +77,14 @@ SAID = [
     ("LOCATION", "42°21'36\"N 71°03'32\"W is the house", "42°21'36\"N 71°03'32\"W"),
     ("LOCATION", "42.3601° N, 71.0589° W", "42.3601° N, 71.0589° W"),
     ("LOCATION", '{"latitude": 42.3601, "longitude": -71.0589}', "42.3601"),
+    ("LOCATION", "Longitude -71.0589", "-71.0589"),
+    ("LOCATION", "LONG: 71.0589", "71.0589"),
+    ("USERNAME", "ig thea_88", "thea_88"),
+    ("USERNAME", "fb is thea.88", "thea.88"),
+    ("USERNAME", "(FB: thea_88)", "thea_88"),
+    ("US_SSN", "LAST FOUR OF SSN 9999", "9999"),
+    ("AGE", "NINETY-FOUR YEARS OLD", "NINETY-FOUR"),
+    ("AGE", "IN HER NINETIES", "NINETIES"),
     ("AGE", "she just turned ninety-four", "ninety-four"),
     ("AGE", "a 92-y/o woman", "92"),
     ("AGE", "aged ninety one", "ninety one"),
@@ -182,6 +190,7 @@ SAID = [
     ("CREDIT_CARD", "card ****1111 exp 09/27", "1111"),
 ]
 CLINICAL = [
+    "the logins2024 report of the app",
     "User: my chest hurts. The username is required; see the login page and its user guide.",
     "@property and @app.route('/u/me') in the code; posted labs @noon, follow up @clinic, 30 u/day.",
     "Handle with care; the handle was 30 cm; user id: required, username: none",

@@ -8,17 +8,18 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tidegate.processors.guardrails.phi import ages, contacts, dates, numbers, phones, places, shapes, zones
+from tidegate.processors.guardrails.phi import ages, contacts, coordinates, dates, numbers, phones, places, shapes, zones
 
 # Those that need a digit, by name, so that no text is in a test's id.
 PATTERNS = {
     f"{module.__name__.rsplit('.', 1)[-1]}{name}": getattr(module, name)
     for module, names in (
         (numbers, ("_LAST_FOUR",)),
-        (shapes, ("_SSN", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID")),
+        (shapes, ("_SSN", "_CARD", "_IBAN", "_MBI", "_UDI", "_UUID", "_CRYPTO")),
         (contacts, ("_IPV4", "_MAC")),
         (phones, ("_PHONE", "_AMERICAN", "_APART")),
         (dates, ("_NUMERIC", "_OF_YEAR", "_COMPACT", "_YEAR_BEHIND", "_BORN_LONG_AGO", "_WEEK", "_NTH")),
+        (coordinates, ("_PAIR", "_CALLED")),
         (ages, ("_FIGURES",)),
         (places, ("_LABELLED", "_WITH_STATE", "_NINE", "_UK", "_CANADA", "_LIVES_IN")),
     )

@@ -14,12 +14,12 @@ from .dates import UNIT
 from .spans import Span
 from .zones import Zones, matches
 
-_FIGURES: Final = re.compile(r"(?<![\w.$€£/-])(?:9\d|1[0-3]\d)(?!\d|[./]\d|-\d)")
+_FIGURES: Final = re.compile(r"[91](?<![\w.$€£/-].)(?:(?<=9)\d|(?<=1)[0-3]\d)(?!\d|[./]\d|-\d)")
 _ONES: Final = "one|two|three|four|five|six|seven|eight|nine"
 _WORDS: Final = re.compile(
     rf"\b(?:ninety(?:[-\s](?:{_ONES})\b)?|(?P<hundred>(?:a|one)\s+hundred(?:\s+(?:and\s+)?(?:{_ONES}|ten))?\b))", re.IGNORECASE
 )
-_MAY_BE_WORDS: Final = re.compile(r"[nNhH](?:inet|undred)|[nN]onagen|[cC]entenar|90['’]?s")
+_MAY_BE_WORDS: Final = re.compile(r"[nNhHcC9](?i:inet|undred|onagen|entenar|0['’]?s)")
 _OLD: Final = re.compile(
     r"\s*-?\s*(?:years?|yrs?|yr\.)[-\s]*(?:old|of\s+age|young)|[-\s]*(?:y/?o|yo|y\.o\.?)\b|[-\s]year[-\s]old"
     r"|[-\s]*y[-\s/]*(?:[mf]\b|male|female|woman|man\b|lady|gentleman)|,?\s*\(?(?:alive|living|a&w)\b|M\b|\s[Mm](?:ale)?\b",

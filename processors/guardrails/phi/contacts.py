@@ -43,12 +43,15 @@ _URL: Final = re.compile(
 )
 # What an address has and most prose has not; each begins with a literal, for that is quick to look for.
 _DOTTED: Final = re.compile(r"\.[a-z]{2}|://", re.IGNORECASE)
+_SIGN: Final = re.compile("@")
+_BLANK: Final = re.compile(r"\s+")
 _COLONS: Final = re.compile(r":[0-9a-f]{0,4}:", re.IGNORECASE)
 _SHARED_FOLDER: Final = re.compile(r"(?<!\w)\\\\[\w.$-]+(?:\\[\w.$ -]+)+")
-_IPV4: Final = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?:/\d{1,2})?(?::\d{2,5})?(?![\w]|\.\d)")
+_IPV4: Final = re.compile(r"[0-9](?<![\w.].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?:/\d{1,2})?(?::\d{2,5})?(?![\w]|\.\d)")
 _IPV6: Final = re.compile(
     r"(?<![\w:.])(?:[0-9a-f]{1,4}:|:(?=:)|::){1,8}[0-9a-f:.]*[0-9a-f:](?:%\w+)?(?:/\d{1,3})?(?![\w:])", re.IGNORECASE
 )
+_PAIRS: Final = re.compile(r"[:-][0-9a-fA-F]{2}[:-]|\.[0-9a-fA-F]{4}\.")
 _MAC: Final = re.compile(
     r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
 )
@@ -58,7 +61,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     """E-mail, web and network addresses of one text."""
     within = zones.of(text) if within is None else within
     if "@" in text:
-        for match in _EMAIL.finditer(text):
+        for match in matches(_EMAIL, text, _about(_SIGN, text)):
             start = match.start()
             while text[start] in ".'&*/=?^`{|}~-":
                 start += 1
@@ -71,7 +74,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         for match in _CUED_EMAIL.finditer(text):
             yield Span(*match.span("value"), "EMAIL_ADDRESS", 0.9)
     if _DOTTED.search(text) is not None:
-        for match in _URL.finditer(text):
+        for match in matches(_URL, text, _about(_DOTTED, text)):
             yield from _url(match, text)
     if within:
         for match in matches(_IPV4, text, within):
@@ -86,8 +89,24 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             if match.group().count(":") >= 2 and _is_ipv6(match.group()):
                 yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
     if within:
-        for match in matches(_MAC, text, within):
+        for match in matches(_MAC, text, within) if _PAIRS.search(text) is not None else ():
             yield Span(match.start(), match.end(), "MAC_ADDRESS", 0.9)
+
+
+def _about(sign: re.Pattern[str], text: str) -> Zones:
+    """Each stretch without white space in which `sign` stands: an address has none."""
+    found: Zones = []
+    end = 0
+    for match in sign.finditer(text):
+        if match.start() < end:
+            continue
+        start = end
+        for blank in _BLANK.finditer(text, end, match.start()):
+            start = blank.end()
+        behind = _BLANK.search(text, match.end())
+        end = behind.start() if behind is not None else len(text)
+        found.append((start, end))
+    return found
 
 
 def _url(match: re.Match[str], text: str) -> Iterator[Span]:

@@ -28,7 +28,7 @@ _KIN: Final = (
 _CUE: Final = re.compile(
     r"(?<![\w-])(?:(?P<sure>my\s(?:full\s|last\s|first\s)?name(?:\sis|’s|'s)|name\s?:|named|dr\.|mrs?\.|ms\.|mister|signed(?:\sby)?:?)"
     r"|baby\s(?:boy|girl)"
-    rf"|(?:(?:my|her|his|their|our|the|patient[’']?s|pt[’']?s|w/|with|and|by|per|to)\s)?(?P<kin>{_KIN})(?:-in-law)?"
+    rf"|(?:{_KIN})(?:-in-law)?"
     r"|the\s(?:patient|pt)(?=,))"
     r"(?:,?\s+|\s?\()(?P<name>[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?:\s(?:[^\W\d_]\.\s)?[^\W\d_]{2,}(?:['’-][^\W\d_]+)*)?)",
     re.IGNORECASE,
@@ -49,10 +49,13 @@ _WISH: Final = re.compile(r"\s(?:to|for|that|so|it|the|a|an|is\s(?:not|a|that)|y
 # "Hope Grant, RN": behind two names these say that they are somebody's, though both are words of every day.
 _DEGREE: Final = r"MD|M\.D\.|DO|D\.O\.|RN|R\.N\.|LPN|CNA|NP|PA-C|PA|PhD|PharmD|DDS|DPM|LCSW|LMFT|DPT|OTR|RRT|CRNA|FNP|APRN"
 _CLOSING: Final = r"Sincerely|(?:Best |Kind )?[Rr]egards|Best|Thanks|Thank you|Yours|Love|Cheers"
-_SIGNED: Final = re.compile(
-    rf"(?<![\w-])(?P<name>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+){{1,2}}),? (?:{_DEGREE})\b"
-    rf"|(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<alone>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)?)(?=\s*(?:\Z|\n|,))"
+_SIGNED: Final = re.compile(rf"(?<![\w-])(?P<name>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+){{1,2}}),? (?:{_DEGREE})\b")
+_CLOSED: Final = re.compile(
+    rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)?)(?=\s*(?:\Z|\n|,))"
 )
+# Without any of these no cue and no degree stands in a text: looking for a string is quick, for a pattern it is not.
+_CUES: Final = (*_KIN.split("|"), "name", "dr.", "mr.", "mrs.", "ms.", "mister", "signed", "baby", "patient,", "pt,")
+_DEGREES: Final = tuple(f" {degree}" for degree in _DEGREE.replace("\\", "").split("|"))
 # Behind these a word of every day is a name: "Mr. Will", "Dr. May". "Doctor May" and "Nurse will" may ask or promise.
 _BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|dr|prof)\b\.?|miss)\s{1,2}\Z", re.IGNORECASE)
 _POSSESSIVE: Final = re.compile(r"['’]s?\Z")
@@ -68,12 +71,15 @@ def introduced(text: str, lists: Lists) -> Iterator[Span]:
         if not lists.is_clinical(words[0].lower()):
             name = _POSSESSIVE.sub("", words[-1].rstrip(".,"))
             yield Span(start, text.rindex(words[-1], start, end) + len(name), "PERSON", TOLD)
-    for found in _SIGNED.finditer(text):
-        name = str(found.lastgroup)
-        if all(lists.names(word) for word in found[name].split()):
-            yield Span(*found.span(name), "PERSON", TOLD)
-    for found in _CUE.finditer(text):
-        yield from _behind_cue(text, found, lists)
+    patterns = (_SIGNED, _CLOSED) if any(degree in text for degree in _DEGREES) else (_CLOSED,)
+    for pattern in patterns:
+        for found in pattern.finditer(text):
+            if all(lists.names(word) for word in found["name"].split()):
+                yield Span(*found.span("name"), "PERSON", TOLD)
+    lower = text.lower()
+    if any(cue in lower for cue in _CUES):
+        for found in _CUE.finditer(text):
+            yield from _behind_cue(text, found, lists)
 
 
 def is_titled(text: str, start: int) -> bool:

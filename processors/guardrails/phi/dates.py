@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import zones
+from .day_forms import MONTHS as MONTH_NAMES
+from .day_forms import WEEKDAYS
 from .ner import Span
 from .zones import Zones, matches
 
@@ -78,6 +80,16 @@ _LONE: Final = re.compile(
     r"(?:Memorial|Labor|Independence|Veterans|Boxing)(?= Day))(?:\ (?:Day|Eve|Sunday|Monday))?(?!\w)"
     r"|(?P<day>Mondays?|Tuesdays?|Wednesdays?|Thursdays?|Fridays?|Saturdays?|Sundays?)(?![\w-])"
 )
+_CAPITALISED: Final = re.compile(r"[A-Z][a-z]{2,}")
+# The words that one of those begins with.
+_ALONE: Final = frozenset(
+    [
+        *MONTH_NAMES,
+        *(f"{day}{s}" for day in WEEKDAYS for s in ("", "s")),
+        *("Christmas", "Thanksgiving", "Easter", "Halloween", "Hanukkah", "Diwali", "New", "Valentine", "Mother", "Father"),
+        *("Memorial", "Labor", "Independence", "Veterans", "Boxing"),
+    ]
+)
 _PART_OF: Final = re.compile(r"\b(?:mid|early|late|post|pre)-\Z", re.IGNORECASE)
 _OVER: Final = re.compile(
     r"\b(?:on|since|at|before|after|over|last|this|next|until|till|around|by|for|during|past)\s+\Z", re.IGNORECASE
@@ -125,20 +137,20 @@ _COMPACT_DAY: Final = re.compile(
 # In the name of a file, or with the time behind it, it says so itself.
 _STAMPED: Final = re.compile(r"T[0-2]\d[0-5]\d(?:[0-5]\d)?(?:\.\d+)?Z?(?![A-Za-z0-9])|(?=_)")
 # A year of birth that makes somebody older than 89 is as telling as the age (the rule says so); of 2026, when this was written.
-_BORN_LONG_AGO: Final = re.compile(r"(?<![\w/.-])(?:18\d\d|19[0-2]\d|193[0-6])(?![\w/-]|\.\d)")
+_BORN_LONG_AGO: Final = re.compile(r"1(?<![\w/.-].)(?:8\d\d|9[0-2]\d|93[0-6])(?![\w/-]|\.\d)")
 _BORN_IN: Final = re.compile(
     r"\b(?:born|dob|d\.o\.b\.?|birth\s?year|year\s+of\s+birth|date\s+of\s+birth|b\.)[\s:=(]{1,3}(?:(?:in|is|was|back\s+in)\s+)?\Z",
     re.IGNORECASE,
 )
-_YEAR_BEHIND: Final = re.compile(r"(?<=[ ’'])(?:19|20)\d{2}(?!\w)")
+_YEAR_BEHIND: Final = re.compile(r"[12](?<=[ ’'].)(?:(?<=1)9|(?<=2)0)\d{2}(?!\w)")
 _SEASON: Final = re.compile(
     r"(?<!\w)(?:spring|summer|fall|autumn|winter|christmas|thanksgiving|easter|halloween|new\ year'?s(?:\ (?:eve|day))?"
     r"|q[1-4]|(?:first|second|third|fourth|last|1st|2nd|3rd|4th)\ quarter)(?:\ of|,)?[ ]\Z",
     re.IGNORECASE,
 )
-_WEEK: Final = re.compile(r"(?<![\w-])(?:19|20)\d\d-?W[0-5]\d(?:-?[1-7])?(?![\w-])")
+_WEEK: Final = re.compile(r"[12](?<![\w-].)(?:(?<=1)9|(?<=2)0)\d\d-?W[0-5]\d(?:-?[1-7])?(?![\w-])")
 # A day of this month or another: "the 14th". Lower ones than those also number ribs and nerves.
-_NTH: Final = re.compile(r"(?<![\w.])(?P<number>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)(?![\w-])")
+_NTH: Final = re.compile(r"(?P<number>[1-9](?<![\w.].)\d?)(?:st|nd|rd|th)(?![\w-])")
 _NTH_SAID: Final = re.compile(
     r"\b(?:eleventh|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teenth|twentieth|thirtieth"
     r"|(?:twenty|thirty)[-\ ](?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth))\b",
@@ -197,7 +209,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
         for match in matches(_WEEK, text, within) if "W" in text else ():
             yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
         for match in matches(_NTH, text, within):
-            if _is_of_a_month(text, match.start(), match.end(), int(match["number"]) > _NUMBERED):
+            if int(match["number"]) <= 31 and _is_of_a_month(text, *match.span(), int(match["number"]) > _NUMBERED):
                 yield Span(match.start(), match.end(), "DATE_TIME", 0.5)
     for match in _NTH_SAID.finditer(text) if _MAY_BE_SAID.search(text) is not None else ():
         if _is_of_a_month(text, match.start(), match.end(), True):
@@ -205,7 +217,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     for match in matches(_TEXTUAL, text, _about_months(text)):
         if _means_a_day(match, text):
             yield Span(match.start(), match.end(), "DATE_TIME", 0.85)
-    for match in _LONE.finditer(text):
+    for match in _alone(text):
         hangs_on = match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] == "-")
         if hangs_on and not (match["month"] and _led_by(_PART_OF, text, match.start())):
             continue
@@ -217,6 +229,13 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             continue
         if match["month"] is None or _led_by(_LEADS_TO_MONTH, text, match.start()):
             yield Span(match.start(), match.end(), "DATE_TIME", 0.6)
+
+
+def _alone(text: str) -> Iterator[re.Match[str]]:
+    """What `_LONE` finds; what few words begin it is quicker to look up."""
+    for word in _CAPITALISED.finditer(text):
+        if word.group() in _ALONE and (match := _LONE.match(text, word.start())) is not None:
+            yield match
 
 
 def _led_by(cue: re.Pattern[str], text: str, start: int) -> bool:

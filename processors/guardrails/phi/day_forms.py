@@ -170,11 +170,11 @@ def _base(values: dict[str, int], reference: date) -> date:
     for role in ("season", "quarter"):
         if role in values:
             return date(year, values[role], 15)
-    day = values.get("day") or values.get("ordinal")
+    said = values.get("day") or values.get("ordinal")
     if "month" in values:
-        return _day(year, values["month"], day or 15) or date(year, values["month"], 28)
-    if day:
-        return _day(reference.year, reference.month, day) or reference
+        return _day(year, values["month"], said or 15) or date(year, values["month"], 28)
+    if said:
+        return _day(reference.year, reference.month, said) or reference
     return date(year, 7, 1)
 
 

@@ -24,6 +24,7 @@ _LAST_FOUR: Final = re.compile(
     r"[\s:=(#]*(?:is|are|as|:)?[\s:(#]*(?P<value>\d{4})(?!\d|[-/]\d)",
     re.IGNORECASE,
 )
+_MAY_BE_LAST: Final = re.compile(r"[lLfF](?i:ast|inal)\s+[fF4]")
 _TRAILING: Final = re.compile(r"(?: (?:\d{2,5}|[A-Z]{1,3}\d{1,6}|\d{1,6}[A-Z]{1,3}|[A-Z]{1,3}(?= \d)))(?![\w-]|[.,/]\d)")
 _DOSE: Final = re.compile(
     r"\s?-?(?:mg|mcg|µg|ug|gm?|kg|ml|cc|dl|l|meq|mmol|iu|units?|mm|cm|bpm|percent|%|tablets?|tabs?|capsules?|puffs?"
@@ -75,7 +76,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
                 spans = [Span(shape.start, shape.end, last.type, last.score)]
             yield from spans
             last = spans[0] if spans and spans[0].score == _LABELLED else last
-        for match in matches(_LAST_FOUR, text, within):
+        for match in matches(_LAST_FOUR, text, within) if _MAY_BE_LAST.search(text) is not None else ():
             card = re.search(r"card|account", match.group(), re.IGNORECASE) or re.search(
                 r"card", text[max(0, match.start() - 30) : match.start()]
             )

@@ -62,11 +62,11 @@ _PHONE_SCORES: Final = {
 _DIGITS: Final = {"loose": (5, 17), "trunk": (9, 15), "plus": (8, 15), "many": (8, 12), "groups": (8, 13)}
 # What is written in threes and a four after American custom is one even hard behind another number, in a list or after a day.
 _AMERICAN: Final = re.compile(
-    rf"(?<![\w.-])(?:\([2-9]\d\d\)\ ?|[2-9]\d\d[-.])[2-9]\d\d[-.]\d{{4}}{_EXTENSION}(?![\w%]|[-–]\d|\.\d)",
+    rf"[(2-9](?<![\w.-].)(?:(?<=\()[2-9]\d\d\)\ ?|(?<!\()\d\d[-.])[2-9]\d\d[-.]\d{{4}}{_EXTENSION}(?![\w%]|[-–]\d|\.\d)",
     re.VERBOSE | re.IGNORECASE,
 )
 # A digit at a time: as it is dictated, or as the boxes of a form are read.
-_APART: Final = re.compile(r"(?<![\w.,/-])(?<!\d[ ])\d(?:[ -]\d){6,15}(?![\w%/]|[.,]\d|[ -]\d)")
+_APART: Final = re.compile(r"[0-9](?<![\w.,/-].)(?<!\d[ ].)(?:[ -]\d){6,15}(?![\w%/]|[.,]\d|[ -]\d)")
 _ALL: Final = 10
 
 

@@ -13,7 +13,7 @@ from .zones import Zones, matches
 _SSN: Final = re.compile(
     r"(?<![\w-])(?:\d{3}|[xX*#•]{3})\s?(?P<s>[-–. ])\s?(?:\d{2}|[xX*#•]{2})\s?(?P=s)\s?\d{4}(?![\w-]|\.\d)"
 )
-_CARD: Final = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
+_CARD: Final = re.compile(r"[0-9](?<![\w.-].)(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
 # Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Maestro by prefix and length.
 _CARD_OF: Final = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|6(?:011|5\d\d"
@@ -30,12 +30,14 @@ _UDI: Final = re.compile(
     r"\(01\)\s?\d{14}(?:\s?\((?:10|11|17|21|30|240)\)\s?[A-Za-z0-9/.-]+)*|\+[A-Z]\d{3}[A-Z0-9]{1,18}\d/?[A-Z0-9$+/]*"
     r"(?=\s|$|[,.;)])"
 )
-_CRYPTO: Final = re.compile(r"(?<!\w)(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[0-9a-fA-F]{40})(?!\w)")
-_UUID: Final = re.compile(r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])", re.IGNORECASE)
+_CRYPTO: Final = re.compile(
+    r"[b013](?<!\w.)(?:(?<=b)c1[a-z0-9]{25,59}|(?<=[13])[a-km-zA-HJ-NP-Z1-9]{25,34}|(?<=0)x[0-9a-fA-F]{40})(?!\w)"
+)
+_UUID: Final = re.compile(r"[0-9a-fA-F](?<![\w-].)[0-9a-fA-F]{7}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])")
 _DEVICE: Final = re.compile(r"\(01\)\s?(\d{14})")
 _VIN: Final = re.compile(r"[A-HJ-NPR-Z0-9]{17}")
 _DEA: Final = re.compile(r"[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}")
-_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?:[A-Za-z0-9*]+(?:[-_./*·][A-Za-z0-9*]+)*)(?![A-Za-z0-9])")
+_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z*_./·-]*[0-9])[A-Za-z0-9*]+(?:[-_./*·][A-Za-z0-9*]+)*(?![A-Za-z0-9])")
 # Parts of one number written apart: "943 476 5919", "ABC 1234".
 LEADING: Final = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,4}[ -]\Z")
 _HAS_DIGIT: Final = re.compile(r"\d")

@@ -25,9 +25,10 @@ _HTML: Final = re.compile(
     r"<t(?P<kind>[hd])\b[^<>]{0,200}>(?:\s|<(?:b|strong|p|span|em|i)\b[^<>]{0,80}>)*+(?P<value>[^<>]{0,200})|<(?P<row>/?t(?:r|able))\b",
     re.IGNORECASE,
 )
-_LABEL: Final = re.compile(
-    r"(?<![\w\"'<>/.-])(?P<name>[A-Za-z]+(?:[ _.'’/-]{1,2}[A-Za-z]+){0,4})\**\s?[:=]\**[ \t]*(?:\r?\n[ \t]*)?(?=[^\W_])"
-)
+# What parts a label and its value, and what may stand on the next line of them; the label is looked for backwards.
+_PARTED: Final = re.compile(r"[:=]\**[ \t]*(?:\r?\n[ \t]*)?(?=[^\W_])")
+_LABEL: Final = re.compile(r"(?<![\w\"'<>/.-])(?P<name>[A-Za-z]+(?:[ _.'’/-]{1,2}[A-Za-z]+){0,4})\**\s?\Z")
+_LONGEST_LABEL: Final = 64
 _WORD: Final = re.compile(r"[^\W_]+")
 # A name behind its label: words with capitals, or two or three small ones to the end of the line.
 _WRITTEN: Final = re.compile(r"[^\W\d_][^\W\d_.'’-]*(?:['’.-]{1,2}[^\W\d_]*)*+")
@@ -177,7 +178,10 @@ def _html(text: str) -> Iterator[_Row]:
 
 def _lines(text: str) -> Iterator[Span]:
     """`Patient name: will rose`: what is behind the label, by the rules of what is behind it."""
-    for label in _LABEL.finditer(text):
+    for parted in _PARTED.finditer(text):
+        label = _LABEL.search(text, max(0, parted.start() - _LONGEST_LABEL), parted.start())
+        if label is None:
+            continue
         name = label["name"]
         field = fields.named(name)
         while field is None and (blank := name.find(" ")) >= 0:  # what stands before the label
@@ -186,7 +190,7 @@ def _lines(text: str) -> Iterator[Span]:
             if field is not None and not (field.sure and field.type == "PERSON"):
                 field = None
         if field is not None:
-            yield from _behind(text, label.end(), field, name)
+            yield from _behind(text, parted.end(), field, name)
 
 
 def _behind(text: str, start: int, field: Field, name: str) -> Iterator[Span]:
