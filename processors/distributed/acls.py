@@ -7,6 +7,7 @@
                  letters, alerts; reads and writes the names that were met
     node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
                folder it is a sink as well: run the sink's commands for the node's principal)
+    reviewer ─ reads the quarantine, writes what is released into content
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
 
 Read and Write bring Describe with them, and a producer that writes to a topic may be idempotent: neither is listed.
@@ -97,6 +98,10 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
         Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, ALERTS)),
         Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
+    ),
+    "reviewer": (
+        Grant(("Read",), topics=(QUARANTINE,)),
+        Grant(("Write",), topics=(CONTENT,)),
     ),
     "operator": (
         Grant(("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs"), whole_namespace=("topic",)),

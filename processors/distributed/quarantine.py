@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from ...producers.kafka_client import client_options
 from ...schemas.envelope import Envelope
@@ -113,6 +113,8 @@ class KafkaQuarantine:
             [topic] = await admin.describe_topics([self._topic])
         finally:
             await admin.close()
+        if topic["error_code"] == TopicAuthorizationFailedError.errno:
+            raise TopicAuthorizationFailedError(self._topic)
         return sorted(partition["partition"] for partition in topic["partitions"])
 
     def _bounds(self, tp: TopicPartition) -> tuple[int, int]:
@@ -141,6 +143,8 @@ class KafkaQuarantine:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return self._runner.run(work)
+        except TopicAuthorizationFailedError:
+            raise UsageError(f"not allowed on {self.where}: see `tidegate topics acls --role reviewer`") from None
         except KafkaError as error:
             raise LogUnavailable(f"{self.where}: {type(error).__name__}") from error
 

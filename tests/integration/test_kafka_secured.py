@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from tidegate.bench.kafka import broker as launcher
 from tidegate.bench.kafka.broker import Broker
 from tidegate.processors.distributed.acls import ROLES, acl_hints
 from tidegate.processors.distributed.log_view import LogView
+from tidegate.processors.distributed.quarantine import KafkaQuarantine
 from tidegate.processors.distributed.topics import check_topics, create_topics
 from tidegate.producers.kafka_client import client_options
 from tidegate.producers.kafka_log import KafkaLog
@@ -79,6 +81,7 @@ READS: Final = {
     "policies": {USAGE, GATES, METER_CHANGELOG, SIGNALS},
     "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS},
     "node": {SIGNALS, METER_CHANGELOG},
+    "reviewer": {QUARANTINE},
     "operator": set(),
 }
 WRITES: Final = {
@@ -89,6 +92,7 @@ WRITES: Final = {
     "policies": {SIGNALS, ALERTS},
     "sink": {DEAD_LETTERS},
     "node": {CALLS, CONTENT, GATES},
+    "reviewer": {CONTENT},
     "operator": set(),
 }
 PASSWORD: Final = "correct-horse"
@@ -385,6 +389,19 @@ def test_a_role_can_write_and_read_what_it_needs_and_nothing_else(filled: Secure
 
     assert asyncio.run(writable(settings)) == WRITES[role]
     assert asyncio.run(readable(settings)) == READS[role]
+
+
+def test_a_reviewer_lists_and_releases_and_others_are_told_which_rights_to_ask_for(filled: Secured) -> None:
+    with closing(KafkaQuarantine(filled.settings("tidegate-reviewer"))) as quarantine:
+        held = [one.place for one in quarantine.held()]
+        released = quarantine.release(held)
+
+    assert held
+    assert released == len(held)
+    for role in ("service", "node"):
+        with closing(KafkaQuarantine(filled.settings(f"tidegate-{role}"))) as quarantine:
+            with pytest.raises(UsageError, match=r"not allowed.*topics acls --role reviewer"):
+                list(quarantine.held())
 
 
 def test_a_step_can_join_its_own_group_and_no_other(filled: Secured) -> None:
