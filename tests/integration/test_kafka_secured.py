@@ -399,9 +399,9 @@ def test_a_reviewer_lists_and_releases_and_others_are_told_which_rights_to_ask_f
     assert held
     assert released == len(held)
     for role in ("service", "node"):
-        with closing(KafkaQuarantine(filled.settings(f"tidegate-{role}"))) as quarantine:
-            with pytest.raises(UsageError, match=r"not allowed.*topics acls --role reviewer"):
-                list(quarantine.held())
+        refused = KafkaQuarantine(filled.settings(f"tidegate-{role}"))
+        with closing(refused), pytest.raises(UsageError, match=r"not allowed.*topics acls --role reviewer"):
+            list(refused.held())
 
 
 def test_a_step_can_join_its_own_group_and_no_other(filled: Secured) -> None:
