@@ -1,6 +1,7 @@
 """Keeps the quarantine of a data folder within its bytes: the oldest goes first, is counted, and somebody is told.
 
-Counted as it grows, and all of it anew only before anything is pushed out: a person may have taken something away.
+A person takes things away, and so does time: a small one is counted anew each time, a large one as it grows, and anew now and
+then and before anything is pushed out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _FOREVER_MS: Final = 2**62
 _END: Final = 2**62
 # It is pushed out by a tenth at once, or it would be counted anew for each record that comes.
 _DOWN_TO: Final = 0.9
+# Counting looks at each record: this much takes some milliseconds, a gigabyte some seconds.
+_SMALL_BYTES: Final = 16 << 20
+_ANEW_EVERY_S: Final = 600.0
 
 
 class QuarantineBound:
@@ -33,6 +37,7 @@ class QuarantineBound:
         self._log = trimmed
         self._most_bytes = most_bytes
         self._counted: dict[int, int] = {}
+        self._counted_anew_at = float("-inf")
         self._pushing = False
         self._untold = 0
         self._alerting = Alerting()
@@ -41,10 +46,11 @@ class QuarantineBound:
 
     def keep(self, now: float) -> int:
         """Push out a small part of what is too much. Returns how many records that was; to be asked again until it is none."""
+        if self.size_bytes <= _SMALL_BYTES or now - self._counted_anew_at >= _ANEW_EVERY_S:
+            self._count_anew(now)
         self._count()
         if not self._pushing and self.size_bytes > self._most_bytes:
-            self._counted, self.size_bytes = {}, 0
-            self._count()
+            self._count_anew(now)
             self._pushing = self.size_bytes > self._most_bytes
         if not self._pushing:
             return 0
@@ -55,6 +61,10 @@ class QuarantineBound:
         if not self._pushing:
             self._tell(now)
         return gone
+
+    def _count_anew(self, now: float) -> None:
+        self._counted, self.size_bytes, self._counted_anew_at = {}, 0, now
+        self._count()
 
     def _count(self) -> None:
         """What has come since."""

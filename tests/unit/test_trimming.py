@@ -152,6 +152,23 @@ def test_a_quarantine_that_a_person_has_emptied_is_counted_anew_before_anything_
     assert status == {"bytes": 3 * MIB // 2, "pushed_out": 0}
 
 
+@pytest.mark.parametrize(("size_mib", "later_s", "told_mib"), [(1, 5, 1), (20, 5, 40), (20, 600, 20)])
+def test_what_a_person_has_taken_out_of_quarantine_is_soon_not_told_any_more(
+    log: SqliteLog, clock: Clock, size_mib: int, later_s: int, told_mib: int
+) -> None:
+    add(log, QUARANTINE.name, *[bytes(size_mib * MIB)] * 2)
+
+    with closing(Trimming(log.path.parent, Settings(), clock=lambda: clock.ms / 1_000)) as one:
+        one.run_once()
+        with log.transaction():
+            log.remove(QUARANTINE.name, 0, 0)
+        clock.ms += later_s * 1_000
+        one.run_once()
+        status = one.status()
+
+    assert status == {"bytes": told_mib * MIB, "pushed_out": 0}
+
+
 def test_a_quarantine_within_its_bytes_keeps_all_for_a_month(log: SqliteLog) -> None:
     add(log, QUARANTINE.name, *[bytes(MIB // 4)] * 4)
 
