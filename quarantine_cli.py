@@ -72,7 +72,10 @@ def list_held(
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     names = ("place", "at", "tenant", "producer", "seq", "reason", "detector", "size_bytes")
     for name in names:
-        table.add_column(name.removesuffix("_bytes"), justify="right" if name in ("seq", "size_bytes") else "left")
+        # What a person types again, or looks up, is whole on any terminal.
+        whole = name in ("place", "at", "reason", "seq", "size_bytes")
+        right = name in ("seq", "size_bytes")
+        table.add_column(name.removesuffix("_bytes"), justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for facts in found:
         table.add_row(*(Text(plain(_shown(facts[name]))) for name in names))
     if found:
@@ -97,8 +100,10 @@ def show(
     if held is None:
         raise UsageError(f"nothing is held at {plain(place)}; `tidegate quarantine list` shows what is")
     event = held.event
-    for name, value in {**_facts(held), **_of_call(event)}.items():
-        out.print(Text.assemble((f"{name.removesuffix('_bytes'):<14}", "dim"), plain(_shown(value))), soft_wrap=True)
+    said = {name.removesuffix("_bytes"): _shown(value) for name, value in {**_facts(held), **_of_call(event)}.items()}
+    width = max(map(len, said)) + 2
+    for name, value in said.items():
+        out.print(Text.assemble((f"{name:<{width}}", "dim"), plain(value)), soft_wrap=True)
     if opening:
         _print_texts(event, data)
 

@@ -68,6 +68,8 @@ def quarantined(
         "started_at": "2026-11-02T08:00:00Z",
         "tenant": tenant,
         "request_model": "gpt-4o",
+        "prompt_name": "triage",
+        "prompt_version": "2.1",
         "mode": "sealed",
         "key_id": key.key_id,
         "sealed": seal(Texts(prompt=TEXT, context=["Metformin 500 mg."]), call_id, key),
@@ -123,6 +125,23 @@ def test_a_list_is_narrowed_by_reason_and_tenant_and_bounded_to_the_latest(data:
     assert "3 texts" in bounded
     assert "the latest 1 shown" in bounded
     assert "st-anne" not in bounded
+
+
+def test_a_list_has_each_place_and_time_whole_on_a_narrow_terminal(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    times = {json.loads(line)["at"] for line in run("list", "--json").splitlines()}
+
+    said = run("list")
+
+    assert [line[:3] for line in said.splitlines() if ":0 " in line[:4] or ":1 " in line[:4]] == ["0:0", "0:1", "1:0"]
+    assert all(at in said for at in times)
+    assert "phi_failed" in said
+
+
+def test_a_name_of_any_length_stands_apart_from_its_value(data: Path) -> None:
+    said = run("show", "0:0")
+
+    assert ["prompt_version", "2.1"] in [line.split() for line in said.splitlines()]
 
 
 def test_a_text_is_shown_only_when_asked_for_and_only_to_whoever_has_the_key(data: Path) -> None:
