@@ -59,7 +59,23 @@ SOMEBODY = [
     ("Marcus Gunn called about refill", [(P, "Marcus Gunn")]),
     # An envelope, and names that a list has without their accents.
     ("12 ELM ST", [(L, "12 ELM ST")]),
+    ("CHASE GRANT\n12 ELM ST\nBOISE ID 83702", [(P, "CHASE GRANT"), (L, "12 ELM ST\nBOISE ID 83702")]),
     ("| Patient | Ward |\n| --- | --- |\n| Łukasz Wójcik | 4C |", [(P, "Łukasz Wójcik")]),
+    ("Spoke to Abd al-Rahman ibn Yusuf al-Khatib.", [(P, "Abd al-Rahman ibn Yusuf al-Khatib")]),
+    # A word of every day with a capital, in the midst of a sentence or with what somebody has or does.
+    ("I saw Joy at noon. Joy's labs are fine.", [(P, "Joy")]),
+    ("Chase presents with cough.", [(P, "Chase")]),
+    ("Rose's incision is clean.", [(P, "Rose")]),
+    ("Please call May back.", [(P, "May")]),
+    ("Spoke with May Rose; she agrees.", [(P, "May Rose")]),
+    ("Mr. Grant's daughter, Summer, will bring Joy's pills.", [(P, "Grant"), (P, "Summer"), (P, "Joy")]),
+    ("hi im mark and my mom rose fell", [(P, "mark"), (P, "rose")]),
+    ("this is doctor joy dictating", [(P, "joy")]),
+    # Where letters, mails and notes have names.
+    ("Hi Grant,\nYour refill is ready.\n- Hope", [(P, "Grant"), (P, "Hope")]),
+    ("Chase Grant <cg@h.example> wrote:", [(P, "Chase Grant"), ("EMAIL_ADDRESS", "cg@h.example")]),
+    ("Joy (RN): pt in 12 is asking for Dr May", [(P, "Joy"), (P, "May")]),
+    ("PATIENT: BILL, SUMMER\nATTENDING: JOY HOPE, MD", [(P, "BILL, SUMMER"), (P, "JOY HOPE, MD")]),
 ]
 
 NOBODY = [
@@ -109,6 +125,9 @@ NOBODY = [
     "Mark the site. Bill the insurer. Grant access.",
     "Drew blood twice. Rich in iron. Frank hematuria.",
     "Rose Bengal stain; Lily allergy; Ivy rash.",
+    "The Hope fund closed and the Rose garden opened.",
+    "To Grant access, Will you sign? If Hope fades, Chase the beer.",
+    "Best practice: wash hands. Best,\nCare Team\n- None",
     "Provider: Mark your pain from zero to ten.",
     # Germs, and words in small letters.
     "Culture: Proteus mirabilis, Candida albicans, Morganella morganii.",

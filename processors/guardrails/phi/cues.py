@@ -1,6 +1,6 @@
-"""What introduces a name: a title, a word for kin, "my name is", a degree behind it. There a word of every day may be one.
+"""What introduces a name: a title, a word for kin, "my name is". There a word of every day may be one.
 
-"Mr. Will", "her daughter hope is here", "Hope Grant, RN"         names
+"Mr. Will", "her daughter hope is here", "hi im mark"             names
 "her son will call", "my wife, hope for the best"                 none
 """
 
@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from .ner_words import Lists
-from .spans import Span
+from .spans import TOLD, Span
 
-# Surer than the tagger ever is: so is told what is a name, and not a word.
-TOLD: Final = 1.0
 # Behind a title stands a name, whatever it is; a second and third word are taken where they begin with a capital too.
 _TITLED: Final = re.compile(
     r"(?<![\w.])(?:(?:M(?:r|rs|s|x)|MR|MRS|MS|DR)\b\.?|Dr\b\.?|Prof\b\.?|Miss|Mister|Doctor|Nurse|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
@@ -26,7 +24,8 @@ _KIN: Final = (
     "|grandmother|grandfather|niece|nephew|cousin|fiance|fiancee|boyfriend|girlfriend|caregiver|neighbor|roommate|guardian"
 )
 _CUE: Final = re.compile(
-    r"(?<![\w-])(?:(?P<sure>my\s(?:full\s|last\s|first\s)?name(?:\sis|’s|'s)|name\s?:|named|dr\.|mrs?\.|ms\.|mister|signed(?:\sby)?:?)"
+    r"(?<![\w-])(?:(?P<sure>my\s(?:full\s|last\s|first\s)?name(?:\sis|’s|'s)|name\s?:|named|dr\.|mrs?\.|ms\.|mister|signed(?:\sby)?:?"
+    r"|(?:hi|hello|hey)[,.!]?\s(?:i['’]?m|i\sam|this\sis|it['’]?s)|this\sis\s(?:doctor|dr|nurse))"
     r"|baby\s(?:boy|girl)"
     rf"|(?:{_KIN})(?:-in-law)?"
     r"|the\s(?:patient|pt)(?=,))"
@@ -46,16 +45,21 @@ _HIS_NAME: Final = re.compile(
 )
 _WISH: Final = re.compile(r"\s(?:to|for|that|so|it|the|a|an|is\s(?:not|a|that)|you|we|they|he|she|i)\b", re.IGNORECASE)
 
-# "Hope Grant, RN": behind two names these say that they are somebody's, though both are words of every day.
-_DEGREE: Final = r"MD|M\.D\.|DO|D\.O\.|RN|R\.N\.|LPN|CNA|NP|PA-C|PA|PhD|PharmD|DDS|DPM|LCSW|LMFT|DPT|OTR|RRT|CRNA|FNP|APRN"
-_CLOSING: Final = r"Sincerely|(?:Best |Kind )?[Rr]egards|Best|Thanks|Thank you|Yours|Love|Cheers"
-_SIGNED: Final = re.compile(rf"(?<![\w-])(?P<name>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+){{1,2}}),? (?:{_DEGREE})\b")
-_CLOSED: Final = re.compile(
-    rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)?)(?=\s*(?:\Z|\n|,))"
+# Without any of these no cue stands in a text: looking for a string is quick, for a pattern it is not.
+_CUES: Final = (
+    *_KIN.split("|"),
+    "name",
+    "dr.",
+    "mr.",
+    "mrs.",
+    "ms.",
+    "mister",
+    "signed",
+    "baby",
+    *("hi i", "hi, i", "hi! i", "hi th", "hello", "hey i", "hey, i", "this is d", "this is n"),
+    "patient,",
+    "pt,",
 )
-# Without any of these no cue and no degree stands in a text: looking for a string is quick, for a pattern it is not.
-_CUES: Final = (*_KIN.split("|"), "name", "dr.", "mr.", "mrs.", "ms.", "mister", "signed", "baby", "patient,", "pt,")
-_DEGREES: Final = tuple(f" {degree}" for degree in _DEGREE.replace("\\", "").split("|"))
 # Behind these a word of every day is a name: "Mr. Will", "Dr. May". "Doctor May" and "Nurse will" may ask or promise.
 _BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|dr|prof)\b\.?|miss)\s{1,2}\Z", re.IGNORECASE)
 _POSSESSIVE: Final = re.compile(r"['’]s?\Z")
@@ -71,11 +75,6 @@ def introduced(text: str, lists: Lists) -> Iterator[Span]:
         if not lists.is_clinical(words[0].lower()):
             name = _POSSESSIVE.sub("", words[-1].rstrip(".,"))
             yield Span(start, text.rindex(words[-1], start, end) + len(name), "PERSON", TOLD)
-    patterns = (_SIGNED, _CLOSED) if any(degree in text for degree in _DEGREES) else (_CLOSED,)
-    for pattern in patterns:
-        for found in pattern.finditer(text):
-            if all(lists.names(word) for word in found["name"].split()):
-                yield Span(*found.span("name"), "PERSON", TOLD)
     lower = text.lower()
     if any(cue in lower for cue in _CUES):
         for found in _CUE.finditer(text):

@@ -17,9 +17,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .ner_rules import again, by_form, known_name, means_nobody, whole
+from .ner_rules import again, bridged, by_form, known_name, means_nobody, whole
 from .ner_tagger import TYPES, Tagged, Tagger
 from .ner_words import Lists, read_lists
+from .spans import TOLD
 from .spans import Span as Span
 from .whereabouts import is_reading, is_torn, placed
 
@@ -56,7 +57,8 @@ class NameFinder:
         if not spans:
             return spans
         spans = [whole(text, span, self._lists) for span in self._meant(text, spans)]
-        return placed(text, united([*spans, *self._meant(text, again(text, spans))]), self._lists)
+        spans += self._meant(text, [*again(text, spans), *bridged(text, spans)])
+        return placed(text, united(spans), self._lists)
 
     def _meant(self, text: str, spans: Iterable[Span]) -> list[Span]:
         return [span for span in spans if not (_is_no_place(text, span, self._lists) or means_nobody(text, span, self._lists))]
@@ -67,16 +69,22 @@ def _is_no_place(text: str, span: Span, lists: Lists) -> bool:
 
 
 def united(spans: Iterable[Span]) -> list[Span]:
-    """Spans that overlap as one, from the first character to the last, of the type of the longest, then of the surest."""
+    """Spans that overlap as one, from the first character to the last, of the type that is told of half
+    of it, else of the longest."""
     found: list[Span] = []
     for span in sorted(spans):
         last = found[-1] if found else None
         if last is None or span.start >= last.end:
             found.append(span)
             continue
-        longer = (span.end - span.start, span.score) >= (last.end - last.start, last.score)
-        found[-1] = Span(last.start, max(last.end, span.end), (span if longer else last).type, max(last.score, span.score))
+        end = max(last.end, span.end)
+        longer = max(span, last, key=lambda each: (_fills(each, end - last.start), each.end - each.start, each.score))
+        found[-1] = Span(last.start, end, longer.type, max(last.score, span.score))
     return found
+
+
+def _fills(span: Span, length: int) -> bool:
+    return span.score >= TOLD and 2 * (span.end - span.start) >= length
 
 
 def _runs(text: str, tagged: Tagged, lists: Lists) -> Iterator[Span]:

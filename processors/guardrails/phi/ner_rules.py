@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
-from .cues import EVERYDAY, TOLD, introduced, is_titled
+from .cues import EVERYDAY, introduced, is_titled
+from .everyday import everyday
+from .letters import written as in_letters
 from .ner_words import Lists
-from .spans import Span
+from .spans import TOLD, Span
 
 _SUFFIX: Final = (
     "street|st|avenue|ave|boulevard|blvd|road|rd|lane|ln|drive|dr|court|ct|place|pl|square|sq|terrace|ter|trail|trl|parkway|pkwy|circle"
@@ -30,6 +33,11 @@ _SMALL_STREET: Final = re.compile(
 _BOX: Final = re.compile(r"\b(?:P\.?\s?O\.?|(?i:post\soffice))\s?(?i:box)\s\#?\d{1,6}\b")
 _CAPITALS: Final = re.compile(
     r"(?<![\w-])(?P<last>[A-Z][A-Z’'-]{1,20})(?:,\s?|[/^](?=[A-Z]{3}))(?P<first>[A-Z][A-Z’'-]{1,20})(?:\s[A-Z]\b\.?)?(?![\w-])"
+)
+_ENDS: Final = re.compile(r"\s*(?:\Z|\n|\(|;|\||MRN|DOB|\d)")
+# Particles between the parts of one name.
+_WITHIN: Final = re.compile(
+    r"\s(?:(?:ibn|bin|bint|ben|abu|al|el|de|da|do|di|del|della|dos|das|du|la|las|los|le|van|von|der|den|ter|ten|zu)\s){1,3}"
 )
 _COMMA: Final = re.compile(
     r"(?<![\w-])(?P<last>[A-Z][a-z]+(?:[’'-][A-Z]?[a-z]+)*),\s(?P<first>[A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?:\s[A-Z]\b\.?)?"
@@ -82,6 +90,8 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
             for found in pattern.finditer(text):
                 yield Span(found.start(), found.end(), "LOCATION", 0.85)
     yield from introduced(text, lists)
+    yield from in_letters(text, lists)
+    yield from everyday(text, lists)
     if "," in text or "/" in text or "^" in text:
         for pattern in (_CAPITALS, _COMMA):
             for found in pattern.finditer(text):
@@ -89,7 +99,8 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
                 known = last in lists.surnames or first in lists.given
                 if known and first not in lists.places and not lists.is_clinical(last) and not lists.is_clinical(first):
                     both = last in lists.surnames and first in lists.given
-                    yield Span(found.start(), found.end(), "PERSON", _CERTAIN if both else 0.85)
+                    told = both and _ENDS.match(text, found.end()) is not None
+                    yield Span(found.start(), found.end(), "PERSON", TOLD if told else _CERTAIN if both else 0.85)
 
 
 def again(text: str, spans: Sequence[Span]) -> Iterator[Span]:
@@ -135,7 +146,7 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     if not text.isupper() and written.isupper() and _is_abbreviation(span.type, words, lists):
         return True
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
-        if span.score >= TOLD and (words[0] in EVERYDAY or is_titled(text, span.start)):
+        if span.score >= TOLD and (words[0].strip(",") in EVERYDAY or is_titled(text, span.start)):
             return False
         return written != written.title() or lower in lists.words["never"]
     if span.type in {"PERSON", "ORGANIZATION"} and all(word.strip(",./-") in lists.words["drug"] for word in words):
@@ -176,6 +187,14 @@ def whole(text: str, span: Span, lists: Lists) -> Span:
         if name in lists.surnames and name not in lists.words["never"] and not lists.is_clinical(name):
             end = more.end()
     return span._replace(end=end)
+
+
+def bridged(text: str, spans: Sequence[Span]) -> Iterator[Span]:
+    """What stands between two parts of one name: the "ibn" of "Abd al-Rahman ibn Yusuf"."""
+    people = sorted(span for span in spans if span.type == "PERSON")
+    for first, second in pairwise(people):
+        if first.end < second.start <= first.end + 16 and _WITHIN.fullmatch(text, first.end, second.start) is not None:
+            yield Span(first.start, second.end, "PERSON", min(first.score, second.score))
 
 
 def _is_only_word(word: str, lists: Lists) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+# Surer than the name tagger ever is: so is told what is a name, and not a word of every day.
+TOLD: Final = 1.0
 
 
 class Span(NamedTuple):

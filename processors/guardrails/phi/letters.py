@@ -1,0 +1,45 @@
+"""Names where letters, notes and mails have them: under the closing, before a degree, on the envelope, in the head of a mail.
+
+"Hope Grant, RN"  "Joy (RN)"  "Sincerely,\\nJoy Will"  "- Hope" at the very end  "Chase Grant <cg@…>"  "CHASE GRANT\\n12 ELM ST"
+
+There both words may be words of every day; each must be a name that a list knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from .ner_words import Lists
+from .spans import TOLD, Span
+
+_DEGREE: Final = r"MD|M\.D\.|DO|D\.O\.|RN|R\.N\.|LPN|CNA|NP|PA-C|PA|PhD|PharmD|DDS|DPM|LCSW|LMFT|DPT|OTR|RRT|CRNA|FNP|APRN"
+_CLOSING: Final = r"Sincerely|(?:Best |Kind )?[Rr]egards|Best|Thanks|Thank you|Yours|Love|Cheers"
+_NAME: Final = r"[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)"
+_DEGREES: Final = tuple(f"{before}{degree}" for degree in _DEGREE.replace("\\", "").split("|") for before in (" ", "("))
+_SIGNED: Final = re.compile(
+    rf"(?<![\w-])(?P<name>{_NAME}{{1,2}}),? \(?(?:{_DEGREE})\b|(?<![\w-])(?P<one>[A-Z][a-z]+) \((?:{_DEGREE})\)"
+)
+_CLOSED: Final = re.compile(rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>{_NAME}?)(?=\s*(?:\Z|\n|,))")
+_LAST: Final = re.compile(rf"\n[ \t]*[-–—]{{1,2}} ?(?P<name>{_NAME}?)\s{{0,8}}\Z")
+_MAILED: Final = re.compile(rf"(?<![\w-])(?P<name>{_NAME}{{1,2}})\"? <(?=[\w.+-]{{1,64}}@)")
+_ADDRESSED: Final = re.compile(
+    r"(?:^|\n)[ \t]*(?P<name>[A-Z][\w’'-]+(?: [A-Z]\b\.?)?(?: [A-Z][\w’'-]+){1,2})[ \t]*\r?\n[ \t]*(?=\d{1,6} [A-Z])"
+)
+
+
+def written(text: str, lists: Lists) -> Iterator[Span]:
+    """Names in their place of a letter; they may overlap."""
+    patterns = [_CLOSED]
+    if any(degree in text for degree in _DEGREES):
+        patterns.append(_SIGNED)
+    if "\n" in text:
+        patterns += (_LAST, _ADDRESSED)
+    if "@" in text:
+        patterns.append(_MAILED)
+    for pattern in patterns:
+        for found in pattern.finditer(text):
+            name = found.lastgroup or "name"
+            if all(lists.names(word) for word in found[name].split()):
+                yield Span(*found.span(name), "PERSON", TOLD)
