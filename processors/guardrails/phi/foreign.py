@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .ner import Span
 
@@ -54,23 +54,33 @@ _BEFORE: Final = 60  # characters in which the word leads up to its number
 _AFTER: Final = 25
 
 
+_WORD: Final = re.compile(r"\w+")
+
+
+class _Asked(NamedTuple):
+    """`begins`: the first word of each phrase of `context`, which is looked up sooner than searched for."""
+
+    begins: frozenset[str]
+    context: re.Pattern[str]
+    recognizer: Any
+    patterns: list[tuple[re.Pattern[str], float]]
+
+
 class Foreign:
     """Presidio's recognizers of national identifiers, ready to be asked. Used from one thread."""
 
     def __init__(self, recognizers: Sequence[Any]) -> None:
-        self._asked: list[tuple[re.Pattern[str], Any, list[tuple[re.Pattern[str], float]]]] = []
-        words: set[str] = set()
+        self._asked: list[_Asked] = []
         for recognizer in recognizers:
             context = {word.casefold() for word in recognizer.context or () if len(word) > 2} - _VAGUE - _VAGUE_PAIRS
             if not context:
                 continue
-            words |= context
             patterns = [
                 (re.compile(pattern.regex, re.DOTALL | re.MULTILINE | re.IGNORECASE), pattern.score)
                 for pattern in recognizer.patterns
             ]
-            self._asked.append((_any_of(context), recognizer, patterns))
-        self._any = _any_of(words)
+            begins = frozenset(word for phrase in context for word in _WORD.findall(phrase)[:1])
+            self._asked.append(_Asked(begins, _any_of(context), recognizer, patterns))
 
     @classmethod
     def load(cls) -> Foreign:
@@ -82,16 +92,14 @@ class Foreign:
 
     def find(self, text: str) -> Iterator[Span]:
         """Identifiers beside a word that names them; .95 where Presidio's validator agrees, .85 where it has none."""
-        if self._any.search(text) is None:
-            return
-        for context, recognizer, patterns in self._asked:
-            cues = [match.span() for match in context.finditer(text)]
-            if not cues:
+        words = frozenset(_WORD.findall(text.casefold()))
+        for asked in self._asked:
+            if asked.begins.isdisjoint(words) or not (cues := [match.span() for match in asked.context.finditer(text)]):
                 continue
-            for pattern, strength in patterns:
+            for pattern, strength in asked.patterns:
                 for match in pattern.finditer(text):
-                    if _beside(match, cues) and (score := _score(recognizer, match.group(), strength)) is not None:
-                        yield Span(match.start(), match.end(), recognizer.supported_entities[0], score)
+                    if _beside(match, cues) and (score := _score(asked.recognizer, match.group(), strength)) is not None:
+                        yield Span(match.start(), match.end(), asked.recognizer.supported_entities[0], score)
 
 
 def _beside(match: re.Match[str], cues: Sequence[tuple[int, int]]) -> bool:
