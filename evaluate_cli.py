@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,29 +44,31 @@ def evaluate(
     if (dev is None) == (not files):
         raise UsageError("give files of labelled lines, or --dev FOLDER")
     _needs_evaluate()
-    from tidegate.processors.guardrails.evaluation import TASKS, Evaluation
+    from tidegate.processors.guardrails.evaluation import MEASURED, Evaluation
     from tidegate.processors.guardrails.evaluation_report import markdown
     from tidegate.processors.guardrails.loading import load_suite
 
+    asked = MEASURED.intersection(names(detectors) or MEASURED)
+    if not asked:
+        raise UsageError(f"labels measure {', '.join(sorted(MEASURED))}; --detectors names none of them")
     if output is not None:
         # Before the work, not after it.
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {output} cannot be made: {error.strerror}") from None
-    report, evaluation, settings = Report(), Evaluation(), Settings.read()
-    asked = names(detectors) or ("phi", *(task.detector for task in TASKS))
-    suite = load_suite(settings, asked, strict=strict, trouble=lambda trouble: report.trouble((trouble,)))
+    report, evaluation, settings = Report(), Evaluation(asked), Settings.read()
+    suite = load_suite(settings, tuple(asked), strict=strict, trouble=lambda trouble: report.trouble((trouble,)))
     sets = _dev_sets() if dev is not None else None
     if sets is not None:
-        with err.status("making the development sets, and judging them …"):
+        with err.status("making the development sets, and judging them …"), _reading(dev):
             _judge(suite, ((line, line.sample(number)) for number, line in enumerate(sets.lines(dev))), evaluation, settings)
     for file in files or ():
         with reading(file) as (source, size), progress(size) as bar:
             _judge(suite, _labelled(bar(lines(source, file)), file, report), evaluation, settings)
     report.tell()
     if not evaluation.lines:
-        raise UsageError(f"{', '.join(files or [str(dev)])}: not one labelled line, so there is nothing to measure")
+        raise UsageError(f"{', '.join(files or [str(dev)])}: not one line with a label for {', '.join(sorted(asked))}")
     plots = []
     if output is not None:
         from tidegate.processors.guardrails.evaluation_plots import draw
@@ -76,9 +79,17 @@ def evaluate(
     if sets is not None:
         told = f"{sets.markdown(rows)}\n{told}"
         figures["targets"] = [row._asdict() | {"reached": row.reached} for row in rows]
-    _say(told, figures, output, as_json)
+    _say(told, figures, output, [path.name for path in plots], as_json)
     if report.unread or not all(row.reached for row in rows):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _reading(dev: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UsageError(f"--dev {dev} has no {Path(error.filename).name}; give the folder of development data") from None
 
 
 def _labelled(numbered: Iterator[Numbered], file: str, report: Report) -> Iterator[tuple[LabelledLine, Sample]]:
@@ -121,13 +132,14 @@ def _dev_sets() -> Any:
     return dev_sets
 
 
-def _say(report: str, figures: dict[str, Any], output: Path | None, as_json: bool) -> None:
+def _say(report: str, figures: dict[str, Any], output: Path | None, plots: list[str], as_json: bool) -> None:
     from tidegate.processors.guardrails.evaluation_report import aligned
 
     told = orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
     if output is not None:
         (output / "report.md").write_text(report, "utf-8")
         (output / "metrics.json").write_bytes(told)
-        err.print(f"{output}/report.md, metrics.json and plots written", style="dim", highlight=False, soft_wrap=True)
+        written = ", ".join(("report.md", "metrics.json", *plots))
+        err.print(f"in {output}: {written}", style="dim", highlight=False, soft_wrap=True)
     sys.stdout.buffer.write(told if as_json else aligned(report).encode())
     sys.stdout.buffer.flush()

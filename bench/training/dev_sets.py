@@ -93,6 +93,8 @@ def targets(evaluation: Evaluation) -> list[Target]:
 
 
 def _of_phi(spans: Mapping[str, SpanReport]) -> Iterator[Target]:
+    if not spans:  # nobody asked for it
+        return
     for source in (PRESIDIO, HIPAA):
         total = spans[source].total
         yield Target(f"{source}: typed F1", total.f1, None)

@@ -10,7 +10,6 @@ also given by source, for a mean over sources hides the one that fails.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -132,6 +131,8 @@ TASKS: Final = (
     Task("injection", "injection", (("prompt", "injection"), ("context", "injection")), ("prompt", "context")),
     Task("faithful", "faithfulness", (("response", "faithfulness"),), ("response",), 0, ("CONTRADICT", "UNSUPPORTED")),
 )
+# Whom labels can measure.
+MEASURED: Final = frozenset(("phi", *(task.detector for task in TASKS)))
 
 
 @dataclass(slots=True)
@@ -150,28 +151,32 @@ class Series:
 
 @dataclass(slots=True)
 class Evaluation:
-    """Figures by label, then by source; `all` holds every line."""
+    """Figures by label, then by source; `all` holds every line. `asked`: the detectors that had a say; a label that is for
+    another one is in no figure, and a line with no other label is none of `lines`."""
 
+    asked: frozenset[str] = MEASURED
     lines: int = 0
     failed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     spans: dict[str, list[tuple[list[Marked], list[Marked]]]] = field(default_factory=lambda: defaultdict(list))
     series: dict[str, dict[str, Series]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Series)))
 
     def add(self, line: LabelledLine, sample: Sample, assessment: Assessment) -> None:
+        spans = line.labels.phi is not None and "phi" in self.asked
+        tasks = [task for task in TASKS if task.detector in self.asked and getattr(line.labels, task.label) is not None]
+        if not (spans or tasks):
+            return
         self.lines += 1
         for detector in assessment.failed:
             self.failed[detector] += 1
         sources = dict.fromkeys(("all", line.source))
-        if line.labels.phi is not None:
+        if spans:
             pair = _gold(line, sample), _said(assessment)
             for source in sources:
                 self.spans[source].append(pair)
-        for task in TASKS:
-            label = getattr(line.labels, task.label)
-            if label is None:
-                continue
+        for task in tasks:
             for source in sources:
-                self._score(task, bool(label), self.series[task.label][source], sample, assessment)
+                label = bool(getattr(line.labels, task.label))
+                self._score(task, label, self.series[task.label][source], sample, assessment)
 
     def _score(self, task: Task, label: bool, series: Series, sample: Sample, assessment: Assessment) -> None:
         score = task.score(assessment)
@@ -204,13 +209,6 @@ class Evaluation:
                 for label, reports in self.score_reports().items()
             },
         }
-
-
-def evaluate(lines: Iterable[tuple[LabelledLine, Sample, Assessment]]) -> Evaluation:
-    evaluation = Evaluation()
-    for line, sample, assessment in lines:
-        evaluation.add(line, sample, assessment)
-    return evaluation
 
 
 def _gold(line: LabelledLine, sample: Sample) -> list[Marked]:

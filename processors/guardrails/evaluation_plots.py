@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from .evaluation import Evaluation, Series
+from .evaluation_report import MEANINGS
 from .evaluation_scores import calibration
 from .evaluation_spans import SpanReport
 
@@ -29,15 +30,16 @@ def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
         for label, by_source in evaluation.series.items():
             series = by_source["all"]
             if any(series.labels) and not all(series.labels):
-                written.append(_saved(_curves(label, by_source), folder / f"{label}-curves.png"))
-                written.append(_saved(_calibration(label, series), folder / f"{label}-calibration.png"))
+                means = MEANINGS.get(label, label)
+                written.append(_saved(_curves(means, by_source), folder / f"{label}-curves.png"))
+                written.append(_saved(_calibration(means, series), folder / f"{label}-calibration.png"))
         spans = evaluation.span_reports().get("all")
         if spans is not None and any(counts.gold for counts in spans.by_type.values()):
             written.append(_saved(_types(spans), folder / "phi-types.png"))
     return written
 
 
-def _curves(label: str, by_source: Mapping[str, Series]) -> Figure:
+def _curves(means: str, by_source: Mapping[str, Series]) -> Figure:
     """ROC and precision over recall, of all lines and of each source, and of length as a dashed line."""
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     roc, pr = figure.subplots(1, 2)
@@ -64,14 +66,14 @@ def _curves(label: str, by_source: Mapping[str, Series]) -> Figure:
     if report.precision is not None and report.recall is not None:
         pr.plot(report.recall, report.precision, "o", color=ACCENT, clip_on=False, zorder=3)
     pr.axhline(truth.mean(), ls="--", color=PALE, label="chance")
-    roc.set(xlabel="false alarms", ylabel="recall", title=f"{label}: ROC", xlim=(0, 1), ylim=(0, 1.02))
-    pr.set(xlabel="recall", ylabel="precision", title=f"{label}: precision over recall", xlim=(0, 1), ylim=(0, 1.02))
+    roc.set(xlabel="false alarms", ylabel="recall", title=f"{means}: ROC", xlim=(0, 1), ylim=(0, 1.02))
+    pr.set(xlabel="recall", ylabel="precision", title=f"{means}: precision over recall", xlim=(0, 1), ylim=(0, 1.02))
     roc.legend(frameon=False, loc="lower right")
     pr.legend(frameon=False, loc="lower left")
     return figure
 
 
-def _calibration(label: str, series: Series) -> Figure:
+def _calibration(means: str, series: Series) -> Figure:
     figure = Figure(figsize=(4, 3.8), layout="constrained")
     axes = figure.subplots()
     bins = calibration(np.asarray(series.labels, bool), np.asarray(series.scores, float))
@@ -84,7 +86,7 @@ def _calibration(label: str, series: Series) -> Figure:
         label="bins of equal counts",
         clip_on=False,
     )
-    axes.set(xlabel="score", ylabel="share that is so", title=f"{label}: calibration", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="score", ylabel=f"share that is {means}", title=f"{means}: calibration", xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False, loc="upper left")
     return figure
 

@@ -20,6 +20,8 @@ RATES: Final = ("precision", "recall", "F1", "any-type recall")
 # What each label's alarm is about; a faithful answer should give none.
 MEANINGS: Final = {"toxicity": "toxic", "injection": "injected", "faithful": "unfaithful"}
 OTHERS: Final = {"toxicity": "clean", "injection": "clean", "faithful": "faithful"}
+# A faithful answer scores high, and here the others are looked for.
+TURNED: Final = {"faithful": "The scores of this table are 1 − faithfulness."}
 # Where length alone comes as near as this, the score may have learned to count characters.
 NEAR_LENGTH: Final = 0.02
 SCORES_LEGEND: Final = (
@@ -46,7 +48,8 @@ def markdown(evaluation: Evaluation, names: Sequence[str], plots: Sequence[Path]
         unscored = evaluation.series[label]["all"].unscored
         parts.append(f"## {label}")
         if reports:
-            parts += [_scores(label, reports), *_warnings(label, reports["all"]), SCORES_LEGEND]
+            legend = " ".join((SCORES_LEGEND, TURNED.get(label, ""))).rstrip()
+            parts += [_scores(label, reports), *_warnings(label, reports["all"]), legend]
         if unscored:
             parts.append(f"{lines(unscored)} with this label got no score, and count in no figure here.")
     parts += [f"![{path.stem}]({path.name})" for path in plots]

@@ -471,7 +471,11 @@ def test_either_files_or_development_sets_are_evaluated() -> None:
     assert b"give files of labelled lines, or --dev FOLDER" in done.stderr
 
 
-@pytest.mark.parametrize("content", ["", '{"prompt": "x"}\n'], ids=["an empty file", "a file without labels"])
+@pytest.mark.parametrize(
+    "content",
+    ["", '{"prompt": "x"}\n', '{"prompt": "x", "labels": {"toxicity": 0}}\n'],
+    ids=["an empty file", "a file without labels", "a file with labels for another detector"],
+)
 def test_where_there_is_nothing_to_measure_nothing_is_reported(tmp_path: Path, content: str) -> None:
     pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
     (tmp_path / "l.jsonl").write_text(content)
@@ -479,8 +483,26 @@ def test_where_there_is_nothing_to_measure_nothing_is_reported(tmp_path: Path, c
     done = tidegate("evaluate", tmp_path / "l.jsonl", "--detectors", "phi", "--out", tmp_path / "out", timeout_s=180)
 
     assert (done.returncode, done.stdout) == (2, b"")
-    assert "not one labelled line" in done.stderr.decode()
+    assert "not one line with a label for phi" in done.stderr.decode()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_detector_that_no_label_measures_is_refused_before_the_work(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+
+    done = tidegate("evaluate", tmp_path / "nowhere.jsonl", "--detectors", "relevance,bias")
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"labels measure faithfulness, injection, phi, toxicity" in done.stderr
+
+
+def test_a_folder_without_the_development_data_is_said_to_be_one(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+
+    done = tidegate("evaluate", "--dev", tmp_path, "--detectors", "phi", timeout_s=180)
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"has no presidio_templates.txt; give the folder of development data" in done.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path: Path) -> None:

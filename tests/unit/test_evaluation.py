@@ -160,6 +160,19 @@ def test_lines_without_a_score_are_counted_and_in_no_figure() -> None:
     assert "1 line with this label got no score" in report
 
 
+def test_who_was_not_asked_has_missed_nothing() -> None:
+    evaluation = Evaluation(frozenset({"toxicity"}))
+    labels = {"phi": [{"type": "PERSON", "start": 0, "end": 4}], "faithful": 0}
+    for more in ({}, {"toxicity": 1}):
+        line = read_labelled(labelled(labels=labels | more))
+        evaluation.add(line, line.sample(1), Assessment(scores={("prompt", "toxicity"): 0.9}))
+
+    figures = evaluation.as_dict()
+
+    assert (figures["lines"], figures["phi"], set(figures) - {"failed"}) == (1, {}, {"lines", "phi", "toxicity"})
+    assert figures["toxicity"]["all"]["samples"] == 1
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
