@@ -43,7 +43,7 @@ _READ_BYTES: Final = 1 << 18
 # How often it is looked which policies on findings are not at ease.
 _WATCH_EVERY_S: Final = 2.0
 # Producers are remembered for as long as the meter does: one of last month that sends again is known by both. So many are
-# forgotten at once: some milliseconds.
+# forgotten at once: some milliseconds; as long as there are more, each time that the engine runs.
 _MOST_FORGOTTEN: Final = 2_000
 _TIDY_EVERY_S: Final = 600.0
 
@@ -216,13 +216,14 @@ class GuardrailsEngine:
                 self._signals_next = records[-1].offset + 1
             self.runtime.sampling.watched = self._watched.scopes()
         if now - self._tidied_at >= _TIDY_EVERY_S:
-            self._tidied_at = now
             now_ms = int(now * 1_000)
             gone = self.log.db.execute(
                 "SELECT partition, producer FROM guard_producers"
                 " WHERE seen_ms < ? AND (seen_ms < ? OR producer GLOB ?) LIMIT ?",
                 (now_ms - KEYED_RETENTION_MS, now_ms - PRODUCER_RETENTION_MS, f"{KEYED}*", _MOST_FORGOTTEN),
             ).fetchall()
+            if len(gone) < _MOST_FORGOTTEN:
+                self._tidied_at = now
             with self.log.transaction():
                 self.log.db.executemany("DELETE FROM guard_producers WHERE partition = ? AND producer = ?", gone)
                 self.log.db.execute("DELETE FROM guard_names WHERE kept_ms < ?", (now_ms - FORGOTTEN_MS,))

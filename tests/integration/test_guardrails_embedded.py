@@ -16,6 +16,7 @@ import pytest
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.guardrails_engine import GuardrailsEngine
 from tidegate.processors.embedded.guardrails_thread import GuardrailsThread, Pauses
+from tidegate.processors.meter import KEYED
 from tidegate.producers.key_source import FolderKeys
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.sealing import seal
@@ -184,6 +185,22 @@ def test_what_came_under_an_idempotency_key_is_forgotten_when_the_meter_forgets_
 
     assert before == (2,)
     assert kept == [("svc",)]
+
+
+def test_however_many_came_under_idempotency_keys_all_are_forgotten_in_their_time(data: Path) -> None:
+    months_ago_ms = int((time.time() - 90 * 86_400) * 1_000)
+
+    with closing(engine(data)) as one:
+        with one.log.transaction():
+            one.log.db.executemany(
+                "INSERT INTO guard_producers VALUES (0, ?, 1, ?)",
+                ((f"{KEYED}{number}", months_ago_ms) for number in range(5_000)),
+            )
+        for _ in range(3):
+            one.run_once(0.0)
+        (left,) = one.log.db.execute("SELECT count(*) FROM guard_producers").fetchone()
+
+    assert left == 0
 
 
 def test_content_of_a_shredded_tenant_is_unreadable_and_that_of_others_is_judged(data: Path) -> None:
