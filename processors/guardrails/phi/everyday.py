@@ -34,9 +34,11 @@ _BEFORE: Final = re.compile(r"([^\W\d_]+)(,?) \Z")
 _THINGS: Final = frozenset(
     "the a an this that these no any all each every of to please not must should can could or press click select button".split()  # noqa: SIM905
 )
+# It begins with letters, and not with what may stand before them: such a pattern is searched for quickly.
 _STANDING: Final = re.compile(
-    rf"(?<![^\s(\"“‘'])(?P<name>(?:{_ANY})(?: [A-Z]\.)?(?: (?P<last>[A-Z][a-z]+))?)(?P<own>['’]s)?(?![\w’'-])"
+    rf"(?P<name>(?:{_ANY})(?![\w-])(?: [A-Z]\.)?(?: (?P<last>[A-Z][a-z]+))?)(?P<own>['’]s)?(?![\w’'-])"
 )
+_OPENS: Final = " \t\r\n(\"“‘'"
 _GOES_ON: Final = re.compile(r"\s(?:[a-z]|\d)|[.,;:!?)\"”]|\s*\Z")
 _SET_OFF: Final = re.compile(r"[.,;:)]|\s*\Z")
 _THEN: Final = re.compile(rf"\s{_DOES}")
@@ -48,7 +50,7 @@ def everyday(text: str, lists: Lists) -> Iterator[Span]:
     """Names among words of every day; as sure as what a title introduces."""
     for found in _STANDING.finditer(text):
         start, end = found.span("name")
-        if found["last"] is not None and not lists.names(found["last"]):
+        if text[start - 1 : start] not in _OPENS or not (found["last"] is None or lists.names(found["last"])):
             continue
         season = found["name"] in _SEASONS
         if _THEN.match(text, found.end()) is not None or _CALLED.search(text, max(0, start - 12), start) is not None:

@@ -17,10 +17,10 @@ from .spans import TOLD, Span
 _DEGREE: Final = r"MD|M\.D\.|DO|D\.O\.|RN|R\.N\.|LPN|CNA|NP|PA-C|PA|PhD|PharmD|DDS|DPM|LCSW|LMFT|DPT|OTR|RRT|CRNA|FNP|APRN"
 _CLOSING: Final = r"Sincerely|(?:Best |Kind )?[Rr]egards|Best|Thanks|Thank you|Yours|Love|Cheers"
 _NAME: Final = r"[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)"
-_DEGREES: Final = tuple(f"{before}{degree}" for degree in _DEGREE.replace("\\", "").split("|") for before in (" ", "("))
-_SIGNED: Final = re.compile(
-    rf"(?<![\w-])(?P<name>{_NAME}{{1,2}}),? \(?(?:{_DEGREE})\b|(?<![\w-])(?P<one>[A-Z][a-z]+) \((?:{_DEGREE})\)"
-)
+# The name is looked for backwards, for there are fewer degrees than words with a capital.
+_HAS_DEGREE: Final = re.compile(rf"(?:{_DEGREE})\b(?P<close>\)?)")
+_BEFORE_DEGREE: Final = re.compile(rf"(?<![\w-])(?:(?P<name>{_NAME}{{1,2}}),? \(?|(?P<one>[A-Z][a-z]+) \()\Z")
+_LONGEST: Final = 64
 _CLOSED: Final = re.compile(rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>{_NAME}?)(?=\s*(?:\Z|\n|,))")
 _LAST: Final = re.compile(rf"\n[ \t]*[-–—]{{1,2}} ?(?P<name>{_NAME}?)\s{{0,8}}\Z")
 _MAILED: Final = re.compile(rf"(?<![\w-])(?P<name>{_NAME}{{1,2}})\"? <(?=[\w.+-]{{1,64}}@)")
@@ -31,15 +31,22 @@ _ADDRESSED: Final = re.compile(
 
 def written(text: str, lists: Lists) -> Iterator[Span]:
     """Names in their place of a letter; they may overlap."""
+    for found in _named(text):
+        name = found.lastgroup or "name"
+        if all(lists.names(word) for word in found[name].split()):
+            yield Span(*found.span(name), "PERSON", TOLD)
+
+
+def _named(text: str) -> Iterator[re.Match[str]]:
+    for degree in _HAS_DEGREE.finditer(text):
+        if text[degree.start() - 1 : degree.start()] in {" ", "("}:
+            before = _BEFORE_DEGREE.search(text, max(0, degree.start() - _LONGEST), degree.start())
+            if before is not None and (before.lastgroup == "name" or degree["close"]):
+                yield before
     patterns = [_CLOSED]
-    if any(degree in text for degree in _DEGREES):
-        patterns.append(_SIGNED)
     if "\n" in text:
         patterns += (_LAST, _ADDRESSED)
     if "@" in text:
         patterns.append(_MAILED)
     for pattern in patterns:
-        for found in pattern.finditer(text):
-            name = found.lastgroup or "name"
-            if all(lists.names(word) for word in found[name].split()):
-                yield Span(*found.span(name), "PERSON", TOLD)
+        yield from pattern.finditer(text)
