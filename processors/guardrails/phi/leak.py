@@ -15,6 +15,7 @@ from .meaning import meant
 from .readings import as_read
 
 _WORD = re.compile(r"[^\W_]+")
+_DIGITS_APART = re.compile(r"\d(?:[\d\s().\-–/+]*\d)?")
 _MANY_DIGITS = 4  # of a value, from which its digits alone name it
 
 
@@ -24,6 +25,8 @@ def marked(sample: Sample, findings: Sequence[Finding]) -> list[Finding]:
     if sample.response is None or not any(finding.where == "response" for finding in findings):
         return list(findings)
     response = sample.response
+    if not sample.prompt and not sample.context:
+        return [finding._replace(leak=True) for finding in findings]
     given = _Given(
         [as_read(text) for text in (sample.prompt or "", *sample.context)],
         [(finding.type, _text(sample, finding)) for finding in findings if finding.where != "response"],
@@ -45,12 +48,12 @@ class _Given:
     """What the model was given, ready to be asked."""
 
     def __init__(self, texts: Sequence[str], values: Sequence[tuple[str, str]]) -> None:
-        lowered = [text.casefold() for text in texts]
-        self._words = {word for text in lowered for word in _WORD.findall(text)}
-        self._phrases = " ".join(" ".join(_WORD.findall(text)) for text in lowered)
+        words = [word for text in texts for word in _WORD.findall(text.casefold())]
+        self._words = {*words, "".join(words)}
+        self._phrases = f" {' '.join(words)} "
         self._meant = {meant(kind, text) for kind, text in values}
         self._digits = {run for _, text in values for run in (_digits(text),) if len(run) >= _MANY_DIGITS}
-        self._runs = {_digits(run) for text in lowered for run in re.findall(r"\d(?:[\d\s().\-–/+]*\d)?", text)}
+        self._runs = {_digits(run) for text in texts for run in _DIGITS_APART.findall(text)}
         self._days = {day for _, text in values if (day := day_forms.read(text)) is not None}
 
     def has(self, kind: str, value: str) -> bool:
@@ -59,10 +62,11 @@ class _Given:
         # Of a name without its titles and what is somebody's: "Dr. Okafor's".
         words = _WORD.findall(meant(kind, value) if kind == "PERSON" else value.casefold())
         phrase = " ".join(words)
-        if phrase and f" {phrase} " in f" {self._phrases} ":
+        if phrase and f" {phrase} " in self._phrases:
             return True
         if kind == "DATE_TIME":
-            return day_forms.read(value) in self._days if day_forms.read(value) is not None else False
+            day = day_forms.read(value)
+            return day is not None and day in self._days
         if kind in ("PERSON", "LOCATION", "ORGANIZATION", "NRP"):
             return bool(words) and all(word in self._words for word in words)
         digits = _digits(value)
@@ -72,7 +76,7 @@ class _Given:
                 or digits in self._runs
                 or (len(digits) == _MANY_DIGITS and any(run.endswith(digits) for run in self._runs | self._digits))
             )
-        return "".join(words) in {"".join(_WORD.findall(text)) for text in (self._phrases,)} or "".join(words) in self._words
+        return "".join(words) in self._words
 
 
 def _digits(text: str) -> str:
