@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from . import eponyms
-from .labels import LABEL
 from .ner import Span
+from .prefilter import is_label
 
 _WORDS: Final = frozenset(
     word
@@ -93,7 +93,7 @@ def is_medicine(text: str, span: Span) -> bool:
         return False  # "Eugene, OR" is no operating room
     if span.type == "LOCATION" and _ABBREVIATED.search(text, max(0, span.start - 1), span.end) is not None:
         return True  # the hydroxyl of "25-OH"
-    if LABEL.fullmatch(written) is not None and (len(written) > 4 or written.isupper() or written.islower()):
+    if is_label(written) and (len(written) > 4 or written.isupper() or written.islower()):
         return True  # it says what the number behind it is
     if all(map(_known, _PART.findall(written))):
         return any(len(word) > 1 for word in words)

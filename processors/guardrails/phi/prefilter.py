@@ -30,12 +30,20 @@ def labels(text: str, start: int, end: int) -> Iterator[re.Match[str]]:
     for word in _WORD.finditer(text, start, end):
         if word.start() < after:
             continue
-        found = _begins.get(word.group())
-        if found is None:
-            found = _learn(word.group())
-        if found and (label := LABEL.match(text, word.start(), end)) is not None:
+        if _begins_one(word.group()) and (label := LABEL.match(text, word.start(), end)) is not None:
             yield label
             after = label.end()
+
+
+def is_label(written: str) -> bool:
+    """Whether the whole is a label."""
+    word = _WORD.match(written)
+    return word is not None and _begins_one(word.group()) and LABEL.fullmatch(written) is not None
+
+
+def _begins_one(word: str) -> bool:
+    found = _begins.get(word)
+    return _learn(word) if found is None else found
 
 
 def _learn(word: str) -> bool:
