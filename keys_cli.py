@@ -65,7 +65,8 @@ def make(
         return ring
 
     ring = change_ring(path, added, make=True)
-    _say(f"{'changed' if there else 'made'} {path}: {_count(len(ring.keys), 'key')}, mark {_mark(ring)}")
+    done = "made" if not there else "changed" if given else "as it was:"
+    _say(f"{done} {path}: {_count(len(ring.keys), 'key')}, mark {_mark(ring)}")
     for tenant in dict.fromkeys(tenants or ()):
         _say(f"  {tenant}: {'a key of its own' if tenant in given else 'had one'}")
     if not there and not (file is None and Settings.read().key_file is None):

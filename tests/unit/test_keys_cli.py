@@ -64,6 +64,7 @@ def test_making_a_ring_again_changes_nothing_and_adding_a_tenant_does() -> None:
     assert len(ring().keys) == 2
     assert "a key of its own" in said
     assert "had one" in again
+    assert (said.startswith("changed"), again.startswith("as it was:")) == (True, True)
 
 
 def test_a_ring_by_file_says_how_services_find_it(tmp_path: Path) -> None:
