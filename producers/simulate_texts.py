@@ -112,7 +112,7 @@ _TOPICS: Final[Mapping[str, tuple[_Topic, ...]]] = {
     "code-helper": (_Topic("Why does this loop never end: while i < 10: print(i)", "i is never increased; add i += 1."),),
 }
 _FIRST: Final = ("Rosa", "Martin", "Adaeze", "Kenji", "Linnea", "Tomas", "Priya", "Walter")
-_LAST: Final = ("Testwell", "Samplesen", "Mockford", "Demoyan", "Fixturez", "Placeholm", "Dummond", "Specimena")
+_LAST: Final = ("Testwell", "Samplesen", "Mockmann", "Demoyan", "Fixturez", "Placeholm", "Dummond", "Specimena")
 _WHO: Final = (
     "Patient {first} {last}, MRN {mrn}. ",
     "{last}, {first}, born {month:02}/{day:02}/{year}. ",
