@@ -46,6 +46,16 @@ def test_a_file_has_one_a_line_or_json(tmp_path: Path, text: str) -> None:
     assert canaries.of_call({}) == (BIRD, OTHER)
 
 
+@pytest.mark.parametrize("text", [f"{BIRD}\n{OTHER}\n", json.dumps([BIRD, OTHER])], ids=["lines", "JSON"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "canaries"
+    file.write_text(text, "utf-8-sig")
+
+    canaries = Canaries.of_settings(Settings(guard_canary_file=file))
+
+    assert canaries.of_call({}) == (BIRD, OTHER)
+
+
 def test_both_settings_count_together(tmp_path: Path) -> None:
     file = tmp_path / "canaries"
     file.write_text(BIRD)

@@ -52,7 +52,7 @@ def _given(settings: Settings) -> list[tuple[str, str]]:
     if settings.guard_canary_file is not None:
         path = settings.guard_canary_file
         try:
-            given.append((str(path), path.read_text("utf-8")))
+            given.append((str(path), path.read_text("utf-8-sig")))  # some editors begin a file with a mark
         except (OSError, UnicodeDecodeError):
             raise UsageError(f"the canaries in {path} cannot be read") from None
     return given
