@@ -1,8 +1,9 @@
 """The embedded log: topics with partitions and offsets in one SQLite file in WAL mode.
 
 Several processes append at once; one node consumes. Offsets grow from 0 in each partition and are never reused. They are
-dense, but for compacted topics: of these only the last record of each key stays, so a reader finds gaps, and reading from
-the start and then following always ends at the last word on every key. An empty value takes a key back.
+dense, but for the quarantine, where a person takes some out, and compacted topics: of these only the last record of each key
+stays, so a reader finds gaps, and reading from the start and then following always ends at the last word on every key. An empty
+value takes a key back.
 
     partitions(topic, partition, next_offset)         where each partition ends
     "records/<topic>/<partition>"(offset, ...)        what was appended, with the time of the append
@@ -267,12 +268,18 @@ class SqliteLog:
         )
 
     def lag(self, group: str, topics: Iterable[str]) -> int:
-        """How many records of the topics a group has not passed."""
-        return sum(
-            self.end_offset(topic, partition) - self.committed(group, topic, partition)
-            for topic in topics
-            for partition in range(self.partitions)
-        )
+        """How many records of the topics a group has not passed. What retention has taken unread waits for nobody."""
+        return sum(self._unpassed(group, topic, partition) for topic in topics for partition in range(self.partitions))
+
+    def _unpassed(self, group: str, topic: str, partition: int) -> int:
+        passed = max(self.committed(group, topic, partition), self._begin(topic, partition))
+        return self.end_offset(topic, partition) - passed
+
+    def _begin(self, topic: str, partition: int) -> int:
+        """The offset of the first record that is there; the end where there is none."""
+        with _translated(self.path):
+            (first,) = self.db.execute(f"SELECT min(offset) FROM {_table(topic, partition)}").fetchone()
+        return self.end_offset(topic, partition) if first is None else int(first)
 
     def waiting_bytes(self, group: str, topic: str) -> int:
         """Roughly how much a group has not read yet, bytes; from one record in sixteen where there are many."""

@@ -151,6 +151,19 @@ def test_committed_offsets_are_of_a_group_a_topic_and_a_partition(folder: Path) 
     assert lags == (2, 5)
 
 
+def test_nobody_is_behind_by_what_retention_has_taken(log: SqliteLog) -> None:
+    add(log, *[b"x"] * 5)
+
+    lags = []
+    for below in (3, 5):
+        log.trim(CALLS.name, 0, below, 2**62)
+        lags.append(log.lag("meter", [CALLS.name]))
+    add(log, b"x")
+    lags.append(log.lag("meter", [CALLS.name]))
+
+    assert lags == [2, 0, 1]
+
+
 def test_waiting_bytes_are_those_not_yet_passed(log: SqliteLog) -> None:
     add(log, *[b"x" * 100] * 10)
     with log.transaction():
