@@ -192,10 +192,11 @@ def test_a_process_that_hangs_is_charged_for_the_time_that_it_had(pools: Pools) 
     assert 1 < pool.account.cpu_s <= 20
 
 
-@pytest.mark.parametrize("word", ["KILL", "HANG"])
-def test_the_one_text_that_ends_a_process_is_found_and_all_others_are_judged(pools: Pools, word: str) -> None:
+# What hangs is waited for several times; and on a busy machine a fine text must not take as long.
+@pytest.mark.parametrize(("word", "timeout_s"), [("KILL", 20.0), ("HANG", 3.0)])
+def test_the_one_text_that_ends_a_process_is_found_and_all_others_are_judged(pools: Pools, word: str, timeout_s: float) -> None:
     pool = pools(guard_batch=8)
-    pool._settings = pool._settings.model_copy(update={"guard_timeout_s": 1.0})
+    pool._settings = pool._settings.model_copy(update={"guard_timeout_s": timeout_s})
 
     pool.submit([job(number, f"{word if number == 5 else 'fine'} {number}") for number in range(8)])
     found = collect(pool, 8)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -175,12 +175,15 @@ def test_two_workers_share_the_partitions_and_one_takes_all_when_the_other_leave
         send(url, producer, 0, *(content(f"{producer}-{seq}", f"text {seq}") for seq in range(20)))
 
     async def both() -> None:
-        first_is_enough = asyncio.Event()
-        first = asyncio.create_task(guard(url, lambda _: first_is_enough.is_set()))
-        second = asyncio.create_task(guard(url, is_idle))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(second), 4)
-        first_is_enough.set()
+        shared = asyncio.Event()
+
+        def has_half(one: KafkaGuardrails) -> bool:
+            if len(one.lags()) == 1:
+                shared.set()
+            return shared.is_set()
+
+        first = guard(url, lambda one: has_half(one) and len(one.lags()) == 1)
+        second = guard(url, lambda one: has_half(one) and is_idle(one))
         await asyncio.gather(first, second)
 
     for producer in ("svc-a", "svc-b"):
