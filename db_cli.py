@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import typer
@@ -17,6 +17,10 @@ from tidegate.dashboards.terminal import plain
 from tidegate.query_cli import must_exist
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
+from tidegate.sinks.keeping import Kept
+
+if TYPE_CHECKING:
+    from tidegate.sinks.clickhouse import Store
 
 db_app = typer.Typer(
     name="db",
@@ -31,7 +35,6 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
 ]
 
-_DAYS: Final = re.compile(r"toIntervalDay\((\d+)\)")
 _APPLIED: Final = "SELECT number, name, sha256, toString(applied_at) AS applied_at FROM schema_migrations ORDER BY number"
 _TABLES: Final = """
 SELECT
@@ -41,11 +44,11 @@ SELECT
     sum(p.bytes_on_disk) AS bytes,
     sum(p.data_uncompressed_bytes) AS bytes_uncompressed,
     countIf(p.active) AS parts,
-    extract(t.engine_full, 'TTL (.*?)(?: SETTINGS|$)') AS ttl
+    t.engine_full AS engine_full
 FROM system.tables AS t
 LEFT JOIN (SELECT * FROM system.parts WHERE active AND database = currentDatabase()) AS p ON p.table = t.name
 WHERE t.database = currentDatabase() AND t.engine LIKE '%MergeTree'
-GROUP BY name, engine, ttl
+GROUP BY name, engine, engine_full
 ORDER BY name
 """
 
@@ -74,25 +77,56 @@ def status(
 @db_app.command()
 def migrate(data: DataOption = None) -> None:
     """Bring the schema up to date. Harmless when it is, and after a migration that was cut off."""
-    from tidegate.processors.folder import RunningNode, own_or_find
-    from tidegate.sinks.clickhouse import Store
-
-    settings = Settings.read(data_dir=data)
-    if settings.store is None:
-        must_exist(settings)
-        lock = own_or_find(settings.data_dir)
-        if isinstance(lock, RunningNode):
-            raise UsageError(f"a node runs on {settings.data_dir} (pid {lock.pid}), and has migrated its store when it started")
-        with lock, Store.open(path=settings.data_dir / "store") as store:
-            done = store.migrate()
-    else:
-        with Store.open(dsn=settings.store) as store:
-            done = store.migrate()
+    with _owned(Settings.read(data_dir=data), "has migrated its store when it started") as store:
+        done = store.migrate()
     names = {migration.number: migration.name for migration in _known()}
     for number in done:
         out.print(Text(f"applied {names[number]}"))
     if not done:
         out.print("Nothing to do: the schema is up to date.")
+
+
+@db_app.command()
+def keep(
+    table: Annotated[str, typer.Argument(help="calls, call_requests, scored_calls, transcripts, alerts or dead_letters")],
+    days: Annotated[str, typer.Argument(help="How many days after a row came it goes; or: for-ever")],
+    tenant: Annotated[
+        str | None, typer.Option(help="Of one tenant alone, sooner than everybody's; for-ever takes its rule back")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Keep a table's rows for so many days. What is older goes soon after; the rollups, and so the sums, stay."""
+    if days != "for-ever" and not days.isdecimal():
+        raise UsageError(f"{plain(days)} is no number of days; give one, or for-ever")
+    with _owned(Settings.read(data_dir=data), "has its store; stop it first") as store:
+        store.migrate()
+        kept = store.keep(table, None if days == "for-ever" else int(days), tenant)
+    out.print(Text(f"{table}: {_told(kept)}"))
+
+
+@contextmanager
+def _owned(settings: Settings, taken: str) -> Iterator[Store]:
+    """The store, to change it; a running node's is refused."""
+    from tidegate.processors.folder import RunningNode, own_or_find
+    from tidegate.sinks.clickhouse import Store
+
+    if settings.store is not None:
+        with Store.open(dsn=settings.store) as store:
+            yield store
+        return
+    must_exist(settings)
+    lock = own_or_find(settings.data_dir)
+    if isinstance(lock, RunningNode):
+        raise UsageError(f"a node runs on {settings.data_dir} (pid {lock.pid}), and {taken}")
+    with lock, Store.open(path=settings.data_dir / "store") as store:
+        yield store
+
+
+def _told(kept: Kept | None) -> str:
+    if kept is None:
+        return "see its TTL"
+    days = "for ever" if kept.days is None else f"{kept.days} days"
+    return ", ".join([days, *(f"{plain(tenant)} {days} days" for tenant, days in sorted(kept.tenants.items()))])
 
 
 def _known() -> list[Any]:
@@ -134,8 +168,10 @@ def _applied(ask: Any) -> list[dict[str, Any]]:
 
 
 def _counted(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose numbers are numbers, whoever answered."""
-    return {name: value if name in ("name", "engine", "ttl") else int(value) for name, value in row.items()}
+    """A row whose numbers are numbers, whoever answered, and which says how long rows are kept."""
+    kept = Kept.read(row["engine_full"])
+    numbers = {name: int(row[name]) for name in ("rows", "bytes", "bytes_uncompressed", "parts")}
+    return {"name": row["name"], "engine": row["engine"], **numbers, "kept": None if kept is None else asdict(kept)}
 
 
 def _state(number: int, applied: dict[str, Any] | None, known: Any) -> dict[str, Any]:
@@ -167,7 +203,7 @@ def _show(found: list[dict[str, Any]], tables: list[dict[str, Any]]) -> None:
     for one in tables:
         size, full = one["bytes"], one["bytes_uncompressed"]
         ratio = f"{size / full:.2f}" if full else ""
-        kept = f"{days[1]} days" if (days := _DAYS.search(one["ttl"])) else one["ttl"] or "for ever"
+        kept = _told(None if one["kept"] is None else Kept(**one["kept"]))
         row = (
             plain(one["name"]),
             f"{one['rows']:,}",

@@ -23,8 +23,9 @@ from typing import Any, Final, Self
 from clickhouse_connect.driver.client import Client
 
 from ..schemas.errors import StoreUnavailable, UsageError
-from . import migrations
+from . import keeping, migrations
 from .engines import Engine, Folder, QueryRefused, RowsRefused, Server, insert_errors, query_errors, store_errors
+from .keeping import Kept
 
 __all__ = ["DATABASE", "QueryRefused", "RowsRefused", "Store", "StoreUnavailable", "Table"]
 
@@ -148,6 +149,24 @@ class Store:
                 )
             self._columns.clear()
             return list(known)
+
+    def keep(self, table: str, days: int | None, tenant: str | None = None) -> Kept:
+        """Keep a table's rows for `days` (None: for ever), or one tenant's (None: as long as everybody's); what now holds.
+
+        What is older goes soon after. Rollups are kept apart: the sums stay. Raises `UsageError` where it cannot be set.
+        """
+        with self._writing, store_errors():
+            found = self._writer.query(
+                "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+                {"database": self.database, "table": table},
+            ).result_rows
+            before = Kept.read(found[0][0]) if found else Kept()
+            if before is None:
+                raise UsageError(f"{table} has a TTL of its own making; ALTER TABLE it by hand")
+            kept = before.changed(days, tenant)
+            for statement in keeping.statements(table, kept):
+                self._writer.command(statement)
+            return kept
 
     def insert(self, table: str, lines: bytes, token: str) -> None:
         """Insert a batch of NDJSON lines, all or none. The same token again changes nothing, in no rollup either.

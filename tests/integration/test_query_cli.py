@@ -202,6 +202,33 @@ def test_what_waits_is_told_and_applied(tmp_path: Path) -> None:
     assert b"Nothing to do" in again.stdout
 
 
+def test_rows_are_kept_as_long_as_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    log.write_bytes(b"".join(json.dumps(response(f"c-{who}", tenant=who)).encode() + b"\n" for who in ("harbor", "hill")))
+    assert tidegate("replay", log, "--data", tmp_path / "data").returncode == 0
+    asked = "SELECT tenant FROM calls"
+    with Store.open(path=tmp_path / "data" / "store") as store:
+        store._writer.command(
+            "ALTER TABLE calls UPDATE ingested_at = now() - INTERVAL 5 DAY WHERE 1 SETTINGS mutations_sync = 2"
+        )
+
+    told = tidegate("db", "keep", "calls", "3", "--tenant", "it's hill", "--data", tmp_path / "data")
+    all_there = tidegate("query", asked, "-f", "tsv", "--data", tmp_path / "data")
+    tidegate("db", "keep", "calls", "3", "--tenant", "hill", "--data", tmp_path / "data")
+    with Store.open(path=tmp_path / "data" / "store") as store:
+        store._writer.command("OPTIMIZE TABLE calls FINAL")
+        one_there, sums = store.query(asked).rows, store.query("SELECT sum(requests) FROM v_calls_1h").rows
+    refused = tidegate("db", "keep", "calls_1h", "3", "--data", tmp_path / "data")
+    tables = json.loads(tidegate("db", "status", "--json", "--data", tmp_path / "data").stdout)["tables"]
+
+    assert told.stdout == b"calls: for ever, it's hill 3 days\n"
+    assert all_there.stdout.count(b"\n") == 3
+    assert one_there == [("harbor",)]
+    assert sums == [(2,)]
+    assert refused.returncode == 2
+    assert {one["name"]: one["kept"] for one in tables}["calls"] == {"days": None, "tenants": {"hill": 3, "it's hill": 3}}
+
+
 def test_a_folder_without_data_has_no_schema(tmp_path: Path) -> None:
     for command in ("status", "migrate"):
         refused = tidegate("db", command, "--data", tmp_path / "none")
