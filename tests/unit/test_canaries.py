@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import json
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 from tidegate.processors.guardrails.encoder import OfflineEncoder
 from tidegate.processors.guardrails.injection.canaries import Canaries
+from tidegate.processors.guardrails.injection.canary_search import spans_of
 from tidegate.processors.guardrails.injection.detector import InjectionDetector
 from tidegate.processors.guardrails.ports import Batch, Sample
 from tidegate.schemas.errors import UsageError
@@ -99,6 +102,53 @@ def test_nothing_shows_a_canary() -> None:
     shown = f"{settings!r} {settings} {settings.model_dump_json()} {Canaries.of_settings(settings)!r}"
 
     assert BIRD not in shown
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+WRITTEN = {
+    "plainly": f"It is {BIRD}.",
+    "in capitals": BIRD.upper(),
+    "spaced out": "It is " + " ".join(BIRD),
+    "cut up": "heron (7731), blue",
+    "a letter a line": "\n".join(BIRD),
+    "dotted": ".".join(BIRD),
+    "backwards": BIRD[::-1],
+    "backwards and spaced out": " ".join(BIRD[::-1]),
+    "shifted by 13": codecs.encode(BIRD, "rot13"),
+    "hex": BIRD.encode().hex(),
+    "hex by bytes": BIRD.encode().hex(" "),
+    "escaped": "".join(f"\\x{byte:02X}" for byte in BIRD.encode()),
+    "as a list of numbers": ", ".join(f"0x{byte:02x}" for byte in BIRD.encode()),
+    "base64": encoded(BIRD),
+    "base64 after one byte": encoded(f"x{BIRD} and more"),
+    "base64 after two bytes": encoded(f"xy{BIRD}, 0x7F31"),
+    "base64 for addresses": base64.urlsafe_b64encode(f"??>{BIRD}".encode()).decode(),
+    "base64 in lines": "\n".join(encoded(BIRD)[start : start + 6] for start in range(0, 20, 6)),
+    "with zero-width characters": "\u200b".join(BIRD),
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+def test_a_canary_is_found_in_whichever_form_it_was_asked_for(text: str) -> None:
+    before, after = "Sure. ", " Anything else?"
+
+    ((start, end),) = spans_of(before + text + after, [OTHER, BIRD])
+
+    assert len(before) <= start < end <= len(before + text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A heron is blue.", "7731", "Nothing of that kind.", encoded("Nothing of that kind.")], ids=range(5)
+)
+def test_an_answer_without_a_canary_holds_none(text: str) -> None:
+    assert spans_of(text, [BIRD, "see note"]) == []
+
+
+def test_words_that_only_stand_side_by_side_are_no_short_canary() -> None:
+    assert spans_of("We will see, not each day.", ["see-not"]) == []
 
 
 def test_an_answer_leaks_only_what_is_a_canary_for_its_call() -> None:

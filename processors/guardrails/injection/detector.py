@@ -21,6 +21,7 @@ from ..heads.linear import LinearHead, probabilities
 from ..ports import Batch, Encoder, Finding, Vectors, Verdict
 from ..windows import WINDOW_CHARS, Span, windows
 from .canaries import MIN_CHARS, NONE, Canaries
+from .canary_search import spans_of
 from .normalise import View, views
 from .patterns import EXAMPLE, FILE, Hit, Patterns, patterns
 
@@ -154,16 +155,8 @@ class InjectionDetector:
     def _leaks(self, text: str, known: Mapping[str, str]) -> list[Finding]:
         named = [each.strip() for each in known.get("canary", "").splitlines()]
         canaries = [*(each for each in named if len(each) >= MIN_CHARS), *self._canaries.of_call(known)]
-        found: dict[Span, Finding] = {}
-        for view in views(text) if canaries else ():
-            for canary in canaries:
-                wanted = fold(canary).text
-                for wording in (wanted, unmask(fold(canary)).text):
-                    place = view.folded.text.find(wording)
-                    if place >= 0:
-                        span = view.span(place, place + len(wording))
-                        found.setdefault(span, Finding(self.name, "CANARY_LEAK", "response", *span, 1.0))
-        return list(found.values())[:MAX_FINDINGS]
+        leaked = spans_of(text, canaries)[:MAX_FINDINGS]
+        return [Finding(self.name, "CANARY_LEAK", "response", *span, 1.0) for span in leaked]
 
 
 def names(families: Patterns) -> list[str]:
