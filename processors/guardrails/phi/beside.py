@@ -66,6 +66,8 @@ class Beside:
         text = self._text
         narrow: list[Label] = []
         vague: list[Label] = []
+        # What parts a label from the number also parts those before it.
+        linked = True
         first = bisect_left(self._starts, start - _BEFORE)
         for place in range(bisect_left(self._starts, start) - 1, first - 1, -1):
             label = self._labels[place]
@@ -76,7 +78,8 @@ class Beside:
                 label = Label(str(match.lastgroup), *match.span())
             if label.type == "CODE" and _CODE_LINK.match(text, label.end, start):
                 return [*narrow, *vague] or [label]
-            if LINK.match(text, label.end, start) is not None and not self._ends_the_line_above(label, start):
+            linked = linked and LINK.match(text, label.end, start) is not None
+            if linked and not self._ends_the_line_above(label, start):
                 (vague if label.type in WEAK else narrow).append(label)
         return [*narrow, *vague]
 

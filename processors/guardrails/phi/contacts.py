@@ -51,9 +51,9 @@ _IPV4: Final = re.compile(r"[0-9](?<![\w.].)\d{0,2}\.(?:\d{1,3}\.){2}\d{1,3}(?:/
 _IPV6: Final = re.compile(
     r"(?<![\w:.])(?:[0-9a-f]{1,4}:|:(?=:)|::){1,8}[0-9a-f:.]*[0-9a-f:](?:%\w+)?(?:/\d{1,3})?(?![\w:])", re.IGNORECASE
 )
-_PAIRS: Final = re.compile(r"[:-][0-9a-fA-F]{2}[:-]|\.[0-9a-fA-F]{4}\.")
 _MAC: Final = re.compile(
-    r"(?<![\w:-])(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}(?![\w:-])|(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?![\w.])", re.IGNORECASE
+    r"[0-9a-fA-F]{2}(?:(?<![\w:-]..)(?:[:-][0-9a-fA-F]{2}){5}(?![\w:-])"
+    r"|(?<![\w.]..)[0-9a-fA-F]{2}(?:\.[0-9a-fA-F]{4}){2}(?![\w.]))"
 )
 
 
@@ -89,7 +89,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             if match.group().count(":") >= 2 and _is_ipv6(match.group()):
                 yield Span(match.start(), match.end(), "IP_ADDRESS", 0.9)
     if within:
-        for match in matches(_MAC, text, within) if _PAIRS.search(text) is not None else ():
+        for match in matches(_MAC, text, within):
             yield Span(match.start(), match.end(), "MAC_ADDRESS", 0.9)
 
 

@@ -130,7 +130,7 @@ _BORN: Final = re.compile(
     r"|admitted|discharged|dos)(?!\w)[\s.:#=(]*(?:is|was|on)?[\s:(]*\Z",
     re.IGNORECASE,
 )
-_COMPACT: Final = re.compile(r"(?<!\d)(?:\d{8}|\d{6})(?!\d)")
+_COMPACT: Final = re.compile(r"[0-9](?<!\d.)(?:\d{7}|\d{5})(?!\d)")
 _COMPACT_DAY: Final = re.compile(
     r"(?P<ymd>(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))|(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:19|20)\d{2}|\d{6}\Z"
 )

@@ -19,12 +19,10 @@ from .zones import Zones, matches
 # How far before a telephone number a word for fax may stand.
 _BEFORE: Final = 72
 _LAST_FOUR: Final = re.compile(
-    r"\b(?:last|final)\s+(?:four|4)(?:\s+(?:digits|numbers|of))*(?:\s+(?:on|of|for|my|his|her|their|the|your|patient'?s?"
-    r"|file|social|security|ssn|card|credit|number|account|no)\b\.?)*"
-    r"[\s:=(#]*(?:is|are|as|:)?[\s:(#]*(?P<value>\d{4})(?!\d|[-/]\d)",
-    re.IGNORECASE,
+    r"[lLfF](?<!\w.)(?i:(?:(?<=l)ast|(?<=f)inal)\s+(?:four|4)(?:\s+(?:digits|numbers|of))*"
+    r"(?:\s+(?:on|of|for|my|his|her|their|the|your|patient'?s?|file|social|security|ssn|card|credit|number|account|no)\b\.?)*"
+    r"[\s:=(#]*(?:is|are|as|:)?[\s:(#]*)(?P<value>\d{4})(?!\d|[-/]\d)"
 )
-_MAY_BE_LAST: Final = re.compile(r"[lLfF](?i:ast|inal)\s+[fF4]")
 _TRAILING: Final = re.compile(r"(?: (?:\d{2,5}|[A-Z]{1,3}\d{1,6}|\d{1,6}[A-Z]{1,3}|[A-Z]{1,3}(?= \d)))(?![\w-]|[.,/]\d)")
 _DOSE: Final = re.compile(
     r"\s?-?(?:mg|mcg|µg|ug|gm?|kg|ml|cc|dl|l|meq|mmol|iu|units?|mm|cm|bpm|percent|%|tablets?|tabs?|capsules?|puffs?"
@@ -76,7 +74,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
                 spans = [Span(shape.start, shape.end, last.type, last.score)]
             yield from spans
             last = spans[0] if spans and spans[0].score == _LABELLED else last
-        for match in matches(_LAST_FOUR, text, within) if _MAY_BE_LAST.search(text) is not None else ():
+        for match in matches(_LAST_FOUR, text, within):
             card = re.search(r"card|account", match.group(), re.IGNORECASE) or re.search(
                 r"card", text[max(0, match.start() - 30) : match.start()]
             )

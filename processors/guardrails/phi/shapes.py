@@ -11,7 +11,8 @@ from .check_digits import digits_of
 from .zones import Zones, matches
 
 _SSN: Final = re.compile(
-    r"(?<![\w-])(?:\d{3}|[xX*#•]{3})\s?(?P<s>[-–. ])\s?(?:\d{2}|[xX*#•]{2})\s?(?P=s)\s?\d{4}(?![\w-]|\.\d)"
+    r"[0-9xX*#•](?<![\w-].)(?:(?<=\d)\d\d|(?<!\d)[xX*#•]{2})\s?(?P<s>[-–. ])\s?"
+    r"(?:\d{2}|[xX*#•]{2})\s?(?P=s)\s?\d{4}(?![\w-]|\.\d)"
 )
 _CARD: Final = re.compile(r"[0-9](?<![\w.-].)(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
 # Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Maestro by prefix and length.
@@ -22,7 +23,7 @@ _CARD_OF: Final = re.compile(
 )
 _IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,34}")
 _MBI: Final = re.compile(
-    r"(?<![A-Za-z0-9-])[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?"
+    r"[1-9](?<![A-Za-z0-9-].)[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[- ]?"
     r"[AC-HJKMNP-RT-Y]{2}\d{2}(?![A-Za-z0-9-])",
     re.IGNORECASE,
 )
