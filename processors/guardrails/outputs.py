@@ -141,10 +141,10 @@ class Writing:
 
     def _alert(self, verdict: Judged, closed: bool, reason: str, now: float) -> list[Alert]:
         if closed:
-            title = "PHI could not be judged: no transcript is kept, the sealed text waits in quarantine"
+            title = "PHI could not be judged: no transcript is kept, the sealed text waits; see `tidegate quarantine list`"
             return self.alerting.tell("phi", "guardrails_phi", title, now, "critical")
         if verdict.outcome == "quarantined":
-            title = f"a text ends the process that judges it ({reason}); it waits in quarantine, sealed"
+            title = f"a text ends the process that judges it ({reason}); it waits sealed; see `tidegate quarantine list`"
             return self.alerting.tell("quarantined", "guardrails_quarantine", title, now)
         title = f"sealed content cannot be opened ({reason}); see `tidegate keys check`"
         return self.alerting.tell(f"unreadable|{reason}", "guardrails_unreadable", title, now)

@@ -87,7 +87,6 @@ class Runtime:
         self.pool = Pool(settings, loader=loader, clock=clock)
         self._budget = Budget(settings.guard_cpu_share, clock())
         self._paid_s = 0.0
-        self._bytes: dict[int, int] = {}
         self._most = settings.guard_workers * settings.guard_batch * _BATCHES_AHEAD
 
     def assign(
