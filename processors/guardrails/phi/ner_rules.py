@@ -34,7 +34,7 @@ _BOX: Final = re.compile(r"\b(?:P\.?\s?O\.?|(?i:post\soffice))\s?(?i:box)\s\#?\d
 _CAPITALS: Final = re.compile(
     r"(?<![\w-])(?P<last>[A-Z][A-Z’'-]{1,20})(?:,\s?|[/^](?=[A-Z]{3}))(?P<first>[A-Z][A-Z’'-]{1,20})(?:\s[A-Z]\b\.?)?(?![\w-])"
 )
-_ENDS: Final = re.compile(r"\s*(?:\Z|\n|\(|;|\||MRN|DOB|\d)")
+_ENDS: Final = re.compile(r"\s*(?:\Z|\n|[-–—(;|]|MRN|DOB|\d)")
 # Particles between the parts of one name.
 _WITHIN: Final = re.compile(
     r"\s(?:(?:ibn|bin|bint|ben|abu|al|el|de|da|do|di|del|della|dos|das|du|la|las|los|le|van|von|der|den|ter|ten|zu)\s){1,3}"
@@ -76,6 +76,8 @@ _CAPITALISED: Final = re.compile(r"[A-Z][^\W\d_]{2,}")
 _SMALL_TAIL: Final = re.compile(r"\s[a-z]+\Z")
 _SURNAME: Final = re.compile(r" (?P<name>[A-Z][a-z]+)(?![\w-])")
 _WEEKDAY: Final = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?", re.IGNORECASE)
+# So far about a name it is asked whether all is written small, or in capitals: the whole text would be read for every name.
+_ABOUT: Final = 2_000
 # As sure as the tagger ever is.
 _CERTAIN: Final = 0.99
 # A name is looked for elsewhere when it is this sure and this long.
@@ -141,9 +143,10 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
     labels = [word.strip(",.:#") in lists.words["label"] for word in words]
     if any(labels) and all(label or any(map(str.isdigit, word)) for label, word in zip(labels, words, strict=True)):
         return True  # what stands before a number, and the number
-    if not text.islower() and written.islower() and _are_only_words(span.type, words, lists):
+    about = text[max(0, span.start - _ABOUT) : span.end + _ABOUT]
+    if not about.islower() and written.islower() and _are_only_words(span.type, words, lists):
         return True
-    if not text.isupper() and written.isupper() and _is_abbreviation(span.type, words, lists):
+    if not about.isupper() and written.isupper() and _is_abbreviation(span.type, words, lists):
         return True
     if all(word.strip(",.'’") in lists.words["common"] for word in words):
         if span.score >= TOLD and (words[0].strip(",") in EVERYDAY or is_titled(text, span.start)):
