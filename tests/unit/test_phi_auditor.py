@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tidegate.processors.guardrails.phi.detector import PhiDetector
 
-P, L = "PERSON", "LOCATION"
+P, L, MRN = "PERSON", "LOCATION", "MEDICAL_RECORD_NUMBER"
 
 SOMEBODY = [
     # A word of every day behind a title or a cue.
@@ -75,6 +75,12 @@ SOMEBODY = [
     ("Hi Grant,\nYour refill is ready.\n- Hope", [(P, "Grant"), (P, "Hope")]),
     ("Chase Grant <cg@h.example> wrote:", [(P, "Chase Grant"), ("EMAIL_ADDRESS", "cg@h.example")]),
     ("Joy (RN): pt in 12 is asking for Dr May", [(P, "Joy"), (P, "May")]),
+    ("RE: GRANT, HOPE — DOB pending", [(P, "GRANT, HOPE")]),
+    ("Drs. May and Grant agreed; RN Grace is here.", [(P, "May"), (P, "Grant"), (P, "Grace")]),
+    ("- **Patient:** Will Summer\n- **Diet:** soft", [(P, "Will Summer")]),
+    ("SELECT * FROM visits WHERE last_name = 'Grant';", [(P, "Grant")]),
+    ("Name..........: CHASE MARK\nWard..........: 4", [(P, "CHASE MARK")]),
+    ("<tr><td>Patient:</td><td>Rose Grant</td></tr><tr><td>MRN:</td><td>88123</td></tr>", [(P, "Rose Grant"), (MRN, "88123")]),
     ("PATIENT: BILL, SUMMER\nATTENDING: JOY HOPE, MD", [(P, "BILL, SUMMER"), (P, "JOY HOPE, MD")]),
 ]
 
@@ -134,7 +140,9 @@ NOBODY = [
     "mother: diabetes, sister: lupus, brother: healthy",
     "Give Tylenol PM, gel insoles? Not covered.",
     "| Drug | Class |\n|---|---|\n| Metoprolol | beta blocker |",
-    "Swan-Ganz in place, Foley out.",
+    "Swan-Ganz in place, Foley out. Bard port accessed.",
+    "Koplik spots; Hutchinson teeth; Reed-Sternberg cells seen.",
+    "Bactrim DS, Ortho Tri-Cyclen, Depo-Provera; apply Aquaphor.",
     # A unit before a range, and a day of every week.
     "OBX|1|NM|718-7^Hemoglobin^LN||9.8|g/dL|12-16|L|||F",
     "Schedule: Monday through Friday, 9 to 5; PRN weekends.",

@@ -15,7 +15,7 @@ from .spans import TOLD, Span
 
 # Behind a title stands a name, whatever it is; a second and third word are taken where they begin with a capital too.
 _TITLED: Final = re.compile(
-    r"(?<![\w.])(?:(?:M(?:r|rs|s|x)|MR|MRS|MS|DR)\b\.?|Dr\b\.?|Prof\b\.?|Miss|Mister|Doctor|Nurse|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
+    r"(?<![\w.])(?:(?:M(?:r|rs|s|x)|MR|MRS|MS|DR)\b\.?|Drs?\b\.?|(?P<job>RN|LPN|CNA|APRN)|Prof\b\.?|Miss|Mister|Doctor|Nurse|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
     r"(?P<name>(?:[A-Z]\.\s?){0,2}[A-Z][\w’'-]+(?:[ ](?:[A-Z]\.|[A-Z][\w’'-]+)){0,2})"
 )
 # What introduces a name even in small letters; there it must be one that a list knows.
@@ -61,7 +61,7 @@ _CUES: Final = (
     "pt,",
 )
 # Behind these a word of every day is a name: "Mr. Will", "Dr. May". "Doctor May" and "Nurse will" may ask or promise.
-_BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|dr|prof)\b\.?|miss)\s{1,2}\Z", re.IGNORECASE)
+_BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|drs?|prof)\b\.?|miss|rn|lpn|cna|aprn)\s{1,2}\Z", re.IGNORECASE)
 _POSSESSIVE: Final = re.compile(r"['’]s?\Z")
 
 
@@ -72,7 +72,7 @@ def introduced(text: str, lists: Lists) -> Iterator[Span]:
         words = found["name"].split()
         while len(words) > 1 and not lists.names(words[-1]):
             end -= len(words.pop()) + 1
-        if not lists.is_clinical(words[0].lower()):
+        if not lists.is_clinical(words[0].lower()) and (found["job"] is None or lists.names(words[0])):
             name = _POSSESSIVE.sub("", words[-1].rstrip(".,"))
             yield Span(start, text.rindex(words[-1], start, end) + len(name), "PERSON", TOLD)
     lower = text.lower()

@@ -20,14 +20,14 @@ _MOST_COLUMNS: Final = 64
 _LINE: Final = re.compile(r"[^\r\n]+|(?<=\n)\r?\n")
 _RULE: Final = re.compile(r"[\s|:+=-]+")
 _GAP: Final = re.compile(r"\t+| {2,}")
-_HEADING: Final = re.compile(r"[\"'*_\s]*[A-Za-z][\w #/'’().*-]{0,40}")
+_HEADING: Final = re.compile(r"[\"'*_\s]*[A-Za-z][\w #/'’().*-]{0,40}:?\**")
 _HTML: Final = re.compile(
     r"<t(?P<kind>[hd])\b[^<>]{0,200}>(?:\s|<(?:b|strong|p|span|em|i)\b[^<>]{0,80}>)*+(?P<value>[^<>]{0,200})|<(?P<row>/?t(?:r|able))\b",
     re.IGNORECASE,
 )
 # What parts a label and its value, and what may stand on the next line of them; the label is looked for backwards.
-_PARTED: Final = re.compile(r"[:=]\**[ \t]*(?:\r?\n[ \t]*)?(?=[^\W_])")
-_LABEL: Final = re.compile(r"(?<![\w\"'<>/.-])(?P<name>[A-Za-z]+(?:[ _.'’/-]{1,2}[A-Za-z]+){0,4})\**\s?\Z")
+_PARTED: Final = re.compile(r"[:=]\**[ \t]*(?:\r?\n[ \t]*)?['\"]?(?=[^\W_])")
+_LABEL: Final = re.compile(r"(?<![\w\"'<>/.-])(?P<name>[A-Za-z]+(?:[ _.'’/-]{1,2}[A-Za-z]+){0,4})(?:\**\s?|\.{2,40} ?)\Z")
 _LONGEST_LABEL: Final = 64
 _WORD: Final = re.compile(r"[^\W_]+")
 # A name behind its label: words with capitals, or two or three small ones to the end of the line.
@@ -209,8 +209,8 @@ def _behind(text: str, start: int, field: Field, name: str) -> Iterator[Span]:
         end = _name_end(text, start)
         at_end = _AT_END.match(text, end) is not None or _NEXT_LABEL.match(text, end + 1) is not None
         known = field.sure or (at_end and _all_known(text[start:end]))
-        # What a speaker says begins with such words: "Patient: Will do."
-        said = fields.letters(name) in _SPEAKERS
+        # What a speaker says begins with such words, in small letters after the first: "Patient: Will do."
+        said = fields.letters(name) in _SPEAKERS and not (" " in text[start:end] and text[start:end].istitle())
         begins = _WORD.match(text, start)
         if (
             begins is not None
