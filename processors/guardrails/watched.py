@@ -30,12 +30,18 @@ class WatchedScopes:
         """One record of the topic; without a value its key is taken back."""
         if not key.startswith(SIGNAL_PREFIX):
             return
-        self._by_key.pop(key, None)
         # Of the many signals about money and speed nothing need be decoded.
-        if b'"measure":"finding' in value:
+        if b'"measure":"finding' not in value:
+            self._by_key.pop(key, None)
+            return
+        try:
             said = _signal.decode(value)
-            if said.state != "ok":
-                self._by_key[key] = said.scope
+        except msgspec.MsgspecError:
+            # A record of somebody else: no text waits for it.
+            return
+        self._by_key.pop(key, None)
+        if said.state != "ok":
+            self._by_key[key] = said.scope
 
     def scopes(self) -> list[dict[str, str | None]]:
         return list(self._by_key.values())
