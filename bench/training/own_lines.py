@@ -12,7 +12,7 @@ from typing import Final
 
 import yaml
 
-_SLOT: Final = re.compile(r"\{(\w+)\}")
+_SLOT: Final = re.compile(r"\{([\w ]+)\}")
 Slots = Mapping[str, tuple[str, ...]]
 
 

@@ -84,12 +84,12 @@ def trained() -> LinearHead:
     orders = [text for text in sources.bipia() if "your" in text or "reply" in text]
     always = [
         train.seen(injection_lines.attacks(), 1),
-        train.seen(injection_lines.planted(), 1, "context", 0.3),
+        train.seen(injection_lines.planted(), 1, "context", 0.5),
         train.seen(injection_lines.harmless(), 0, weight=2.0),
-        train.seen(injection_lines.orders("train"), 0, weight=0.5),
+        train.seen(injection_lines.orders("train"), 0),
         train.seen(prompts[0::2], 0),
-        train.seen(answers[0::8], 0, "context"),
-        train.seen([notes[place] for place in range(len(notes)) if place // 2 % 2 == 0], 0, "context", 0.5),
+        train.seen(answers[0::4], 0, "context", 1.5),
+        train.seen([notes[place] for place in range(len(notes)) if place // 2 % 2 == 0], 0, "context"),
         train.seen(sources.templates()[0::2], 0, weight=0.5),
     ]
     harmless = {

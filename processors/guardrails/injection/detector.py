@@ -8,6 +8,8 @@ A pattern alone is enough to alarm. The head sees which families spoke, and find
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -19,7 +21,7 @@ from ..folding import fold, unmask
 from ..heads.features import Indices, hashed
 from ..heads.linear import LinearHead, probabilities
 from ..ports import Batch, Encoder, Finding, Vectors, Verdict
-from ..windows import WINDOW_CHARS, Span, windows
+from ..windows import WINDOW_CHARS, Span, sentences, windows
 from .canaries import MIN_CHARS, NONE, Canaries
 from .canary_search import spans_of
 from .normalise import View, views
@@ -28,8 +30,17 @@ from .patterns import EXAMPLE, FILE, Hit, Patterns, patterns
 WEIGHTS: Final = Path(__file__).with_name("injection.npz")
 # Up to here a text is judged whole and nothing else; beyond it, its windows are judged beside the whole.
 WHOLE_CHARS: Final = 600
-# A window sees less than the text around it tells, so it has to be surer.
+# A window sees less than the text around it tells, so it has to be surer; a sentence is more of a piece.
 WINDOW_MARGIN: Final = 1.5
+SENTENCE_MARGIN: Final = 1.0
+# More sentences of a text than this are not judged by themselves: its windows are.
+MAX_SENTENCES: Final = 200
+# What is said to a model names it, its answer, its reader or its orders, or somewhere to send things.
+_CUE: Final = re.compile(
+    r"\b(?:you|your|users?|readers?|assistants?|ai|models?|llms?|chatbots?|bots?|answer\w*|respon[ds]\w*|repl(?:y|ies)|output"
+    r"|summar\w+|instruct\w*|prompts?|ignore|disregard|forget|override|append|instead|pretend|https?)\b",
+    re.IGNORECASE,
+)
 # Families below this are hints, and an alarm only with the head's word.
 HINT: Final = 0.5
 MAX_FINDINGS: Final = 8
@@ -41,7 +52,7 @@ class Piece(NamedTuple):
     text: str
     span: Span
     marks: list[float]
-    whole: bool
+    margin: float  # 0 for a whole text or a decoded view
 
 
 class Read(NamedTuple):
@@ -132,10 +143,7 @@ class InjectionDetector:
         return found
 
     def _verdict(self, read: Read, logits: Sequence[float], where: str) -> tuple[float, list[tuple[str, Span, float]]]:
-        sure = [
-            float(probabilities(np.array(logit if piece.whole else logit - WINDOW_MARGIN)))
-            for piece, logit in zip(read.pieces, logits, strict=True)
-        ]
+        sure = [float(probabilities(np.array(logit - piece.margin))) for piece, logit in zip(read.pieces, logits, strict=True)]
         strong = [hit.score for hit in read.hits if hit.score >= HINT]
         score = max([*sure, *strong], default=0.0)
         if not strong and any(hit.example for hit in read.hits):
@@ -147,7 +155,7 @@ class InjectionDetector:
             if hit.score >= self.threshold and hit.span not in spans:
                 spans[hit.span] = (hit.type, hit.score)
         if not spans:  # only the head has seen it: the surest piece, the smaller one where two are as sure
-            best = min(range(len(sure)), key=lambda place: (-sure[place] + 0.05 * read.pieces[place].whole, place))
+            best = min(range(len(sure)), key=lambda place: (-sure[place] + 0.05 * (not read.pieces[place].margin), place))
             spans[read.pieces[best].span] = (_likely(read.pieces[best]), score)
         kinds = [("INDIRECT_INJECTION" if where == "context" else kind, span, value) for span, (kind, value) in spans.items()]
         return score, sorted(kinds, key=lambda found: -found[2])[:MAX_FINDINGS]
@@ -171,13 +179,22 @@ def read(text: str, where: str, families: Patterns) -> Read:
     seen = views(text)
     hits = [hit for view in seen for hit in families.hits(view, where)]
     whole = (len(text) - len(text.lstrip()), len(text.rstrip()))
-    spans = [whole, *windows(text, WINDOW_CHARS)] if len(text) > WHOLE_CHARS else [whole]
+    cut = windows(text, WINDOW_CHARS) if len(text) > WHOLE_CHARS else ()
+    margins = dict.fromkeys(cut, WINDOW_MARGIN) | dict.fromkeys(_cued(text), SENTENCE_MARGIN) | {whole: 0.0}
     pieces = [
-        Piece(text[start:end], (start, end), _marks(hits, (start, end), families), (start, end) == whole)
-        for start, end in spans
+        Piece(text[start:end], (start, end), _marks(hits, (start, end), families), margins[start, end])
+        for start, end in dict.fromkeys([whole, *margins])
     ]
     pieces.extend(_decoded(view, hits, families) for view in seen if view.how not in ("seen", "unmasked"))
     return Read(hits, pieces)
+
+
+def _cued(text: str) -> list[Span]:
+    """The sentences that may speak to a model: one order does not drown in the document that it stands in. Of a long text,
+    a dialogue as a rule, its questions are left to its windows: they order nothing."""
+    spans, long = sentences(text), len(text) > WHOLE_CHARS
+    found = (span for span in spans if not (long and text[span[1] - 1] == "?") and _CUE.search(text, *span))
+    return list(itertools.islice(found, MAX_SENTENCES)) if len(spans) > 1 else []
 
 
 def features(batch: Batch, encoder: Encoder, pieces: Sequence[Piece]) -> tuple[Vectors, list[list[float]], list[Indices]]:
@@ -188,7 +205,7 @@ def features(batch: Batch, encoder: Encoder, pieces: Sequence[Piece]) -> tuple[V
 
 def _decoded(view: View, hits: Sequence[Hit], families: Patterns) -> Piece:
     span = view.within or view.span(0, len(view.folded.text))
-    return Piece(view.folded.text, span, _marks([hit for hit in hits if hit.how == view.how], span, families), True)
+    return Piece(view.folded.text, span, _marks([hit for hit in hits if hit.how == view.how], span, families), 0.0)
 
 
 def _marks(hits: Sequence[Hit], span: Span, families: Patterns) -> list[float]:

@@ -39,7 +39,7 @@ _BASE32: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{24,}={0,6}(?![A-Za-z0-9])
 # Base64 in pieces, with what holds them apart: spaces, line ends, quotation marks and plus signs.
 _PIECES: Final = re.compile(
     r"(?<![A-Za-z0-9+/])(?!(?:[A-Z]?[a-z]{2,}|[A-Z]{2,}|\d+)\s)"
-    r"(?:[A-Za-z0-9+/]{1,76}=?=?(?:[\s\"'`,]|[\"'] ?\+ ?[\"'])\s?){3,}[A-Za-z0-9+/]{1,76}(?![A-Za-z0-9+/])={0,2}"
+    r"(?:[A-Za-z0-9+/]{1,76}=?=?(?:[\"'] ?\+ ?[\"']|[\s\"'`,])\s?){3,}[A-Za-z0-9+/]{1,76}(?![A-Za-z0-9+/])={0,2}"
 )
 _BREAKS: Final = re.compile(r"[\"'`]\s*\+\s*[\"'`]|[\s\"'`,]+")
 _PLAIN_WORD: Final = re.compile(r"[A-Z]?[a-z]+|\d+|[A-Z]{2,}")

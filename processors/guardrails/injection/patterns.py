@@ -35,7 +35,7 @@ class Family(NamedTuple):
     score: float
     pattern: re.Pattern[str]
     lines: bool = False
-    spared: bool = False
+    spared: str = ""  # by which expressions of `Patterns.spare`
 
 
 class Hit(NamedTuple):
@@ -55,7 +55,7 @@ class Patterns(NamedTuple):
 
     families: Sequence[Family]
     about: re.Pattern[str]
-    spare: re.Pattern[str]
+    spare: Mapping[str, re.Pattern[str]]
     unspared: re.Pattern[str]
     digest: str  # SHA-256 of the file
 
@@ -77,7 +77,7 @@ class Patterns(NamedTuple):
         sentence = _sentence(text, span)
         if _quoted(text, span) and self.about.search(text):
             meant, example = EXAMPLE, True
-        elif family.spared and self.spare.search(sentence) and not self.unspared.search(sentence):
+        elif family.spared and self.spare[family.spared].search(sentence) and not self.unspared.search(sentence):
             meant, example = EXAMPLE, 2 * len(sentence) >= len(text)
         else:
             meant, example = 1.0, False
@@ -93,15 +93,19 @@ def patterns() -> Patterns:
     read = yaml.safe_load(source)
     words = {name: " ".join(value.split("\n")) for name, value in read["words"].items()}
     families = [_family(name, entry, words) for name, entry in read["families"].items()]
-    spare = re.compile("|".join(f"(?:{line.replace('{mine}', words['mine'])})" for line in read["spare"]))
+    spare = {name: _spare(lines, words["mine"]) for name, lines in read["spare"].items()}
     about, unspared = (re.compile(read[name].strip()) for name in ("about", "unspared"))
     return Patterns(families, about, spare, unspared, hashlib.sha256(source).hexdigest())
 
 
 def _family(name: str, entry: Mapping[str, Any], words: Mapping[str, str]) -> Family:
     expressions = "|".join(f"(?:{_as_folded(line.format(**words))})" for line in entry["expressions"])
-    told = {flag: entry.get(flag, False) for flag in ("lines", "spared")}
-    return Family(name, entry["type"], entry["where"], float(entry["score"]), re.compile(expressions), **told)
+    lines, spared = bool(entry.get("lines")), str(entry.get("spared", ""))
+    return Family(name, entry["type"], entry["where"], float(entry["score"]), re.compile(expressions), lines, spared)
+
+
+def _spare(lines: Sequence[str], mine: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{line.replace('{mine}', mine)})" for line in lines))
 
 
 def _as_folded(expression: str) -> str:
