@@ -18,9 +18,9 @@ import numpy as np
 
 from ..encoder import OfflineEncoder, embedded
 from ..folding import fold, unmask
-from ..ports import Batch, Encoder, Finding, Verdict
+from ..ports import Batch, Encoder, Finding, Vectors, Verdict
 from ..windows import WINDOW_CHARS, Span, sentences, windows
-from .features import hashed
+from .features import Indices, hashed
 from .linear import LinearHead, Logits, probabilities
 from .marks import MARKS, Marks, digest, marks
 
@@ -42,6 +42,8 @@ _SPARE: Final = re.compile(
 
 # Marks of contempt for somebody, with or without a word of abuse.
 _INSULTING: Final = frozenset({"you_are", "they_are", "you_slight", "scornful", "to_you", "shut_up", "contempt"})
+# Vectors, marks and buckets, a row a text.
+Features = tuple[Vectors, list[list[float]], list[Indices]]
 
 
 class Judged(NamedTuple):
@@ -160,12 +162,12 @@ class ToxicityDetector:
         return self._head.logits(vectors, found, buckets)
 
 
-def features(batch: Batch, encoder: Encoder, texts: Sequence[str]) -> tuple[Any, list[list[float]], list[Any]]:
+def features(batch: Batch, encoder: Encoder, texts: Sequence[str]) -> Features:
     """What the head looks at: vectors, marks, buckets."""
     return _features(batch, encoder, texts, [_marks(text) for text in texts])
 
 
-def _features(batch: Batch, encoder: Encoder, texts: Sequence[str], seen: Sequence[Marks]) -> Any:
+def _features(batch: Batch, encoder: Encoder, texts: Sequence[str], seen: Sequence[Marks]) -> Features:
     return embedded(batch, encoder, texts), [mark.values for mark in seen], [hashed(mark.neutral) for mark in seen]
 
 
