@@ -80,7 +80,7 @@ def query(
     if to is None and form in _BINARY and sys.stdout.isatty():
         raise UsageError(f"{form.value} is not for a terminal; give --out FILE, or pipe it on")
     statement = sys.stdin.read() if sql == "-" else sql
-    with _asked(settings) as folder:
+    with asked(settings) as folder:
         found = folder.query(statement, _WIRE[form])
     if to is not None:
         _write(to, found)
@@ -96,7 +96,7 @@ def shell(data: DataOption = None) -> None:
     """
     settings = Settings.read(data_dir=data)
     must_exist(settings)
-    with _asked(settings) as folder:
+    with asked(settings) as folder:
         talk = _Talk(folder)
         if not sys.stdin.isatty():
             failed = 0
@@ -120,7 +120,7 @@ def must_exist(settings: Settings) -> None:
 
 
 @contextmanager
-def _asked(settings: Settings) -> Iterator[Folder]:
+def asked(settings: Settings) -> Iterator[Folder]:
     """The folder, with everything that waits in its log brought into the store first."""
     from tidegate.processors.embedded.client import OwnFolder, opened
 
