@@ -44,6 +44,29 @@ TOLD = {
         'received "PID|1||9931||Rose^Will\\rNK1|1|Grant^Hope|FTH" in 4 ms',
         [(MRN, "9931"), (NAME, "Rose"), (NAME, "Will"), (NAME, "Grant"), (NAME, "Hope")],
     ),
+    "an X12 claim": (
+        "NM1*IL*1*ROSE*WILL*M***MI*W5512009~N3*3 MAY WAY*APT 2~N4*MOBILE*AL*36602~DMG*D8*19550202*F~REF*SY*536228817~"
+        "PER*IC*JOY CHASE*TE*4065550190*EM*j@x.example~NM1*85*2*HARBOR*****XX*1234567893~CLM*A771*500***11:B:1~"
+        "DTP*472*D8*20230101~SV1*HC:99213*100~HI*ABK:I10~",
+        [
+            (NAME, "ROSE"),
+            (NAME, "WILL"),
+            (NAME, "M"),
+            ("US_HEALTH_INSURANCE_MEMBER_ID", "W5512009"),
+            (PLACE, "3 MAY WAY"),
+            (PLACE, "APT 2"),
+            (PLACE, "MOBILE"),
+            (PLACE, "36602"),
+            (DAY, "19550202"),
+            ("US_SSN", "536228817"),
+            (NAME, "JOY CHASE"),
+            ("PHONE_NUMBER", "4065550190"),
+            ("EMAIL_ADDRESS", "j@x.example"),
+            ("US_NPI", "1234567893"),
+            ("ACCOUNT_NUMBER", "A771"),
+            (DAY, "20230101"),
+        ],
+    ),
     "a FHIR patient": (
         '{"resourceType":"Patient","identifier":[{"type":{"coding":[{"code":"MR"}]},"value":"4488"}],"name":[{"family":"Rose",'
         '"given":["Will","June"]}],"telecom":[{"system":"phone","value":"555-0199"}],"birthDate":"1965-03-14",'
@@ -149,6 +172,7 @@ NOBODY = {
     "codes": '{"code":{"coding":[{"code":"38341003","display":"Essential hypertension"}],"text":"Hypertension"}}',
     "a table of doses": "name,dose\nMetformin,500\nLasix,20\nWarfarin,5",
     "a table of readings": "| Name | Value | Patient |\n|---|---|---|\n| Sodium | 140 | stable |\n| Potassium | 4 | unknown |",
+    "a claim of nobody": "ISA*00*ZZ~NM1*85*2*HARBOR CLINIC~N4**AL~DMG*D8**F~PER*IC~SV1*HC:99213*100~HI*ABK:I10~",
     "a dialogue": "Patient: Will do.\nDoctor: May I see?\nGuest_family: Good! He hates it.\nPatient: Hope so.",
     "styles": "body { font-family: Arial; display: block; content: none }",
     "an empty form": "Full Name:\nAddress:\nCity:\nState:\nZip:",
@@ -213,6 +237,7 @@ PARTS = st.sampled_from(
         "<",
         "/>",
         "PID|1||",
+        "NM1*IL*1*",
         "Rose^Will",
         "first,last",
         "Name: ",

@@ -1,6 +1,7 @@
 """Names, places and numbers that their place in a form tells: no sentence stands about them, and many are words of every day.
 
     HL7 v2          PID|1||448812||MARTINEZ^ROSA         by segment and field (`hl7`)
+    X12             NM1*IL*1*MARTINEZ*ROSA               by segment and element (`x12`)
     JSON, FHIR      {"family": "Rose", "given": ["Will"]} ┐
     XML, C-CDA      <given>Will</given>, <city value=…/>  │ by the name of the field (`fields`)
     tables, labels  name,dob / Will Rose,1/2/80           ┘ (`tables`)
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from . import fields, hl7, tables
+from . import fields, hl7, tables, x12
 from .fields import Field
 from .spans import Span
 
@@ -79,6 +80,7 @@ class _Value(NamedTuple):
 def find(text: str) -> Iterator[Span]:
     """What the forms in `text` tell; the spans may overlap."""
     yield from hl7.find(text)
+    yield from x12.find(text)
     yield from tables.find(text)
     if _MAY_BE_JSON.search(text) is not None:
         yield from _told(text, list(_json(text, _JSON)))
