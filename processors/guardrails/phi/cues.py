@@ -62,6 +62,11 @@ _CUES: Final = (
 )
 # Behind these a word of every day is a name: "Mr. Will", "Dr. May". "Doctor May" and "Nurse will" may ask or promise.
 _BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|drs?|prof)\b\.?|miss|rn|lpn|cna|aprn)\s{1,2}\Z", re.IGNORECASE)
+# Initials are somebody's where somebody comes or complains; "P.O." and "M.D." are not.
+_INITIALS: Final = re.compile(
+    r"(?P<name>[A-Z](?<![\w.].)\.(?<!P\.)(?: ?[A-Z]\.){1,2})(?<!M\.D\.)(?<!D\.O\.)(?<!R\.N\.)\s"
+    r"(?:is\san?\s\d+|is\s\d+|presents|presented|reports|reported|denies|denied|complains|was\s(?:seen|admitted|discharged))\b"
+)
 _POSSESSIVE: Final = re.compile(r"['’]s?\Z")
 
 
@@ -75,6 +80,9 @@ def introduced(text: str, lists: Lists) -> Iterator[Span]:
         if not lists.is_clinical(words[0].lower()) and (found["job"] is None or lists.names(words[0])):
             name = _POSSESSIVE.sub("", words[-1].rstrip(".,"))
             yield Span(start, text.rindex(words[-1], start, end) + len(name), "PERSON", TOLD)
+    if ". " in text:
+        for found in _INITIALS.finditer(text):
+            yield Span(*found.span("name"), "PERSON", TOLD)
     lower = text.lower()
     if any(cue in lower for cue in _CUES):
         for found in _CUE.finditer(text):

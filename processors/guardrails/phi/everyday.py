@@ -23,7 +23,7 @@ _ANY: Final = "|".join((_NAMES, *sorted(_SEASONS)))
 # What somebody does who is in a note.
 _DOES: Final = (
     r"(?:presents|presented|reports|reported|denies|denied|complains|complained|endorses|states\sthat|stated|said|says|lives|returns"
-    r"|returned|arrived|underwent|called|came|is\san?\s\d|is\s\d|was\s(?:seen|admitted|discharged|born|referred|diagnosed|brought))\b"
+    r"|returned|arrived|underwent|called|came|is\san?\s\d+|is\s\d+|was\s(?:seen|admitted|discharged|born|referred|diagnosed|brought))\b"
 )
 _MET: Final = (
     r"(?:saw|sees|seen|call|calls|called|calling|tell|told|ask|asks|asked|asking|with|meet|met|page|paged|remind|reminded"

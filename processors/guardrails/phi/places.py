@@ -1,4 +1,5 @@
-"""Postal codes by their label or their state; streets and towns are the name finder's.
+"""Postal codes by their label or their state, and towns that are words of every day by theirs ("Normal, IL"); streets and
+other towns are the name finder's.
 
 Safe Harbor lets the first three digits of a ZIP code stand where more than 20,000 people live there. We flag the whole code and
 leave nothing of it: which three digits may stay is a matter of the latest census, and a transcript can do without.
@@ -12,6 +13,7 @@ from typing import Final
 
 from . import zones
 from .ner import Span
+from .ner_words import read_lists
 from .zones import Zones, matches
 
 STATES: Final = (
@@ -36,6 +38,9 @@ _UK: Final = re.compile(
 _CANADA: Final = re.compile(
     r"(?<![\w-])(?!T[0-4]N[0-3]M|E[1-4]V[1-5]M[1-6])[ABCEGHJ-NPRSTVXY]\d[ABCEGHJ-NPRSTV-Z] ?\d[ABCEGHJ-NPRSTV-Z]\d(?![\w-])"
 )
+# States whose letters are no word, no degree and no abbreviation of a note: "Normal, OK" may be said of anything.
+_PLAIN_STATE: Final = re.compile(r", (?:A[KLRZ]|CA|FL|GA|I[AL]|K[SY]|M[NOT]|N[HJMVY]|TN|TX|UT|W[AIVY])(?![A-Za-z])")
+_TOWN: Final = re.compile(r"(?<![\w-])[A-Z][a-z]+\Z")
 
 
 def find(text: str, within: Zones | None = None) -> Iterator[Span]:
@@ -52,3 +57,7 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
     for pattern in (_UK, _CANADA):
         for match in matches(pattern, text, within):
             yield Span(match.start(), match.end(), "LOCATION", 0.6)
+    for state in _PLAIN_STATE.finditer(text):
+        town = _TOWN.search(text, max(0, state.start() - 24), state.start())
+        if town is not None and town.group().lower() in read_lists().places:
+            yield Span(*town.span(), "LOCATION", 0.6)
