@@ -13,20 +13,27 @@ import numpy as np
 
 from .claims import COMMON, NAMES, Claim, Term
 from .facts import Fact, known, same_amount
-from .lexicon import EMPTY_KEYS, lexicon
+from .lexicon import EMPTY_KEYS, FRAME_KEYS, lexicon
 from .reading import listed
 from .source import Source
 
 # Of a term that only the question has: it is no invention, but the source does not bear it out.
 IN_QUESTION: Final = 0.8
 # Of a term that is absent from the source, but which the claim denies.
-DENIED: Final = 0.4
-DENIED_ALONE: Final = 0.7
+DENIED: Final = 0.6
+DENIED_ALONE: Final = 0.9
 # Weight from which a term that is absent alone counts.
 ALONE: Final = 0.6
 IN_ANOTHER_FORM: Final = 0.9
 # Of a phrase whose words the source has close to each other.
 SAID_LOOSELY: Final = 0.85
+# A drug has few names, and the lexicon has most of them: its absence says more than that of a condition.
+DRUG: Final = 1.5
+# Of a word that many names end in, beside the word that tells them apart.
+GENERIC: Final = 0.4
+_GENERIC: Final = frozenset(
+    listed("diseas pain surgery infection problem cancer removal test therapy scan smear section repair replacement level")
+)
 # Weight above which a word that is denied in one place and affirmed in another tells something.
 SPOKEN_OF: Final = 0.15
 # What each further wrong number leaves of the doubt that is left.
@@ -81,9 +88,9 @@ _OPPOSITES: Final = (
     ("before", "after"),
     ("morning", "night"),
     ("morning", "evening"),
-    ("single", "married"),
+    ("single", "marry"),
     ("single", "divorc"),
-    ("married", "divorc"),
+    ("marry", "divorc"),
     ("always", "never"),
     ("continuou", "intermittent"),
     ("=continuous", "=intermittent"),
@@ -105,6 +112,9 @@ _RELATIVES: Final = (
 
 # What one kind of name is mistaken for: "eye pain" stands where "chest pain" should.
 _LIKE: Final = {"part": "body", "condition": "body", "drug": "drug", "procedure": "procedure", "relative": "relative"}
+
+# What stands beside the thing denied and is not denied itself: "no injury of the knee" leaves the knee.
+_BESIDE: Final = frozenset(("part", "relative"))
 
 # Numbers that belong to whom or what a sentence is about, so that denying the sentence denies them. "Not … in many years" does
 # not.
@@ -161,15 +171,21 @@ def read_claim(
 
 def _find(term: Term, source: Source, asked: frozenset[str], near: Mapping[str, float]) -> tuple[float, list[str]]:
     """How well the source has a term, and the keys it has it by."""
-    if term.group and term.group in source.postings:
-        return 1.0, [term.group]
-    if term.group and (phrase := source.loosely(term.group)):
-        return SAID_LOOSELY, list(phrase)
+    groups = (term.group,) if term.kind in ("relative", "drug") else (term.group, *term.also) if term.group else ()
+    for group in groups:
+        if group in source.postings:
+            return 1.0, [group]
+    for group in groups:
+        if phrase := source.loosely(group):
+            return SAID_LOOSELY, list(phrase)
     supports: list[float] = []
+    weights: list[float] = []
     by: list[str] = []
     for key in term.keys:
         if key in EMPTY_KEYS and len(term.keys) > 1:
             continue
+        # "Thyroid disease" is mostly of the thyroid.
+        weights.append(GENERIC if key in FRAME_KEYS or key in _GENERIC else 1.0)
         if key in source.postings:
             supports.append(1.0)
             by.append(key)
@@ -186,7 +202,7 @@ def _find(term: Term, source: Source, asked: frozenset[str], near: Mapping[str, 
             supports.append(min(0.9, max(0.0, (near.get(key, 0.0) - NEAR) / (SAME - NEAR))))
     if not supports:
         return 1.0, []
-    whole = sum(supports) / len(supports)
+    whole = float(np.dot(supports, weights)) / sum(weights)
     return (whole if len(term.keys) == 1 else 0.85 * whole), by
 
 
@@ -231,7 +247,11 @@ def _absences(reading: Reading, source: Source, cover: np.ndarray, found: Sequen
     named = [term for term, _ in absent if term.kind in NAMES]
     # What is denied without being in the source is a smaller fault: reports list what nobody spoke of.
     for name, proper in (("absent_named", False), ("absent_proper", True)):
-        faults = sum(1.0 if term.polarity > 0 else DENIED for term in named if (term.kind == "name") is proper)
+        faults = sum(
+            gone * (1.0 if term.polarity > 0 else DENIED) * (DRUG if term.kind == "drug" else 1.0)
+            for term, gone in absent
+            if term.kind in NAMES and (term.kind == "name") is proper
+        )
         features[name] = min(2.0, faults) / 2
     for term in named:
         reading.doubts.append(Doubt("absent_named", term.start, term.end, 0.6))
@@ -287,13 +307,15 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
         ]
         if not rivals and fact.kind != "date":
             rivals = [line for line, other in source.facts if line in reading.lines[:1] and _stands_for(fact, other, reading)]
-        small = fact.kind == "count" and fact.value in (0.5, 1, 2, 3)
+        small = (fact.kind == "count" and fact.value in (0.5, 1, 2, 3)) or (fact.kind == "frequency" and fact.amount == 1)
         if any(same_amount(fact, other) for other in source.implied.values()):
             continue
         if digits and fact.kind not in ("date", "age", "frequency") and (fact.kind != "time" or fact.value > 2):
             reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
             features["number_differs"] += 1
-        elif rivals and (fact.kind != "count" or set(rivals) & beside):
+        elif rivals and (
+            set(rivals) & beside or (fact.kind != "count" and not _elsewhere(reading, source, fact, rivals, found))
+        ):
             reading.doubts.append(Doubt(_kind(fact), fact.start, fact.end, 0.85 if set(rivals) & beside else 0.7))
             features["number_differs"] += 0.5 if small else 1
         else:
@@ -350,7 +372,7 @@ def _negations(reading: Reading, source: Source, found: Sequence[tuple[float, li
     worst: Term | None = None
     named = 0
     for term, (support, by) in zip(reading.claim.terms, found, strict=True):
-        if not by or support < IN_QUESTION or term.weight < 0.5:
+        if not by or support < IN_QUESTION or term.weight < 0.5 or term.kind in _BESIDE:
             continue
         signs = set().union(*(source.said[key] for key in by))
         if signs == {0}:
@@ -419,7 +441,7 @@ def _sides(reading: Reading, source: Source) -> None:
                 if opposed and not said:
                     reading.features["side"] = 1.0
                     reading.doubts.append(Doubt("laterality", word.start, word.end, 0.85))
-                elif not said and mine <= {"left", "right", "bilateral", "unilateral"}:
+                elif not said and mine <= {"left", "right"}:
                     reading.features["side"] = max(reading.features["side"], 0.5)
                     reading.doubts.append(Doubt("absent_named", word.start, word.end, 0.5))
 
@@ -429,7 +451,7 @@ def _is_side(read: Sequence, place: int) -> bool:  # type: ignore[type-arg]
     before = read[place - 1].low if place else ""
     if read[place].low == "right":
         adverb = after in ("now", "away", "after", "before", "and", "here", "there", "so")
-        return (after[0].isalpha() and not adverb) or before in ("the", "on", "my", "his", "her")
+        return ((after[0].isalpha() or after == "-") and not adverb) or before in ("the", "on", "my", "his", "her")
     if read[place].low == "back":
         return False
     if read[place].low == "left":
@@ -458,13 +480,10 @@ def _sided(source: Source, sides: set[str], part: str) -> bool:
 def _opposites(reading: Reading, source: Source) -> None:
     mine: dict[str, Term | None] = {word.key: None for word in reading.claim.words if word.key}
     mine.update({term.group: term for term in reading.claim.terms if term.group})
-    nearest = set(reading.lines[:1])
     for one, other in _OPPOSITES:
         for said, opposed in ((one, other), (other, one)):
             if said not in mine or opposed in mine:
                 continue
-            if nearest & set(source.postings.get(opposed, ())) and not nearest & set(source.postings.get(said, ())):
-                reading.features["opposite"] = max(reading.features["opposite"], 0.5)
             if said not in source.postings and opposed in source.postings:
                 word = next((w for w in reading.claim.words if w.key == said), None)
                 term = mine[said]
@@ -486,7 +505,7 @@ def _sex(reading: Reading, source: Source) -> None:
                     reading.features["sex"] = 1.0
                     reading.doubts.append(Doubt("sex", word.start, word.end, 0.7))
                 elif not said:
-                    reading.features["sex"] = max(reading.features["sex"], 0.4)
+                    reading.features["sex"] = max(reading.features["sex"], 0.1)
 
 
 def _relatives(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:

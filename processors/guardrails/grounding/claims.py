@@ -38,6 +38,7 @@ class Term(NamedTuple):
     end: int
     first: int
     last: int
+    also: tuple[str, ...] = ()  # what else its words may mean
 
 
 class Claim(NamedTuple):
@@ -64,17 +65,20 @@ def _claim(text: str, span: Span, said: list[Word]) -> Claim:
         return Claim(span.start, span.end, said, [], [], [])
     numbers = [fact for fact in facts(text, said) if not _counts_items(said, fact)][:MAX_FACTS]
     counted = {place for fact in numbers for place in range(fact.first, fact.last + 1)}
+    counted |= {place for place, word in enumerate(said) if any(fact.start <= word.start < fact.end for fact in numbers)}
     signs = polarity(said)
     terms: list[Term] = []
     covered: set[int] = set()
     known = lexicon()
     heading = _heading(said)
     for first, last, group in known.groups(said):
-        if covered & set(range(first, last + 1)) or (group == "=back" and not _is_the_back(said, first)):
+        if (group == "=back" and not _is_the_back(said, first)) or counted.issuperset(range(first, last + 1)):
             continue
-        covered.update(range(first, last + 1))
-        kind = known.kinds[group]
-        terms.append(_term(said, first, last, group, kind, signs))
+        if terms and (terms[-1].first, terms[-1].last) == (first, last):
+            terms[-1] = terms[-1]._replace(also=(*terms[-1].also, group))
+        elif covered.isdisjoint(range(first, last + 1)):
+            covered.update(range(first, last + 1))
+            terms.append(_term(said, first, last, group, known.kinds[group], signs))
     for place, word in enumerate(said):
         if place in covered or place in counted or not word.key or word.key in EMPTY_KEYS or word.key[0].isdigit():
             continue

@@ -176,11 +176,13 @@ def read_claims(batch: Batch, said: Sequence[Claim], source: Source, sample: Sam
     asked = frozenset(_asked(sample.prompt)) if source.where == "context" and sample.prompt else frozenset[str]()
     near: Mapping[str, float] = {}
     cosines = None
-    missing = sorted({key for claim in said for term in claim.terms for key in term.keys if key not in source.postings})
-    own = [key for key in source.postings if key[0] != "=" and key not in EMPTY_KEYS]
+    wanted = {key for claim in said for term in claim.terms for key in term.keys if key not in source.postings}
+    missing = {word.key: word.low for claim in said for word in claim.words if word.key in wanted}
+    own = [form for key, form in source.forms.items() if key not in EMPTY_KEYS]
     try:
         if missing and own and len(own) + len(missing) <= MOST_EMBEDDED_WORDS:
-            near = dict(zip(missing, (batch.embed(missing) @ batch.embed(own).T).max(axis=1).tolist(), strict=True))
+            nearest = (batch.embed(list(missing.values())) @ batch.embed(own).T).max(axis=1)
+            near = dict(zip(missing, nearest.tolist(), strict=True))
         if len(source.lines) + len(said) <= MOST_EMBEDDED_LINES:
             lines = batch.embed([texts[line.chunk][line.start : line.end] for line in source.lines])
             response = sample.response or ""

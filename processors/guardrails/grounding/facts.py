@@ -92,6 +92,8 @@ _LATIN: Final = {"bid": 2.0, "tid": 3.0, "qid": 4.0, "qd": 1.0, "qday": 1.0, "qh
                  "daily": 1.0, "nightly": 1.0, "qod": 0.5, "hourly": 24.0, "weekly": 1 / 7, "qweek": 1 / 7,
                  "monthly": 24 / 730.5}  # fmt: skip
 _TIMES: Final = {"once": 1.0, "twice": 2.0, "thrice": 3.0}
+# What is taken then is taken once a day.
+_PARTS_OF_DAY: Final = frozenset(("morning", "evening", "bedtime", "night", "breakfast", "dinner", "supper", "bed"))
 _Q_HOURS: Final = re.compile(r"q(\d{1,2})h?\Z")
 _DATE: Final = re.compile(r"(?<![\d/.-])(\d{1,2})([/.-])(\d{1,2})(?:\2(\d{4}|\d{2}))?(?![\d/]|[.-]\d)")
 _ISO_DATE: Final = re.compile(r"(?<![\d-])(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
@@ -151,7 +153,7 @@ def facts(text: str, words: Sequence[Word]) -> list[Fact]:
 
 
 def implied(words: Sequence[Word]) -> list[Fact]:
-    """Amounts that are said without a number: "a day off", "next week", "another month", "a couple of weeks"."""
+    """Amounts that are said without a number: "a day off", "next week", "another month", "a couple of weeks", "at bedtime"."""
     found: list[Fact] = []
     for at, word in enumerate(words[:-1]):
         value = 1.0 if word.low in ("a", "an", "next", "last", "another", "this", "past") else 0.0
@@ -161,6 +163,10 @@ def implied(words: Sequence[Word]) -> list[Fact]:
         if value and unit < len(words) and (known_unit := UNITS.get(words[unit].key)) and known_unit[0] in ("time", "tablet"):
             kind, factor = known_unit
             found.append(Fact(kind, value, value * factor, words[unit].key, word.start, words[unit].end, at, unit))
+        elif word.low in _PARTS_OF_DAY:
+            found.append(Fact("frequency", 1.0, 1.0, "", word.start, word.end, at, at))
+        elif word.low == "all" and words[at + 1].low in ("day", "night"):
+            found.append(Fact("time", 1.0, 24.0, "day", word.start, words[at + 1].end, at, at + 1))
         elif word.low in _TIMES:
             found.append(Fact("count", _TIMES[word.low], _TIMES[word.low], "", word.start, word.end, at, at))
     return found
@@ -185,6 +191,8 @@ def _number(words: Sequence[Word], at: int) -> tuple[float, int] | None:
         return None  # "half-life"
     if low == "half" and not (at and words[at - 1].low in ("and", "a") and at > 1 and words[at - 2].low in _SMALL):
         return 0.5, at
+    if low in _SCALES and at and words[at - 1].low == "a":
+        return float(_SCALES[low]), at  # "a thousand"
     if low not in _SMALL and low not in _TENS:
         return None
     total, current, last, place = 0.0, 0.0, at, at
@@ -263,6 +271,9 @@ def _counted(words: Sequence[Word], first: int, last: int, value: float) -> Fact
         word = words[place]
         unit = word.low if word.low in UNITS else word.key
         unit = {"minut": "minute", "ounc": "ounce", "capsul": "capsule", "mil": "mile", "inche": "inch"}.get(unit, unit)
+        if unit == "pack" and {each.low for each in words[place + 1 : place + 3]} & {"year", "years", "yr", "yrs"}:
+            # A product of two numbers, which the source may have apart.
+            return Fact("count", value, value, "pack-year", start, words[last].end, first, last)
         if unit in UNITS and unit != "$":
             kind, factor = UNITS[unit]
             if kind == "time" and _says_age(words, first, place):

@@ -92,7 +92,33 @@ _YES: Final = frozenset(
 _FILLERS: Final = frozenset(listed("oh ok okay well um uh hmm hm ah so unfortunately thankfully fortunately actually , - – ."))
 _PERSONS: Final = frozenset(("i", "he", "she", "it", "we", "they", "that", "there"))
 _AUXILIARIES: Final = frozenset(listed("is was are were am do does did have has had can could would will"))
+_MAY: Final = (["can"], ["could"], ["may"], ["should"])  # "When can I drive?"
 _PRESUME: Final = frozenset(("when", "where", "how", "why", "which"))
+# "Of course not", "absolutely not".
+_SURE: Final = frozenset(("of", "absolutely", "definitely", "certainly", "probably", "actually", "really"))
+# Replies that say how often or how much, and so that it is so.
+_AT_TIMES: Final = frozenset(
+    listed("sometimes occasionally socially rarely seldom always usually often mostly mainly constantly daily somewhat very")
+)
+_TWO_WORDS_YES: Final = frozenset(
+    (one, other)
+    for line in ("i do", "i have", "i am", "he does", "she does", "he has", "she has", "of course", "i think", "i used",
+                 "a little", "a bit", "just a", "only a", "once in", "every now", "now and", "on and", "off and", "kind of",
+                 "sort of", "that's right", "that's correct", "that's true", "that is", "from time", "at times", "every day")
+    for one, other in (line.split(),)
+)  # fmt: skip
+_OPINES: Final = frozenset(("guess", "believe", "suppose", "think", "would"))
+# What these name is known to both who speak.
+_DEFINITES: Final = frozenset(listed("the that this these those your his her their my"))
+_SUBORDINATES: Final = frozenset(listed("when while if because after before since what who why how where which"))
+# A noun phrase ends at the latest before these.
+_AFTER_NAMES: Final = frozenset(
+    listed(
+        "is was are were am do does did have has had can could will would be been being get gets got go goes went gone come "
+        "feel feels hurt hurts still ever at in on to for with from of by or and than as bother bothers help helps worse "
+        "better any"
+    )
+)
 _NO: Final = frozenset(listed("no nope nah never none negative not don't haven't didn't doesn't isn't nothing neither"))
 
 
@@ -130,6 +156,8 @@ def polarity(words: Sequence[Word]) -> list[int]:
 
 def _deny(found: list[int], words: Sequence[Word], trigger: int, reach: int) -> None:
     comma = False
+    # "If there is no fever, call": the condition ends where the advice begins.
+    conditional = any(word.low == "if" for word in words[:trigger])
     # "No fever, chills, cough" is a list; "colectomy with no recurrence, appendectomy" is not.
     first = trigger == 0 or words[trigger - 1].low in (
         ":",
@@ -154,7 +182,11 @@ def _deny(found: list[int], words: Sequence[Word], trigger: int, reach: int) -> 
         low = words[place].low
         if low == "other" and place + 1 < len(words) and words[place + 1].low == "than":
             return
-        if low in _ENDS or (comma and (low in _HAS or not lists)) or (low in ("and", "who", "which") and _turns(words, place)):
+        if (
+            low in _ENDS
+            or (comma and (low in _HAS or not lists or conditional))
+            or (low in ("and", "who", "which") and _turns(words, place))
+        ):
             return
         comma = low == ","
         found[place] = -1
@@ -178,23 +210,17 @@ def answer(words: Sequence[Word]) -> int:
     said = [word.low for word in words[:8]]
     while said and said[0] in _FILLERS:
         said.pop(0)
-    if not said:
+    if not said or (said[0] == "no" and said[1:2] and (said[1] in _IDLE or said[1] == "more")):
         return 0
     if said[0] in _NO and not (said[0] == "not" and said[1:2] == ["only"]):
         return -1
-    if said[0] in ("i", "he", "she", "it", "we", "they", "there") and set(said[1:3]) & (
-        _NO | {"hasn't", "wasn't", "can't", "cannot"}
-    ):
+    if said[0] in _SURE and "not" in said[1:3]:
         return -1
-    if said[0] in _YES or said[:2] in (
-        ["i", "do"],
-        ["i", "have"],
-        ["i", "am"],
-        ["he", "does"],
-        ["she", "does"],
-        ["of", "course"],
-        ["i", "think"],
-    ):
+    if said[0] in _PERSONS and set(said[1:3]) & (_NO | {"hasn't", "wasn't", "can't", "cannot", "deny"}):
+        return -1
+    if said[0] in _YES or said[0] in _AT_TIMES or tuple(said[:2]) in _TWO_WORDS_YES:
+        return 1
+    if said[0] in _PERSONS and said[1:2] and said[1] in _OPINES:
         return 1
     # "It is.", "She was.": nothing but the answer.
     if len(said) > 1 and said[0] in _PERSONS and said[1] in _AUXILIARIES and (len(said) == 2 or said[2] in (".", ",", "\n")):
@@ -202,7 +228,31 @@ def answer(words: Sequence[Word]) -> int:
     return 0
 
 
+def denies_itself(words: Sequence[Word]) -> bool:
+    """Whether a reply says itself what it denies, "No fever, but chills.", so that its "no" is not about all that was asked."""
+    said = [word.low for word in words if word.low not in _FILLERS or word.low == ","][:3]
+    return said[:1] == ["no"] and said[1:2] != [] and said[1][0].isalpha() and said[1] not in _PERSONS | _NO
+
+
 def presumes(words: Sequence[Word]) -> bool:
     """Whether a question takes for granted what it speaks of: "When did the pain begin?"; but not "How about chest pain?"."""
     said = [word.low for word in words[:4] if word.key and word.low not in _YES and word.low != "and"]
-    return said[:1] != [] and said[0] in _PRESUME and said[1:2] != ["about"]
+    return said[:1] != [] and said[0] in _PRESUME and said[1:2] != ["about"] and said[1:2] not in _MAY
+
+
+def denied(words: Sequence[Word], signs: Sequence[int]) -> list[int]:
+    """The polarity of a question's words once it is answered with no. "Has the rash gone?" and "Anything for the pain?" still
+    speak of a rash and a pain (0), and what follows "besides" is taken for true (1)."""
+    found: list[int] = []
+    taken = 0  # 1 after "besides", 2 inside "the pain", 3 after "when"
+    for word, sign in zip(words, signs, strict=True):
+        if word.low in ("besides", "apart", "aside", "except") or (word.low == "than" and found):
+            taken = 1
+        elif word.low in _SUBORDINATES and found and taken != 1:
+            taken = 3
+        elif word.low in _DEFINITES and not taken:
+            taken = 2
+        elif taken == 2 and (not word.key or word.low in _AFTER_NAMES):
+            taken = 0
+        found.append({0: -1, 1: sign, 2: 0, 3: 0}[taken])
+    return found

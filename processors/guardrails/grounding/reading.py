@@ -38,10 +38,16 @@ _WORD: Final = re.compile(
     r"|[^\W\d_]+(?:['’][^\W\d_]+)*"
     r"|[%$€£/?.,;:\-–—()\n]"
 )
-# Words that "non" denies when it is written together with them.
-_NON: Final = re.compile(r"non((?:smok|drink|diabet|alcohol|tender|labored|productive|radiat|pregnan)[a-z]*)\Z")
+# Words that "non", "a" or "an" denies when it is written together with them.
+_NON: Final = re.compile(
+    r"non((?:smok|drink|diabet|alcohol|tender|labored|productive|radiat|pregnan)[a-z]*)\Z|a(febrile|traumatic)\Z|an(icteric)\Z"
+)
 # Beyond this many words a sentence is cut: a claim is a few words long, and a page without a full stop is not one claim.
 MAX_SENTENCE_WORDS: Final = 120
+
+
+# "Hurting yourself?" and "hurting herself" say the same of the one they are about.
+_SELVES: Final = frozenset(("myself", "yourself", "himself", "herself", "themselves", "themself"))
 
 
 class Span(NamedTuple):
@@ -120,9 +126,10 @@ def words(text: str, start: int = 0, end: int | None = None) -> list[Word]:
             continue
         low = token.lower().replace("’", "'")
         if (denied := _NON.match(low)) is not None:
-            middle = each.start() + 3
-            found.append(Word(token[:3], "non", "non", each.start(), middle))
-            found.append(Word(token[3:], denied.group(1), key_of(denied.group(1)), middle, each.end()))
+            rest = denied.group(denied.lastindex or 0)
+            middle = each.end() - len(rest)
+            found.append(Word(token[: -len(rest)], "non", "non", each.start(), middle))
+            found.append(Word(token[-len(rest) :], rest, key_of(rest), middle, each.end()))
             continue
         if low[0].isalpha() and "." in low:
             low = low.replace(".", "")
@@ -177,6 +184,8 @@ def key_of(low: str) -> str:
         return ""
     if low[0].isdigit() or low[0] == ".":
         return low.replace(",", "")
+    if low in _SELVES:
+        return "self"
     low = low.removesuffix("'s").removesuffix("'")
     if len(low) <= 3 or not low.isascii():
         return low

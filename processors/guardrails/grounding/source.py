@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ....schemas.content import Where
 from .facts import Fact, facts, implied
 from .lexicon import EMPTY_KEYS, lexicon
-from .polarity import answer, polarity, presumes
+from .polarity import answer, denied, denies_itself, polarity, presumes
 from .reading import Word, listed, read
 
 # Letters that two words must share from their start to be taken for forms of one: surg|ery and surg|ical are too short for it.
@@ -33,6 +33,8 @@ _PEOPLE: Final = frozenset(
         "doctor dr physician clinician nurse patient guest mother father parent speaker caller customer agent user assistant"
     )
 )
+# "How much do you drink?" is denied by these, and not by "not much".
+_NONE: Final = frozenset(("no", "none", "nothing", "never", "nobody", "zero"))
 NAMED_KINDS: Final = frozenset(("drug", "condition", "procedure", "part", "relative"))
 # Fewer letters than this stand for anything.
 ABBREVIATED: Final = 3
@@ -68,6 +70,8 @@ class Source:
     spoken: bool = False  # a conversation rather than a text
     pairs: set[tuple[str, str]] = field(default_factory=set)
     stems: dict[str, list[str]] = field(default_factory=dict)
+    # Key → a word as it stands that has it: what a vector is made of, for a stem is no word.
+    forms: dict[str, str] = field(default_factory=dict)
     # The first letters of the words of each line, for abbreviations.
     initials: str = ""
     # Every word of every chunk, one space before and after each: what a copied sentence is looked up in.
@@ -96,13 +100,13 @@ class Source:
             if not said:
                 continue
             if asked and (speaker or not _asks(said)):
-                _settle(asked, answer(said))
+                _settle(asked, said)
                 asked = []
             line = Line(chunk, span.start, span.end, said, polarity(said))
             self.lines.append(line)
             if _asks(said):
                 asked.append(line)
-        _settle(asked, 0)
+        _settle(asked, ())
         self.plain += " " + " ".join(plain) + " \n"
         return speakers
 
@@ -116,6 +120,7 @@ class Source:
             for word, sign in zip(line.words, line.polarity, strict=True):
                 if word.key:
                     self._post(word.key, number, sign)
+                    self.forms.setdefault(word.key, word.low)
                     if word.key not in EMPTY_KEYS:
                         if before:
                             self.pairs.add((before, word.key))
@@ -206,12 +211,15 @@ def _asks(said: Sequence[Word]) -> bool:
     return said[-1].low == "?"
 
 
-def _settle(asked: Sequence[Line], reply: int) -> None:
-    """A reply settles what was asked: "no" denies all of it, "yes" leaves it as it was said, else it stays open."""
+def _settle(asked: Sequence[Line], said: Sequence[Word]) -> None:
+    """A reply settles what was asked: "no" denies it, "yes" leaves it as it was said, else it stays open."""
+    reply = answer(said)
     for line in asked:
-        affirmed = reply > 0 or (reply == 0 and presumes(line.words))
-        for place, sign in enumerate(line.polarity):
-            line.polarity[place] = -1 if reply < 0 else sign if affirmed else 0
+        presumed = presumes(line.words)
+        if reply < 0 and not denies_itself(said) and not (presumed and said[0].low not in _NONE):
+            line.polarity[:] = denied(line.words, line.polarity)
+        elif not (reply > 0 or presumed):
+            line.polarity[:] = [0] * len(line.polarity)
 
 
 def _shared(one: str, other: str) -> int:
