@@ -42,6 +42,7 @@ class FindingEntry(_Model):
     score: Score
     # PHI in an answer that its question and context did not have.
     leak: bool = False
+    rule: Slug | None = None  # which of a file of rules says so
     fingerprint: Fingerprint | None = None
 
 

@@ -68,6 +68,7 @@ class Entry(Secretive, frozen=True, kw_only=True, omit_defaults=True):
     end: int
     score: float
     leak: bool = False
+    rule: str | None = None
     fingerprint: str | None = None
 
 

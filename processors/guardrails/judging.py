@@ -140,6 +140,7 @@ def _entry(found: Finding, text: str, key: bytes) -> Entry:
         end=found.end,
         score=unit(found.score),
         leak=found.leak,
+        rule=slug(found.rule) if found.rule else None,
         fingerprint=fingerprint(key, f"{found.type}\n{matched}"),
     )
 

@@ -173,6 +173,8 @@ def finding_dict(finding: Finding) -> dict[str, Any]:
         said["chunk"] = finding.chunk
     if finding.leak:
         said["leak"] = True
+    if finding.rule:
+        said["rule"] = finding.rule
     return said
 
 

@@ -254,6 +254,8 @@ def _finding(one: Any) -> dict[str, Any]:
         found["chunk"] = one.chunk
     if one.leak:
         found["leak"] = True
+    if one.rule is not None:
+        found["rule"] = one.rule
     if one.fingerprint is not None:
         found["fingerprint"] = one.fingerprint
     return found

@@ -42,7 +42,7 @@ class Sample:
 
 class Finding(NamedTuple):
     """`detector` found `type` at `[start, end)` characters of that text, with a score in 0..1. A `leak` is PHI in a response
-    that neither prompt nor context had."""
+    that neither prompt nor context had; `rule` is the id of the rule that says so, where people keep the rules."""
 
     detector: str
     type: str
@@ -52,6 +52,7 @@ class Finding(NamedTuple):
     score: float
     chunk: int = 0  # of the context
     leak: bool = False
+    rule: str = ""
 
 
 class Evidence(NamedTuple):

@@ -198,7 +198,7 @@ def test_what_waits_is_told_and_applied(tmp_path: Path) -> None:
     assert (before.returncode, after.returncode) == (1, 0)
     assert b"0005_quantiles" in before.stdout
     assert b"tidegate db migrate" in before.stderr
-    assert b"applied 0005_quantiles\napplied 0006_views" in applied.stdout
+    assert b"applied 0005_quantiles\napplied 0006_views\napplied 0007_rules" in applied.stdout
     assert b"Nothing to do" in again.stdout
 
 

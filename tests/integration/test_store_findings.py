@@ -56,6 +56,7 @@ GOLDEN: Final[Row] = {
             "score": 0.1,
             "leak": True,
             "fingerprint": "0a" * 16,
+            "rule": "dose-metformin",
         }
     ],
     "more_findings": 2**31 - 1,

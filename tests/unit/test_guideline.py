@@ -58,6 +58,19 @@ def test_what_a_label_forbids_is_flagged_where_it_stands(place: int) -> None:
     assert [(one.type, response[one.start : one.end]) for one in found] == [(kind, covered)]
 
 
+def test_each_finding_names_the_rule_that_it_goes_by() -> None:
+    said = {
+        "dose-acetaminophen": ("Take acetaminophen 1500 mg every 8 hours.", None),
+        "triptan-coronary": ("Use sumatriptan 50 mg at onset.", "History of heart attack in 2019."),
+        "allergy-penicillin": ("Start amoxicillin 500 mg three times a day.", "Patient is allergic to penicillin."),
+        "allergy": ("Start azithromycin 500 mg daily.", "Patient is allergic to azithromycin."),
+    }
+
+    found = {rule: [one.rule for one in flagged(*texts)] for rule, texts in said.items()}
+
+    assert found == {rule: [rule] for rule in said}
+
+
 @pytest.mark.parametrize("place", range(len(FINE)))
 def test_what_is_in_range_warned_of_or_someone_elses_is_not_flagged(place: int) -> None:
     response, prompt = FINE[place]

@@ -91,7 +91,7 @@ place = _raw(b"0", b"-0", b"7", b"2147483647")
 where = _raw(b'"prompt"', b'"response"', b'"context"')
 fingerprint = _raw(b'"' + b"0a" * 16 + b'"')
 ENTRY: dict[str, st.SearchStrategy[bytes]] = {
-    **dict.fromkeys(("detector", "type"), slug),
+    **dict.fromkeys(("detector", "type", "rule"), slug),
     **dict.fromkeys(("where", "source"), where),
     **dict.fromkeys(("chunk", "start", "end", "source_start", "source_end"), place),
     "score": score,

@@ -168,11 +168,8 @@ class GuidelineDetector:
             if dose.weekly_only:
                 over_daily = over_daily and bool(often) and often[0].amount >= 1
             if over_single or over_daily:
-                yield (
-                    Finding(self.name, "GUIDELINE_DOSE", "response", mention.start, fact.end, dose.severity)
-                    if (fact.start > mention.start)
-                    else Finding(self.name, "GUIDELINE_DOSE", "response", fact.start, mention.end, dose.severity)
-                )
+                start, end = (mention.start, fact.end) if fact.start > mention.start else (fact.start, mention.end)
+                yield self._finding("GUIDELINE_DOSE", start, end, dose.severity, dose.id)
 
     def _forbidden(self, said: Sequence[Said], about: Sequence[Said]) -> Iterable[Finding]:
         true = {mention.name for each in about if not _is_family(each) for mention in _affirmed(each)}
@@ -189,9 +186,7 @@ class GuidelineDetector:
                     for drugs, reasons in ((rule.drugs, rule.reasons), (rule.reasons, rule.drugs)):
                         told = name in drugs and (here - {name}) & reasons
                         if told and (drugs is rule.drugs or self._is_drug(name)):
-                            yield Finding(
-                                self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, rule.severity
-                            )
+                            yield self._contraindicated(mention, rule.severity, rule.id)
 
     def _is_drug(self, name: str) -> bool:
         return name in self._doses or any(name in rule.drugs for rule in self._rules.contraindications.values())
@@ -214,12 +209,16 @@ class GuidelineDetector:
                 continue
             for mention in _affirmed(each):
                 if mention.name in allergens:
-                    yield Finding(self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, 1.0)
+                    yield self._contraindicated(mention, 1.0, "allergy")
                 for rule in self._rules.allergies.values():
                     if mention.name in rule.drugs and allergens & (rule.drugs | rule.also):
-                        yield Finding(
-                            self.name, "GUIDELINE_CONTRAINDICATION", "response", mention.start, mention.end, rule.severity
-                        )
+                        yield self._contraindicated(mention, rule.severity, rule.id)
+
+    def _contraindicated(self, mention: Mention, severity: float, rule: str) -> Finding:
+        return self._finding("GUIDELINE_CONTRAINDICATION", mention.start, mention.end, severity, rule)
+
+    def _finding(self, kind: str, start: int, end: int, severity: float, rule: str) -> Finding:
+        return Finding(self.name, kind, "response", start, end, severity, rule=rule)
 
 
 def _warns(said: Said) -> bool:
