@@ -6,8 +6,7 @@ from collections.abc import Callable
 from time import process_time
 
 import pytest
-from tidegate.processors.guardrails.phi import ner_rules, structure
-from tidegate.processors.guardrails.phi.labels import LABEL
+from tidegate.processors.guardrails.phi import ner_rules, prefilter, structure
 from tidegate.processors.guardrails.phi.ner import NameFinder
 from tidegate.processors.guardrails.phi.ner_words import read_lists
 from tidegate.processors.guardrails.phi.readings import plain, unveiled
@@ -31,6 +30,9 @@ FORMS = {
     "segments": "PID|1||",
     "circumflexes": "^",
     "entities": "&#45;",
+    "elements": "NM1*IL*1*",
+    "tuples": "(dob) VALUES (1),",
+    "speakers": "] Rose May ",
     "accents": "e\u0301",
     "labels of numbers": "MRN number is ",
     "cues": "her son will ",
@@ -53,7 +55,7 @@ def scanned(text: str) -> None:
     list(structure.find(text))
     list(ner_rules.by_form(text, read_lists()))
     unveiled(plain(text))
-    list(LABEL.finditer(text))
+    list(prefilter.labels(text, 0, len(text)))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -9,7 +9,8 @@ import re
 from bisect import bisect_left
 from typing import Final, NamedTuple
 
-from .labels import LABEL, LINK
+from .labels import LINK
+from .prefilter import label_at
 from .prefilter import labels as label_matches
 from .zones import Zones
 
@@ -72,7 +73,7 @@ class Beside:
         for place in range(bisect_left(self._starts, start) - 1, first - 1, -1):
             label = self._labels[place]
             if label.end > start:  # it reaches into the number, and is read as far as there
-                match = LABEL.match(text, label.start, start)
+                match = label_at(text, label.start, start)
                 if match is None:
                     continue
                 label = Label(str(match.lastgroup), *match.span())
@@ -97,5 +98,5 @@ class Beside:
         lead = _SPEAKS_OF.match(text, end, until)
         if lead is None or not lead.group() or "\n" in lead.group() or _SAID.search(lead.group()) is None:
             return None
-        match = LABEL.match(text, lead.end(), until)
+        match = label_at(text, lead.end(), until)
         return Label(str(match.lastgroup), *match.span()) if match is not None else None

@@ -91,12 +91,13 @@ _NAMES: Final[dict[str, str]] = {
 
 TYPES: Final = tuple(_NAMES)
 # Words of a label may be parted by what keys of JSON have, and a key may go on in camel case: "member_id", "memberId".
-LABEL: Final = re.compile(
-    r"(?<![A-Za-z])(?:"
-    + "|".join(f"(?P<{name}>{names})".replace(r"\ ", r"[\ _-]") for name, names in _NAMES.items())
-    + r")(?:(?![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))",
-    re.IGNORECASE | re.VERBOSE,
-)
+LABELS: Final = {
+    name: re.compile(
+        rf"(?<![A-Za-z])(?P<{name}>{names})(?:(?![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))".replace(r"\ ", r"[\ _-]"),
+        re.IGNORECASE | re.VERBOSE,
+    )
+    for name, names in _NAMES.items()
+}
 
 # What may stand between the label and its number: "number", "is", a colon, "#", "on file as".
 _LINK: Final = (
