@@ -28,6 +28,7 @@ from tidegate.policy_cli import policy_app, signals_app
 from tidegate.quarantine_cli import quarantine_app
 from tidegate.query_cli import must_exist, query, shell
 from tidegate.reconcile_cli import reconcile
+from tidegate.reprice_cli import reprice
 from tidegate.running import Stopping, log_to_stderr, progress_bar
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
@@ -366,6 +367,7 @@ def simulate(
 
 app.command()(query)
 app.command()(reconcile)
+app.command()(reprice)
 app.command()(shell)
 
 

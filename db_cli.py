@@ -77,7 +77,7 @@ def status(
 @db_app.command()
 def migrate(data: DataOption = None) -> None:
     """Bring the schema up to date. Harmless when it is, and after a migration that was cut off."""
-    with _owned(Settings.read(data_dir=data), "has migrated its store when it started") as store:
+    with owned(Settings.read(data_dir=data), "has migrated its store when it started") as store:
         done = store.migrate()
     names = {migration.number: migration.name for migration in _known()}
     for number in done:
@@ -98,14 +98,14 @@ def keep(
     """Keep a table's rows for so many days. What is older goes soon after; the rollups, and so the sums, stay."""
     if days != "for-ever" and not days.isdecimal():
         raise UsageError(f"{plain(days)} is no number of days; give one, or for-ever")
-    with _owned(Settings.read(data_dir=data), "has its store; stop it first") as store:
+    with owned(Settings.read(data_dir=data), "has its store; stop it first") as store:
         store.migrate()
         kept = store.keep(table, None if days == "for-ever" else int(days), tenant)
     out.print(Text(f"{table}: {_told(kept)}"))
 
 
 @contextmanager
-def _owned(settings: Settings, taken: str) -> Iterator[Store]:
+def owned(settings: Settings, taken: str) -> Iterator[Store]:
     """The store, to change it; a running node's is refused."""
     from tidegate.processors.folder import RunningNode, own_or_find
     from tidegate.sinks.clickhouse import Store

@@ -168,6 +168,13 @@ class Store:
                 self._writer.command(statement)
             return kept
 
+    def drop_partition(self, table: str, partition: str) -> None:
+        """Let go of all rows of a partition that is named by one word; harmless when there are none."""
+        if not _NAME.match(table):
+            raise ValueError("table must be a plain name")
+        with self._writing, store_errors():
+            self._writer.command(f"ALTER TABLE {table} DROP PARTITION {{partition:String}}", {"partition": partition})
+
     def insert(self, table: str, lines: bytes, token: str) -> None:
         """Insert a batch of NDJSON lines, all or none. The same token again changes nothing, in no rollup either.
 

@@ -77,6 +77,8 @@ ROWS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
         "findings": [{"detector": "phi", "type": "PERSON", "where": "response", "leak": True}],
         "producer": tenant,
     },
+    "repriced": lambda tenant: {"version": "v", "tenant": tenant, "started_at": "2026-03-01 12:00:00", "producer": tenant},
+    "repricings": lambda tenant: {"version": "v", "tenant": tenant},
     "transcripts": lambda tenant: {
         "tenant": tenant,
         "started_at": "2026-03-01 12:00:00",
