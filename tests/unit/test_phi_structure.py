@@ -112,6 +112,10 @@ TOLD = {
         [(NAME, "will"), (NAME, "O'Rose"), (PLACE, "36602")],
     ),
     "a name of its owner": ('{"patient": {"name": "Zxq Vard", "id": "p-8812"}}', [(NAME, "Zxq Vard"), ("UNIQUE_ID", "p-8812")]),
+    "an INSERT of SQL": (
+        "INSERT INTO p (first_name, last_name, dob) VALUES ('Hope', 'Van', '1955-05-05'), ('Mark','May','1956-06-06');",
+        [(NAME, "Hope"), (NAME, "Van"), (DAY, "1955-05-05"), (NAME, "Mark"), (NAME, "May"), (DAY, "1956-06-06")],
+    ),
     "CSV": (
         'last,first,dob,mrn,phone\nRose,Will,1/2/80,123,5550199\n"Grant","Hope",3/4/81,456,5550188',
         [
@@ -172,6 +176,7 @@ NOBODY = {
     "codes": '{"code":{"coding":[{"code":"38341003","display":"Essential hypertension"}],"text":"Hypertension"}}',
     "a table of doses": "name,dose\nMetformin,500\nLasix,20\nWarfarin,5",
     "a table of readings": "| Name | Value | Patient |\n|---|---|---|\n| Sodium | 140 | stable |\n| Potassium | 4 | unknown |",
+    "an INSERT of drugs": "INSERT INTO meds (name, dose) VALUES ('Lasix', '20 mg'), ('Heparin','5000')",
     "a claim of nobody": "ISA*00*ZZ~NM1*85*2*HARBOR CLINIC~N4**AL~DMG*D8**F~PER*IC~SV1*HC:99213*100~HI*ABK:I10~",
     "a dialogue": "Patient: Will do.\nDoctor: May I see?\nGuest_family: Good! He hates it.\nPatient: Hope so.",
     "styles": "body { font-family: Arial; display: block; content: none }",
@@ -238,6 +243,7 @@ PARTS = st.sampled_from(
         "/>",
         "PID|1||",
         "NM1*IL*1*",
+        "(dob) VALUES (",
         "Rose^Will",
         "first,last",
         "Name: ",

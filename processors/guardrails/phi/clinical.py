@@ -12,6 +12,7 @@ from typing import Final
 from . import eponyms
 from .ner import Span
 from .prefilter import is_label
+from .spans import TOLD
 
 _WORDS: Final = frozenset(
     word
@@ -48,6 +49,7 @@ _READING: Final = re.compile(
     r"|%|\bT?[0-4]N[0-3]|\b[Ss]tage [0-4I]|\b[IVX]+-[IVX]+\b|[A-Za-z] \d+/\d+|^\d+/\d+,|^\d, [CTLS]\d",
 )
 _SCORE: Final = re.compile(r"(?!APT|UNIT|PO BOX|BOX|SUITE|STE|ROOM|FLOOR|LOT)[A-Z][A-Z0-9-]{1,9} \d{1,3}\b(?!\d)(?!.*\d{5})")
+_DOTTED: Final = re.compile(r"(?:[A-Z]\.){2,4}(?=\Z|[ ,;][ a-z]*\Z)|(?:[A-Z]\.){1,3}[A-Z]\Z")
 _PART: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 # Behind any surname that stands alone these make it an eponym; what somebody may own, such as a fracture, is not among them.
@@ -95,6 +97,8 @@ def is_medicine(text: str, span: Span) -> bool:
         return True  # the hydroxyl of "25-OH"
     if is_label(written) and (len(written) > 4 or written.isupper() or written.islower()):
         return True  # it says what the number behind it is
+    if (dotted := _DOTTED.match(written)) is not None and dotted.group().replace(".", "").casefold() in _WORDS:
+        return span.score < TOLD  # "B.I.D.", "P.R.N."
     if all(map(_known, _PART.findall(written))):
         return any(len(word) > 1 for word in words)
     if span.type == "LOCATION" and not written[0].isdigit() and (_READING.search(written) or _SCORE.match(written)):

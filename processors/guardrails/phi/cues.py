@@ -65,7 +65,7 @@ _BEHIND_TITLE: Final = re.compile(r"(?<![\w.])(?:(?:mr|mrs|ms|mx|drs?|prof)\b\.?
 # Initials are somebody's where somebody comes or complains; "P.O." and "M.D." are not.
 _INITIALS: Final = re.compile(
     r"(?P<name>[A-Z](?<![\w.].)\.(?<!P\.)(?: ?[A-Z]\.){1,2})(?<!M\.D\.)(?<!D\.O\.)(?<!R\.N\.)\s"
-    r"(?:is\san?\s\d+|is\s\d+|presents|presented|reports|reported|denies|denied|complains|was\s(?:seen|admitted|discharged))\b"
+    r"(?:is\san?\s\d+|presents|presented|reports|reported|denies|denied|complains|was\s(?:seen|admitted|discharged))\b"
 )
 _POSSESSIVE: Final = re.compile(r"['’]s?\Z")
 

@@ -23,11 +23,11 @@ _ANY: Final = "|".join((_NAMES, *sorted(_SEASONS)))
 # What somebody does who is in a note.
 _DOES: Final = (
     r"(?:presents|presented|reports|reported|denies|denied|complains|complained|endorses|states\sthat|stated|said|says|lives|returns"
-    r"|returned|arrived|underwent|called|came|is\san?\s\d+|is\s\d+|was\s(?:seen|admitted|discharged|born|referred|diagnosed|brought))\b"
+    r"|returned|arrived|underwent|called|came|was\s(?:seen|admitted|discharged|born|referred|diagnosed|brought))\b"
 )
 _MET: Final = (
     r"(?:saw|sees|seen|call|calls|called|calling|tell|told|ask|asks|asked|asking|with|meet|met|page|paged|remind|reminded"
-    r"|notify|notified|inform|informed|text|texted|thank|thanked|visit|visited|hi|hello|hey|dear)"
+    r"|notify|notified|inform|informed|text|texted|thank|thanked|visit|visited|per|hi|hello|hey|dear)"
 )
 _BEFORE: Final = re.compile(r"([^\W\d_]+)(,?) \Z")
 # Behind these stands a thing, or what is to be done.
@@ -38,10 +38,14 @@ _THINGS: Final = frozenset(
 _STANDING: Final = re.compile(
     rf"(?P<name>(?:{_ANY})(?![\w-])(?: [A-Z]\.)?(?: (?P<last>[A-Z][a-z]+))?)(?P<own>['’]s)?(?![\w’'-])"
 )
-_OPENS: Final = " \t\r\n(\"“‘'"
-_GOES_ON: Final = re.compile(r"\s(?:[a-z]|\d)|[.,;:!?)\"”]|\s*\Z")
+_OPENS: Final = " \t\r\n(\"“‘'@"
+_GOES_ON: Final = re.compile(r"\s[a-z\d(]|[.,;:!?)\"”]|\s*\Z")
 _SET_OFF: Final = re.compile(r"[.,;:)]|\s*\Z")
-_THEN: Final = re.compile(rf"\s{_DOES}")
+# "Hope is a 34F", "Will (45M)", "Grant (husband)".
+_OF_AGE: Final = (
+    r"is\s(?:an?\s)?\d|\(\d{1,3}\s?[MFymf]|\((?:mother|father|wife|husband|son|daughter|sister|brother|partner|spouse)\b"
+)
+_THEN: Final = re.compile(rf"\s(?:{_DOES}|{_OF_AGE})")
 _CALLED: Final = re.compile(rf"\b{_MET} \Z", re.IGNORECASE)
 _ITS: Final = re.compile(r" [a-z]")
 
@@ -53,7 +57,12 @@ def everyday(text: str, lists: Lists) -> Iterator[Span]:
         if text[start - 1 : start] not in _OPENS or not (found["last"] is None or lists.names(found["last"])):
             continue
         season = found["name"] in _SEASONS
-        if _THEN.match(text, found.end()) is not None or _CALLED.search(text, max(0, start - 12), start) is not None:
+        addressed = text[start - 1 : start] == "@"
+        if (
+            addressed
+            or _THEN.match(text, found.end()) is not None
+            or _CALLED.search(text, max(0, start - 12), start) is not None
+        ):
             named = _GOES_ON.match(text, found.end()) is not None
         elif season:
             named = False

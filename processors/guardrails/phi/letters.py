@@ -21,6 +21,8 @@ _NAME: Final = r"[A-Z][a-z]+(?: [A-Z]\.)?(?: [A-Z][a-z]+)"
 _HAS_DEGREE: Final = re.compile(rf"(?:{_DEGREE})\b(?P<close>\)?)")
 _BEFORE_DEGREE: Final = re.compile(rf"(?<![\w-])(?:(?P<name>{_NAME}{{1,2}}),? \(?|(?P<one>[A-Z][a-z]+) \()\Z")
 _LONGEST: Final = 64
+# Who speaks, behind the hour or in brackets: "[10:02 AM] Rose May: BP is low", "Speaker 1 (Hope): I fell".
+_SPEAKS: Final = re.compile(rf"[\](] ?(?P<name>{_NAME}?)\)?:")
 _CLOSED: Final = re.compile(rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>{_NAME}?)(?=\s*(?:\Z|\n|,))")
 _LAST: Final = re.compile(rf"\n[ \t]*[-–—]{{1,2}} ?(?P<name>{_NAME}?)\s{{0,8}}\Z")
 _MAILED: Final = re.compile(rf"(?<![\w-])(?P<name>{_NAME}{{1,2}})\"? <(?=[\w.+-]{{1,64}}@)")
@@ -46,6 +48,8 @@ def _named(text: str) -> Iterator[re.Match[str]]:
     patterns = [_CLOSED]
     if "\n" in text:
         patterns += (_LAST, _ADDRESSED)
+    if "]" in text or "):" in text:
+        patterns.append(_SPEAKS)
     if "@" in text:
         patterns.append(_MAILED)
     for pattern in patterns:

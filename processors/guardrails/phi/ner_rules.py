@@ -45,7 +45,8 @@ _COMMA: Final = re.compile(
 )
 # What reads like a name at the beginning of an order, and is a verb or an adjective there.
 _NO_NAME: Final = re.compile(
-    r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|an?|your|this|that|all|each|blood|labs|access|dry|down|insurance)\b"
+    r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|an?|your|this|that|all|each|blood|labs|access|dry|down|insurance"
+    r"|incisions?|lesions?|sites?|margins?)\b|(?:May|Will)\s(?:I|we|you|it|he|she|they|not|be|have|need)\b|Congo\sred"
     r"|Rich\sin\b|Art\stherapy"
     r"|Frank\s(?:\w+(?:uria|emia|rhage)|blood|pus|bleeding)|Jack\s?knife|Max\s(?:dose|assist|temp|HR)\b"
     r"|(?:Lily|Ivy|Rose|Olive|Daisy)\s(?:allergy|pollen|rash|bengal|hips?|oil|to|from)\b",

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from . import fields
+from .cues import EVERYDAY
 from .fields import Field
 from .ner_words import read_lists
-from .spans import Span
+from .spans import TOLD, Span
 
 _MOST_COLUMNS: Final = 64
 # A line, or the break behind an empty one.
@@ -25,6 +26,10 @@ _HTML: Final = re.compile(
     r"<t(?P<kind>[hd])\b[^<>]{0,200}>(?:\s|<(?:b|strong|p|span|em|i)\b[^<>]{0,80}>)*+(?P<value>[^<>]{0,200})|<(?P<row>/?t(?:r|able))\b",
     re.IGNORECASE,
 )
+# `(name, dob) VALUES ('Will Rose', '1980-01-02'), …`
+_INSERT: Final = re.compile(r"(?i:VALUES)(?=\s{0,8}\()")
+_NAMES_OF_COLUMNS: Final = re.compile(r"\((?P<cells>[^()]{3,600})\)\s{0,8}\Z")
+_TUPLE: Final = re.compile(r"[\s,]{0,8}\((?P<cells>[^()]{1,2000})\)")
 # What parts a label and its value, and what may stand on the next line of them; the label is looked for backwards.
 _PARTED: Final = re.compile(r"[:=]\**[ \t]*(?:\r?\n[ \t]*)?['\"]?(?=[^\W_])")
 _LABEL: Final = re.compile(r"(?<![\w\"'<>/.-])(?P<name>[A-Za-z]+(?:[ _.'’/-]{1,2}[A-Za-z]+){0,4})(?:\**\s?|\.{2,40} ?)\Z")
@@ -61,6 +66,8 @@ def find(text: str) -> Iterator[Span]:
         yield from _told(text, [_row(text, *line.span()) for line in _LINE.finditer(text)])
     if "<t" in text or "<T" in text:
         yield from _told(text, list(_html(text)))
+    for insert in _INSERT.finditer(text) if "(" in text else ():
+        yield from _told(text, list(_inserted(text, insert)))
     if ":" in text or "=" in text:
         yield from _lines(text)
 
@@ -176,6 +183,15 @@ def _html(text: str) -> Iterator[_Row]:
         yield _Row("<", cells)
 
 
+def _inserted(text: str, insert: re.Match[str]) -> Iterator[_Row]:
+    columns = _NAMES_OF_COLUMNS.search(text, max(0, insert.start() - 640), insert.start())
+    row, at = columns, insert.end()
+    while row is not None and columns is not None:
+        yield _Row("(", list(_cells(text, *row.span("cells"), ",")))
+        row = _TUPLE.match(text, at)
+        at = row.end() if row is not None else at
+
+
 def _lines(text: str) -> Iterator[Span]:
     """`Patient name: will rose`: what is behind the label, by the rules of what is behind it."""
     for parted in _PARTED.finditer(text):
@@ -212,6 +228,9 @@ def _behind(text: str, start: int, field: Field, name: str) -> Iterator[Span]:
         # What a speaker says begins with such words, in small letters after the first: "Patient: Will do."
         said = fields.letters(name) in _SPEAKERS and not (" " in text[start:end] and text[start:end].istitle())
         begins = _WORD.match(text, start)
+        if begins is not None and not said and at_end and end == begins.end() and _is_everyday(text[start:end]):
+            yield Span(start, end, "PERSON", TOLD)
+            return
         if (
             begins is not None
             and not field.sure
@@ -240,6 +259,10 @@ def _name_end(text: str, start: int) -> int:
             break
         at = between.end()
     return end
+
+
+def _is_everyday(word: str) -> bool:
+    return word.lower() in EVERYDAY and word.lower() in read_lists().given
 
 
 _SPEAKERS: Final = frozenset("patient pt doctor nurse provider physician client caller resident mother father".split())  # noqa: SIM905

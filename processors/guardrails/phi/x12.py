@@ -56,7 +56,8 @@ def find(text: str) -> Iterator[Span]:
         for number, element in enumerate(elements, 1):
             kind = _type(segment["name"], elements, number)
             if kind is not None and _can_be(kind, element):
-                yield Span(at, at + len(element), kind, _SURE)
+                begins = at + len(element) - len(element.lstrip())
+                yield Span(begins, begins + len(element.strip()), kind, _SURE)
             at += len(element) + 1
 
 
