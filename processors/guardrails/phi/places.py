@@ -59,5 +59,10 @@ def find(text: str, within: Zones | None = None) -> Iterator[Span]:
             yield Span(match.start(), match.end(), "LOCATION", 0.6)
     for state in _PLAIN_STATE.finditer(text):
         town = _TOWN.search(text, max(0, state.start() - 24), state.start())
-        if town is not None and town.group().lower() in read_lists().places:
-            yield Span(*town.span(), "LOCATION", 0.6)
+        if town is not None and _is_word_and_town(town.group().lower()):
+            yield Span(town.start(), state.end(), "LOCATION", 0.6)
+
+
+def _is_word_and_town(word: str) -> bool:
+    lists = read_lists()
+    return word in lists.places and (word in lists.words["common"] or word in lists.words["label"])
