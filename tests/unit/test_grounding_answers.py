@@ -57,6 +57,12 @@ NOTES = [
     ("Are you married?\nPatient: Yes, married.", "The patient is married.", "The patient is single."),
     ("Which lung?\nPatient: The left side, pneumonia.", "Left-sided pneumonia.", "Right-sided pneumonia."),
     ("Any thyroid trouble?\nPatient: My sister has it.", "Sister with thyroid disease.", "Sister with kidney disease."),
+    ("When was it?\nPatient: In two thousand four, the biopsy.", "Biopsy in 2004.", "Biopsy in 1997."),
+    ("When did she die?\nPatient: In her sixties.", "She died in her 60s.", "She died in her 30s."),
+    ("Any pus?\nPatient: None.\nDoctor: The murmur is there.", "A murmur was present.", "A murmur was not present."),
+    ("Anything bad?\nPatient: There is a little cough.", "Mild cough.", "Severe cough."),
+    ("Feeds?\nPatient: Four ounces a bottle. I have one girl.", "A bottle is 4 ounces.", "A bottle is 1 ounce."),
+    ("The scan?\nPatient: It showed no stones.", "Scan was negative for stones.", "Scan was not negative for stones."),
     ("And you smoked?\nPatient: A pack a day, ten years.", "A 10-pack-year history.", "A 35-pack-year history."),
 ]
 

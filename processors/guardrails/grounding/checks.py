@@ -36,6 +36,8 @@ _GENERIC: Final = frozenset(
 )
 # Weight above which a word that is denied in one place and affirmed in another tells something.
 SPOKEN_OF: Final = 0.15
+# A number up to this is said of many things.
+FEW: Final = 3
 # What each further wrong number leaves of the doubt that is left.
 FURTHER: Final = 0.3
 # Cosine of two words from which they count as near, and at which as the same.
@@ -94,6 +96,9 @@ _OPPOSITES: Final = (
     ("always", "never"),
     ("continuou", "intermittent"),
     ("=continuous", "=intermittent"),
+    ("=constant", "=intermittent"),
+    ("=mild", "=severe"),
+    ("=large", "=small"),
     ("hot", "cold"),
     ("older", "younger"),
     ("benign", "malignant"),
@@ -291,6 +296,10 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
     beside = {line + step for line in reading.lines for step in (-1, 0, 1)}
     for fact in reading.claim.facts:
         equal = [(line, other) for line, other in source.facts if same_amount(fact, other)]
+        if known(fact) and fact.value <= FEW and all(other.kind == "count" for _, other in equal):
+            # "One" is in every conversation: it is no ounce where ounces are spoken of.
+            alike = {line for line, other in source.facts if other.kind == fact.kind and line in beside}
+            equal = equal if not alike or alike & {line for line, _ in equal} else []
         if equal:
             signs = {sign for line, other in equal for sign in _signs(source, line, other)}
             if signs == {1} and fact.kind in _OWNED and reading.claim.polarity[fact.first] < 0:
@@ -305,6 +314,8 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
             for line, other in source.facts
             if other.kind == fact.kind and (fact.kind != "count" or (fact.unit and other.unit == fact.unit))
         ]
+        if _is_year(fact):
+            rivals = [line for line, other in source.facts if _is_year(other) or other.date[0]]
         if not rivals and fact.kind != "date":
             rivals = [line for line, other in source.facts if line in reading.lines[:1] and _stands_for(fact, other, reading)]
         small = (fact.kind == "count" and fact.value in (0.5, 1, 2, 3)) or (fact.kind == "frequency" and fact.amount == 1)
@@ -314,7 +325,8 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
             reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
             features["number_differs"] += 1
         elif rivals and (
-            set(rivals) & beside or (fact.kind != "count" and not _elsewhere(reading, source, fact, rivals, found))
+            set(rivals) & beside
+            or ((fact.kind != "count" or _is_year(fact)) and not _elsewhere(reading, source, fact, rivals, found))
         ):
             reading.doubts.append(Doubt(_kind(fact), fact.start, fact.end, 0.85 if set(rivals) & beside else 0.7))
             features["number_differs"] += 0.5 if small else 1
@@ -324,6 +336,10 @@ def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list
     # The first wrong number says most; ten are not ten times as wrong.
     for name in ("number_differs", "number_absent", "number_elsewhere"):
         features[name] = 1 - FURTHER ** features[name]
+
+
+def _is_year(fact: Fact) -> bool:
+    return fact.kind == "count" and 1900 <= fact.value <= 2100 and fact.value == int(fact.value)
 
 
 def _stands_for(fact: Fact, other: Fact, reading: Reading) -> bool:
@@ -484,7 +500,7 @@ def _opposites(reading: Reading, source: Source) -> None:
         for said, opposed in ((one, other), (other, one)):
             if said not in mine or opposed in mine:
                 continue
-            if said not in source.postings and opposed in source.postings:
+            if not source.said.get(said, set()) - {0} and opposed in source.postings:
                 word = next((w for w in reading.claim.words if w.key == said), None)
                 term = mine[said]
                 start, end = (term.start, term.end) if term else (word.start, word.end) if word else (reading.claim.start,) * 2

@@ -24,6 +24,7 @@ _SMALL: Final = {
 _TENS: Final = {
     name: 10 * value for value, name in enumerate(listed("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 }
+_DECADES: Final = {name.removesuffix("y") + "ies": value for name, value in _TENS.items()}
 _SCALES: Final = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _ORDINALS: Final = {
     name: value
@@ -105,7 +106,7 @@ TOLERANCE: Final = 0.03
 class Fact(NamedTuple):
     """A number and what it counts. `amount` is in the dimension's own unit; `first` and `last` number its words."""
 
-    kind: str  # a dimension of `UNITS`, or age, frequency, date, count
+    kind: str  # a dimension of `UNITS`, or age, frequency, date, decade, ordinal, count
     value: float  # as it was written
     amount: float
     unit: str
@@ -136,6 +137,8 @@ def facts(text: str, words: Sequence[Word]) -> list[Fact]:
             continue
         number = _number(words, at)
         if number is None:
+            if decade := _DECADES.get(words[at].low):
+                found.append(Fact("decade", decade, decade, "", words[at].start, words[at].end, at, at))
             ordinal = _ORDINALS.get(words[at].low)
             if ordinal and words[at].low not in ("first", "second"):
                 found.append(Fact("ordinal", ordinal, ordinal, "", words[at].start, words[at].end, at, at))
@@ -143,8 +146,8 @@ def facts(text: str, words: Sequence[Word]) -> list[Fact]:
             continue
         value, last = number
         if last + 1 < len(words) and words[last + 1].start == words[last].end and words[last + 1].low in _SUFFIXES:
-            if words[last + 1].low != "s":  # "the 70s" are no number to hold anything against
-                found.append(Fact("ordinal", value, value, "", words[at].start, words[last + 1].end, at, last + 1))
+            kind = "decade" if words[last + 1].low == "s" else "ordinal"
+            found.append(Fact(kind, value, value, "", words[at].start, words[last + 1].end, at, last + 1))
             at = last + 2
             continue
         found.append(_counted(words, at, last, value))

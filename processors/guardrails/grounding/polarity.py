@@ -19,6 +19,7 @@ LIST_WORDS: Final = 24
 CLAUSE_WORDS: Final = 7
 BACK_WORDS: Final = 6
 NON_WORDS: Final = 2  # "non-smoker"
+CONDITION_WORDS: Final = 2  # "if you are not better we will"
 
 _LISTS: Final = frozenset(
     ("no", "denies", "denied", "deny", "denying", "without", "neither", "nor", "absence", "non", "lacks", "lack", "refuses")
@@ -29,6 +30,10 @@ _CLAUSE: Final = frozenset(
         "werent haven't havent hasn't hasnt hadn't hadnt won't wont can't cant couldn't couldnt ain't unable "
         "unlikely"
     )
+)
+# "A murmur was not heard."
+_FOUND: Final = frozenset(
+    listed("present seen noted found heard identified evident appreciated demonstrated detected observed reported palpable")
 )
 _AFTER: Final = frozenset(("none", "negative", "absent", "denied", "unlikely", "nil", "no", "never"))
 _ENDS: Final = frozenset(
@@ -134,8 +139,13 @@ def polarity(words: Sequence[Word]) -> list[int]:
                 found[at + 1 :] = [1] * (len(words) - at - 1)
             else:
                 _deny(found, words, at, NON_WORDS if low == "non" else LIST_WORDS)
+        elif low == "not" and after in _FOUND:
+            _deny_back(found, words, at)
         elif low in _CLAUSE and not (low == "not" and after in ("only", "just")):
-            _deny(found, words, at, CLAUSE_WORDS)
+            conditional = any(word.low == "if" for word in words[:at])
+            _deny(found, words, at, CONDITION_WORDS if conditional else CLAUSE_WORDS)
+        elif low == "negative" and after in ("for", "history") and found[at] < 0:  # "was not negative for"
+            found[at + 1 :] = [1] * (len(words) - at - 1)
         elif low == "negative" and after in ("for", "history"):
             _deny(found, words, at, LIST_WORDS)
         elif low == "negative" and after[0].isalpha() and after not in _RESULTS:
