@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tidegate.processors.guardrails.phi import day_forms
 from tidegate.processors.guardrails.ports import Finding, Sample
@@ -242,6 +242,8 @@ FORMS = ["%Y-%m-%d", "%m/%d/%Y", "%m/%d/%y", "%Y%m%d", "%B %d, %Y", "%d %b %Y", 
     apart=st.integers(0, 500),
     forms=st.tuples(st.sampled_from(FORMS), st.sampled_from(FORMS)),
 )
+@example(first=date(2000, 2, 28), apart=1, forms=("%Y-%m-%d", "%Y-%m-%d"))
+@example(first=date(2024, 2, 1), apart=28, forms=("%B %d, %Y", "%m/%d/%y"))
 def test_days_move_in_their_form_by_one_offset(first: date, apart: int, forms: tuple[str, str]) -> None:
     second = min(first + timedelta(days=apart), date(2037, 1, 1))
     values = [day.strftime(form) for day, form in zip((first, second), forms, strict=True)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
@@ -144,7 +145,8 @@ def moved(written: str, by: timedelta, reference: date) -> str | None:
     made: list[str] = []
     for part in cut:
         if part.role in ("day", "ordinal"):
-            other = _day(base.year, base.month, min(_value(part), 28 if base.month == 2 else 31)) or base
+            last = calendar.monthrange(base.year, base.month)[1]
+            other = _day(base.year, base.month, min(_value(part), last)) or base
             made.append(_day_like(part, _shifted(other, by).day, padded))
         elif part.role == "month" and part.text.isdigit():
             made.append(f"{target.month:02d}" if padded else f"{target.month}")
