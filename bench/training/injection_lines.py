@@ -15,6 +15,8 @@ _LINES: Final = "injection_lines.yaml"
 _FRAMES: Final = "injection_frames.yaml"
 # Fillings that are drawn of each frame.
 _FILLINGS: Final = 8
+# So many orders in documents, one has words before it: it stands in a list, or in what somebody says.
+_EVERY: Final = 4
 
 
 def attacks(seed: int = 6, count: int = 400) -> list[str]:
@@ -28,7 +30,9 @@ def attacks(seed: int = 6, count: int = 400) -> list[str]:
 
 def planted() -> list[str]:
     """Orders to the model that stand in documents."""
-    return [*read(_LINES)["planted"], *_filled("planted")]
+    filled, leads = _filled("planted"), read(_FRAMES)["lead"]
+    led = [f"{leads[place // _EVERY % len(leads)]} {filled[place]}" for place in range(0, len(filled), _EVERY)]
+    return [*read(_LINES)["planted"], *filled, *led]
 
 
 def harmless() -> list[str]:

@@ -32,7 +32,7 @@ WEIGHTS: Final = Path(__file__).with_name("injection.npz")
 WHOLE_CHARS: Final = 600
 # A window sees less than the text around it tells, so it has to be surer; a sentence is more of a piece.
 WINDOW_MARGIN: Final = 1.5
-SENTENCE_MARGIN: Final = 1.0
+SENTENCE_MARGIN: Final = 0.5
 # More sentences of a text than this are not judged by themselves: its windows are.
 MAX_SENTENCES: Final = 200
 # What is said to a model names it, its answer, its reader or its orders, or somewhere to send things.
