@@ -21,7 +21,7 @@ PATTERNS = {
         (dates, ("_NUMERIC", "_OF_YEAR", "_COMPACT", "_YEAR_BEHIND", "_BORN_LONG_AGO", "_WEEK", "_NTH")),
         (coordinates, ("_PAIR", "_CALLED")),
         (ages, ("_FIGURES",)),
-        (places, ("_LABELLED", "_WITH_STATE", "_NINE", "_UK", "_CANADA", "_LIVES_IN")),
+        (places, ("_LABELLED", "_BEHIND_STATE", "_NINE", "_UK", "_CANADA", "_LIVES_IN")),
     )
     for name in names
 }

@@ -9,8 +9,11 @@ from typing import Final
 from .spans import Span
 from .zones import Zones, matches
 
-_DEGREES: Final = r"[-+]?\d{1,3}\.\d{3,12}\s?°?(?:\s?[NSEW]\b)?"
-_PAIR: Final = re.compile(rf"(?<![\w.+-])(?P<lat>{_DEGREES})\s?[,;/ ]\s?(?P<lon>{_DEGREES})(?![\w%]|\.\d)")
+_DEGREES: Final = r"\.\d{3,12}\s?°?(?:\s?[NSEW]\b)?"
+_PAIR: Final = re.compile(
+    rf"(?P<lat>[-+0-9](?<![\w.+-].)(?:(?<=\d)\d{{0,2}}|(?<!\d)\d{{1,3}}){_DEGREES})\s?[,;/ ]\s?"
+    rf"(?P<lon>[-+]?\d{{1,3}}{_DEGREES})(?![\w%]|\.\d)"
+)
 _MINUTES: Final = re.compile(
     r"(?<![\w.])\d{1,2}\s?°\s?\d{1,2}(?:\.\d+)?\s?['’′](?:\s?\d{1,2}(?:\.\d+)?\s?(?:\"|″|''|’’|”))?\s?[NS]\b[,;\s/]{0,3}"
     r"\d{1,3}\s?°\s?\d{1,2}(?:\.\d+)?\s?['’′](?:\s?\d{1,2}(?:\.\d+)?\s?(?:\"|″|''|’’|”))?\s?[EW]\b"

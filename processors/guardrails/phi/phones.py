@@ -17,7 +17,7 @@ _EXTENSION: Final = r"(?:\ ?,?\ ?(?:x|ext|extn|extension)\.?\ ?:?\ ?\d{1,6})?"
 # A group of digits ends where a separator stands, never somewhere within: or a long run of digits could be parted in
 # thousands of ways, each of them tried.
 _PHONE: Final = re.compile(
-    rf"""(?<![\w./$€£*-])(?<!\d[\ ,])(?:
+    rf"""(?=[+(\d])(?<![\w./$€£*-])(?<!\d[\ ,])(?:
         (?P<plus>\+\ ?\d(?:[\ ().\-–/]{{0,3}}\d){{6,15}})
       | (?P<nanp>(?:(?:00)?1[-.\ /]{{0,2}})?(?:\(\ ?\d{{3}}\ ?\)[-.\ /]{{0,3}}|\d{{3}}\ ?[-.–/]\ ?
         |\d{{3}}\ )\d{{3}}[-.\ –]{{1,3}}\d{{4}})
