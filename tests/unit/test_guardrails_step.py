@@ -76,8 +76,9 @@ def test_a_verdict_bears_the_call_the_findings_and_the_number_of_its_content() -
     step = partition()
     [number] = take(step, record(7, 41, content(team="icu")))
     found = Entry(detector="phi", type="PERSON", where="prompt", start=7, end=18, score=0.9, fingerprint="0" * 32)
+    dose = Entry(detector="guideline", type="GUIDELINE_DOSE", where="response", start=0, end=9, score=0.8, rule="dose-aspirin")
 
-    step.heard(fine(number, findings=[found], scores={"prompt.toxicity": 0.01}, detectors={"phi": "1"}))
+    step.heard(fine(number, findings=[found, dose], scores={"prompt.toxicity": 0.01}, detectors={"phi": "1"}))
     outputs = finished(step)
 
     [(headers, value)] = outputs.scored
@@ -85,7 +86,8 @@ def test_a_verdict_bears_the_call_the_findings_and_the_number_of_its_content() -
     assert headers == {"schema": "calls/1", "producer": "guardrails:svc-content", "seq": "41", "count": "1"}
     assert isinstance(verdict, ScoredEvent)
     assert (verdict.call_id, verdict.team, verdict.outcome) == ("call-1", "icu", "scored")
-    assert [(one.type, one.start, one.end) for one in verdict.findings] == [("PERSON", 7, 18)]
+    told = [(one.type, one.start, one.end, one.rule) for one in verdict.findings]
+    assert told == [("PERSON", 7, 18, None), ("GUIDELINE_DOSE", 0, 9, "dose-aspirin")]
     assert verdict.scores == {"prompt.toxicity": 0.01}
     assert outputs.next_offset == 8
 
