@@ -4,9 +4,9 @@
                                                                           └─ all acknowledged ─► the offset is committed
 
 One commit, numbered as the crash test aborts it: 1 judged, 2 acknowledged, 3 committed. A crash before the commit judges the
-same records again: the meter knows their verdicts by number, the sink their transcripts by source. Beside the offset stands
-which numbers its latest producers come to next, so that an envelope sent twice is judged once even across a hand-over. Which
-models and prompt versions are new, all workers of the group know together (`names_met.py`).
+same records again: the meter knows their verdicts by number, the sink their transcripts by source. Beside the offset stands who
+has been heard (`guardrails_note.py`), so that an envelope sent twice is judged once even across a hand-over. Which models and
+prompt versions are new, all workers of the group know together (`names_met.py`).
 
 The runtime has a thread of its own, and is used from there alone; what Kafka says, and what it is told, is in the event loop.
 """
@@ -16,12 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -42,6 +41,7 @@ from ..guardrails.telling import told
 from ..topology import GUARDRAILS
 from .call_record import CallRecord, call_record
 from .guardrails_hearing import Hearing
+from .guardrails_note import Note
 from .names_met import dump_names
 from .wire import Wire
 from .worker_doors import Lags
@@ -60,8 +60,6 @@ _TROUBLE_MS: Final = 50
 _WORK_S: Final = 0.05
 # As long as the others of the group wait for us; what is under way is dropped, so it takes no time.
 _REBALANCE_MS: Final = 30_000
-# The brokers' own bound, `offset.metadata.max.bytes`: some sixty producers.
-_MOST_NOTE_BYTES: Final = 4_096
 _AGAIN_S: Final = 0.2
 
 
@@ -95,7 +93,7 @@ class KafkaGuardrails:
         self._held: dict[int, deque[CallRecord]] = {}
         self._committed: dict[int, int] = {}
         self._ends: dict[int, int] = {}
-        self._producers: dict[int, OrderedDict[str, int]] = {}
+        self._notes: dict[int, Note] = {}
         # Held while outputs go out, and while partitions change hands.
         self._handing = asyncio.Lock()
         self._hearing = Hearing(settings, lambda change: self._in_thread(lambda: change(self.runtime.sampling)))
@@ -217,13 +215,10 @@ class KafkaGuardrails:
             sent.append(await self._wire.send_flush(GUARDRAILS_NAMES, 0, dump_names(fresh)))
         await asyncio.gather(*sent)
         self._at("2 acknowledged")
-        producers = self._producers[number]
-        for producer, next_seq in outputs.producers.items():
-            producers[producer] = next_seq
-            producers.move_to_end(producer)
-        note = dump_note(producers)
+        note = self._notes[number]
+        note.put(outputs.producers)
         try:
-            await self._consumer.commit({TopicPartition(self._name, number): (outputs.next_offset, note)})
+            await self._consumer.commit({TopicPartition(self._name, number): (outputs.next_offset, note.dump())})
         except (CommitFailedError, IllegalStateError):
             # Another's by now; what we have sent, it sends again, and that is known.
             log.info("commit_refused", partition=number)
@@ -269,7 +264,7 @@ class KafkaGuardrails:
                 await self._in_thread(lambda number=number: self.runtime.revoke(number))  # type: ignore[misc]
             self._held.clear()
             self._committed.clear()
-            self._producers.clear()
+            self._notes.clear()
 
     async def given(self, assigned: set[TopicPartition]) -> None:
         """These partitions are ours now."""
@@ -280,18 +275,18 @@ class KafkaGuardrails:
         places, begins, ends = await self._places(tps)
         async with self._handing:
             for tp in tps:
-                position, producers = places.get(tp, (begins[tp], {}))
+                position, note = places.get(tp, (begins[tp], Note()))
                 if position > ends[tp]:
                     # A topic that was made anew: the numbers of the old one say nothing.
                     log.error("log_went_back", topic=tp.topic, partition=tp.partition, at=position, to=begins[tp])
-                    position, producers = begins[tp], {}
+                    position, note = begins[tp], Note()
                 number = tp.partition
                 await self._in_thread(
-                    lambda number=number, position=position, producers=producers: self.runtime.assign(  # type: ignore[misc]
-                        number, position, producers
+                    lambda number=number, position=position, note=note: self.runtime.assign(  # type: ignore[misc]
+                        number, position, note.next_seq
                     )
                 )
-                self._producers[number] = OrderedDict(producers)
+                self._notes[number] = note
                 self._ends[number] = ends[tp]
                 self._committed[number] = position
                 self._held[number] = deque()
@@ -302,14 +297,14 @@ class KafkaGuardrails:
 
     async def _places(
         self, tps: Sequence[TopicPartition]
-    ) -> tuple[dict[TopicPartition, tuple[int, dict[str, int]]], dict[Any, int], dict[Any, int]]:
+    ) -> tuple[dict[TopicPartition, tuple[int, Note]], dict[Any, int], dict[Any, int]]:
         group = self._address.group(GUARDRAILS.name)
         while True:
             try:
                 found = await self._admin.list_consumer_group_offsets(group, partitions=list(tps))
                 # A coordinator that is still loading answers with nothing, and aiokafka does not look at the reason.
                 if found.keys() == set(tps):
-                    places = {tp: (at.offset, load_note(at.metadata)) for tp, at in found.items() if at.offset >= 0}
+                    places = {tp: (at.offset, Note.load(at.metadata)) for tp, at in found.items() if at.offset >= 0}
                     return places, await self._consumer.beginning_offsets(tps), await self._consumer.end_offsets(tps)
             except KafkaError as error:
                 if not error.retriable:
@@ -328,23 +323,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         await self._guardrails.given(assigned)
-
-
-def dump_note(producers: Mapping[str, int]) -> str:
-    """The latest producers' next numbers, as many as fit beside an offset."""
-    latest: dict[str, int] = {}
-    size = 2
-    for name, next_seq in reversed(list(producers.items())):
-        size += len(msgspec.json.encode(name)) + len(str(next_seq)) + 2
-        if size > _MOST_NOTE_BYTES:
-            break
-        latest[name] = next_seq
-    return msgspec.json.encode(dict(reversed(latest.items()))).decode()
-
-
-def load_note(text: str | None) -> dict[str, int]:
-    """What `dump_note` wrote; a note of somebody else says nothing."""
-    try:
-        return msgspec.json.decode(text or "{}", type=dict[str, int])
-    except msgspec.MsgspecError:
-        return {}

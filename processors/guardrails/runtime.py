@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final
@@ -93,7 +93,6 @@ class Runtime:
         self,
         number: int,
         next_offset: int,
-        producers: Mapping[str, int] | None = None,
         recall: Recall = lambda _producer: None,
     ) -> None:
         """Begin with a partition, or begin anew; what was under way of it is forgotten."""
@@ -105,7 +104,6 @@ class Runtime:
             self.alerting,
             self._numbers.__next__,
             next_offset=next_offset,
-            producers=producers,
             recall=recall,
         )
 

@@ -62,7 +62,6 @@ class Partition:
         next_number: Callable[[], int],
         *,
         next_offset: int = 0,
-        producers: Mapping[str, int] | None = None,
         recall: Recall = lambda _producer: None,
     ) -> None:
         self.number = number
@@ -72,7 +71,7 @@ class Partition:
         self._writing = Writing(number, asked, redaction, alerting)
         self._sampling = sampling
         self._next_number = next_number
-        self._producers: OrderedDict[str, int] = OrderedDict(producers or {})
+        self._producers: OrderedDict[str, int] = OrderedDict()
         self._recall = recall
         self._under_way: deque[Record] = deque()
         self._lines: dict[int, Line] = {}

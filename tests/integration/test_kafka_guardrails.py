@@ -18,7 +18,7 @@ from kafka_broker import needs_broker
 from kafka_fleet import eventually
 from tidegate.processors.distributed.call_record import CallRecord
 from tidegate.processors.distributed.guardrails_hearing import Hearing
-from tidegate.processors.distributed.guardrails_worker import KafkaGuardrails, dump_note, load_note
+from tidegate.processors.distributed.guardrails_worker import KafkaGuardrails
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.processors.distributed.wire import Wire
 from tidegate.processors.guardrails.sampling import Name, Sampling, Sighting
@@ -288,15 +288,3 @@ def test_nothing_but_content_is_waited_for_where_nothing_is_under_way() -> None:
     one.trouble = "no ring"
 
     assert busy == 0 < one._patience_ms() < idle
-
-
-def test_the_note_beside_an_offset_keeps_the_latest_producers_that_fit() -> None:
-    many = {f"producer-{number:04}-{'x' * 40}": number for number in range(500)}
-
-    note = dump_note(many)
-    kept = load_note(note)
-
-    assert len(note.encode()) <= 4_096
-    assert list(kept.items()) == list(many.items())[-len(kept) :]
-    assert len(kept) > 50
-    assert load_note("somebody else's") == load_note(None) == {}
