@@ -79,6 +79,10 @@ SOMEBODY = [
     ("Per Joy at the desk, @Mark will come.", [(P, "Joy"), (P, "Mark")]),
     ("[10:02] Rose May: BP is low", [(P, "Rose May")]),
     ("Speaker 1 (Hope): I fell.", [(P, "Hope")]),
+    ("PCP Grace; Nurse Joy; Nurse Manager, Oncology", [(P, "Grace"), (P, "Joy")]),
+    ("Grace May\nNurse Manager, Oncology", [(P, "Grace May")]),
+    ("RE: Ivy RAY, DOB pending", [(P, "Ivy RAY")]),
+    ("IVY RAY IS A 44 YEAR OLD FEMALE", [(P, "IVY RAY")]),
     ("ATTN: ROSE GRANT", [(P, "ROSE GRANT")]),
     ("Surgeon: Chase; Anesthesia: Dr. Joy", [(P, "Chase"), (P, "Joy")]),
     ("J.D. is a 34 y/o M with a 45-year-old wife.", [(P, "J.D.")]),
@@ -156,6 +160,10 @@ NOBODY = [
     # Abbreviations with full stops, and questions that begin with a name.
     "T.I.D. dosing, not B.I.D.; P.R.N. is as needed.",
     "Step 1: Mark incision. Nurse: May I? Doctor: Will you sign?",
+    '<code code="38341003" displayName="Hypertensive disorder" codeSystemName="SNOMED CT"/>',
+    '{"code":{"coding":[{"code":"384710033"}],"text":"Crohn disease"},"bodySite":[{"text":"Liver"}]}',
+    "Criterion | Met\nAge over 65 | Yes\nFever | No",
+    "Bankart lesion, Hill-Sachs defect, SLAP tear.",
     "Congo red negative. Nursing: turned q2h.",
     "**Patient:** Will do!\n**Doctor:** Hope so.\n**Patient:** May I go?",
     # A unit before a range, and a day of every week.

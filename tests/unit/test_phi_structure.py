@@ -174,6 +174,7 @@ NOBODY = {
     "tools": '{"type":"function","function":{"name":"Search","description":"a drug","parameters":{"name":"get_dose"}}}',
     "drugs": '{"patient":{"mrn":null},"medications":[{"name":"Lisinopril"},{"name":"Metformin 500 mg"}]}',
     "codes": '{"code":{"coding":[{"code":"38341003","display":"Essential hypertension"}],"text":"Hypertension"}}',
+    "a site of a body": '{"bodySite":[{"text":"Colon"}],"display":"block"}',
     "a table of doses": "name,dose\nMetformin,500\nLasix,20\nWarfarin,5",
     "a table of readings": "| Name | Value | Patient |\n|---|---|---|\n| Sodium | 140 | stable |\n| Potassium | 4 | unknown |",
     "an INSERT of drugs": "INSERT INTO meds (name, dose) VALUES ('Lasix', '20 mg'), ('Heparin','5000')",

@@ -15,7 +15,7 @@ from .spans import TOLD, Span
 
 # Behind a title stands a name, whatever it is; a second and third word are taken where they begin with a capital too.
 _TITLED: Final = re.compile(
-    r"(?<![\w.])(?:(?:M(?:r|rs|s|x)|MR|MRS|MS|DR)\b\.?|Drs?\b\.?|(?P<job>RN|LPN|CNA|APRN)|Prof\b\.?|Miss|Mister|Doctor|Nurse|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
+    r"(?<![\w.])(?:(?:M(?:r|rs|s|x)|MR|MRS|MS|DR)\b\.?|Drs?\b\.?|(?P<job>RN|LPN|CNA|APRN|PCP|Nurse|Doctor)|Prof\b\.?|Miss|Mister|Señora?|Sra?\b\.|Herr|Frau)\s{1,2}"
     r"(?P<name>(?:[A-Z]\.\s?){0,2}[A-Z][\w’'-]+(?:[ ](?:[A-Z]\.|[A-Z][\w’'-]+)){0,2})"
 )
 # What introduces a name even in small letters; there it must be one that a list knows.

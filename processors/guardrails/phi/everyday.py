@@ -38,6 +38,11 @@ _THINGS: Final = frozenset(
 _STANDING: Final = re.compile(
     rf"(?P<name>(?:{_ANY})(?![\w-])(?: [A-Z]\.)?(?: (?P<last>[A-Z][a-z]+))?)(?P<own>['’]s)?(?![\w’'-])"
 )
+# The same where all is written in capitals.
+_LOUD: Final = re.compile(
+    rf"(?P<name>(?:{_NAMES.upper()})(?![\w-])(?: (?P<last>(?!IS|WAS)[A-Z]+))?) "
+    r"(?:IS AN? \d|PRESENTS|REPORTS|DENIES|COMPLAINS|STATES|WAS (?:SEEN|ADMITTED|DISCHARGED))"
+)
 _OPENS: Final = " \t\r\n(\"“‘'@"
 _GOES_ON: Final = re.compile(r"\s[a-z\d(]|[.,;:!?)\"”]|\s*\Z")
 _SET_OFF: Final = re.compile(r"[.,;:)]|\s*\Z")
@@ -52,6 +57,9 @@ _ITS: Final = re.compile(r" [a-z]")
 
 def everyday(text: str, lists: Lists) -> Iterator[Span]:
     """Names among words of every day; as sure as what a title introduces."""
+    for loud in _LOUD.finditer(text):
+        if text[loud.start() - 1 : loud.start()] in _OPENS and (loud["last"] is None or lists.names(loud["last"])):
+            yield Span(*loud.span("name"), "PERSON", TOLD)
     for found in _STANDING.finditer(text):
         start, end = found.span("name")
         if text[start - 1 : start] not in _OPENS or not (found["last"] is None or lists.names(found["last"])):

@@ -73,7 +73,8 @@ _PERHAPS: Final = frozenset(
     """name names given family first last middle maiden alias aka initials patient pt patients member subscriber
     policyholder guarantor insured mother father spouse husband wife guardian caregiver nextofkin nok emergencycontact
     provider physician doctor attending referring referringphysician attendingphysician surgeon nurse client resident
-    participant contact attn display text seenby author pcp primarycarephysician primarycareprovider orderingprovider""".split()  # noqa: SIM905
+    participant contact attn re display text seenby author pcp primarycarephysician primarycareprovider
+    orderingprovider""".split()  # noqa: SIM905
 )
 _NUMBERED: Final = frozenset(_TYPES.values()) - {"PERSON", "LOCATION", "DATE_TIME", "EMAIL_ADDRESS", "AGE"}
 _LEAST_DIGITS: Final = {"PHONE_NUMBER": 6, "FAX_NUMBER": 6, "US_SSN": 4, "US_MBI": 3}

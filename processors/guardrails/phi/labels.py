@@ -8,7 +8,8 @@ from typing import Final
 # Type → what names it. The order matters: the first that fits at a place wins, so the narrower stand first.
 # CODE is no finding: a clinical code, a dose or a count, whose number says nothing of a person.
 _NAMES: Final[dict[str, str]] = {
-    "CODE": r"""icd(?:[-\s]?(?:9|10|11))?(?:[-\s]?(?:cm|pcs))?|cpt|hcpcs|ndc|loinc|snomed(?:[-\s]?ct)?|sctid|rxnorm|rxcui|cui
+    "CODE": r"""(?<!\w)code(?==["']\d{5}|["']\s?:\s?["']\d{5})
+        |icd(?:[-\s]?(?:9|10|11))?(?:[-\s]?(?:cm|pcs))?|cpt|hcpcs|ndc|loinc|snomed(?:[-\s]?ct)?|sctid|rxnorm|rxcui|cui
         |drg|ms-?drg
         |atc\ code|hgnc|umls|rs(?=\d)|pmid|pmcid|doi|isbn|issn|nct(?=\d)|clinical\ ?trials\.gov|fda|nda|anda|ein\ form
         |form|cfr|usc

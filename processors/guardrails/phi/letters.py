@@ -27,7 +27,8 @@ _CLOSED: Final = re.compile(rf"(?:^|\n)(?:{_CLOSING}),?\s{{1,3}}(?P<name>{_NAME}
 _LAST: Final = re.compile(rf"\n[ \t]*[-–—]{{1,2}} ?(?P<name>{_NAME}?)\s{{0,8}}\Z")
 _MAILED: Final = re.compile(rf"(?<![\w-])(?P<name>{_NAME}{{1,2}})\"? <(?=[\w.+-]{{1,64}}@)")
 _ADDRESSED: Final = re.compile(
-    r"(?:^|\n)[ \t]*(?P<name>[A-Z][\w’'-]+(?: [A-Z]\b\.?)?(?: [A-Z][\w’'-]+){1,2})[ \t]*\r?\n[ \t]*(?=\d{1,6} [A-Z])"
+    r"(?:^|\n)[ \t]*(?P<name>[A-Z][\w’'-]+(?: [A-Z]\b\.?)?(?: [A-Z][\w’'-]+){1,2})[ \t]*\r?\n[ \t]*"
+    r"(?=\d{1,6} [A-Z]|(?:Nurse|Director|Manager|Office|Practice|Clinical|Medical|Care|Tel|Phone|Cell|Dep(?:artmen)?t)\b)"
 )
 
 

@@ -99,7 +99,7 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
         for pattern in (_CAPITALS, _COMMA):
             for found in pattern.finditer(text):
                 last, first = found["last"].lower(), found["first"].lower()
-                known = last in lists.surnames or first in lists.given
+                known = (last in lists.surnames or first in lists.given) and first not in lists.words["label"]
                 if known and first not in lists.places and not lists.is_clinical(last) and not lists.is_clinical(first):
                     both = last in lists.surnames and first in lists.given
                     told = both and _ENDS.match(text, found.end()) is not None

@@ -46,6 +46,8 @@ _CODES: Final = {
     "MC": "US_MBI",
     "ACSN": "ACCESSION_NUMBER",
 }
+# One word in these is somebody only beside fields of a person: `{"text": "Colon"}`.
+_ANYTHING: Final = frozenset({"text", "display"})
 _HOLDERS: Final = frozenset(
     {"patient", "patientrole", "assignedentity", "assignedauthor", "relatedperson", "subject", "member"}
 )
@@ -97,6 +99,8 @@ def _told(text: str, values: list[_Value]) -> Iterator[Span]:
     among_people = fields.of_people({value.name for value in values})
     for value in values:
         field = _field(value)
+        if value.name.lower() in _ANYTHING and not among_people and " " not in text[value.start : value.end]:
+            continue
         if field is not None and (found := fields.span(text, value.start, value.end, field, among_people=among_people)):
             yield found
 
