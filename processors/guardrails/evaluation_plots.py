@@ -43,10 +43,9 @@ def _curves(means: str, by_source: Mapping[str, Series]) -> Figure:
     """ROC and precision over recall, of all lines and of each source, and of length as a dashed line."""
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     roc, pr = figure.subplots(1, 2)
-    told = by_source if len(by_source) > 2 else {"all": by_source["all"]}
-    for source, series in told.items():
+    for source, series in by_source.items():
         truth, scores = np.asarray(series.labels), np.asarray(series.scores)
-        if truth.all() or not truth.any():
+        if truth.all() or not truth.any() or (source != "all" and len(truth) == len(by_source["all"].labels)):
             continue
         wrong, right, _ = roc_curve(truth, scores)
         precision, recall, _ = precision_recall_curve(truth, scores)

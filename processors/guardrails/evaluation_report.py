@@ -11,7 +11,7 @@ from .evaluation import Evaluation
 from .evaluation_scores import ScoreReport
 from .evaluation_spans import Counts, SpanReport
 
-_T = TypeVar("_T")
+_Report = TypeVar("_Report", ScoreReport, SpanReport)
 _CELL: Final = re.compile(r"(?<!\\)\|")
 _BLANKS: Final = re.compile(r"\n{3,}")
 
@@ -138,9 +138,11 @@ def _scores(label: str, reports: dict[str, ScoreReport]) -> str:
     return table((*head, "recall at 2 %", "recall at 5 %", "best threshold", "ECE"), rows)
 
 
-def shown(by_source: Mapping[str, _T]) -> Mapping[str, _T]:
+def shown(by_source: Mapping[str, _Report]) -> Mapping[str, _Report]:
     """Where all lines are of one source, one row says it."""
-    return by_source if len(by_source) > 2 else {"all": by_source["all"]}
+    every = by_source["all"]
+    one = len(by_source) <= 2 and all(report.samples == every.samples for report in by_source.values())
+    return {"all": every} if one else by_source
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

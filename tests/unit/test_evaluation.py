@@ -214,6 +214,18 @@ def test_a_report_says_what_its_figures_cannot() -> None:
     assert ["Length alone tells as much" in one for one in told] == [False, True, False]
 
 
+def test_lines_of_one_source_among_lines_of_none_have_a_row_of_their_own() -> None:
+    evaluation = Evaluation()
+    for source, label in (("all", 1), ("all", 0), ("forum", 1), ("forum", 0)):
+        line = read_labelled(json.dumps({"prompt": "x", "labels": {"toxicity": label}, "source": source}).encode())
+        evaluation.add(line, line.sample(1), Assessment(scores={("prompt", "toxicity"): 0.5}))
+
+    report = markdown(evaluation, ["f"])
+
+    assert "| all | 4 | 2 |" in report
+    assert "| forum | 2 | 1 |" in report
+
+
 def test_on_a_terminal_columns_stand_under_each_other_and_pictures_are_left_out() -> None:
     evaluation = judged([(1, 0.9, "x"), (0, 0.1, "yy")])
     for source in list(evaluation.series["toxicity"]):
