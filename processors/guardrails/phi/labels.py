@@ -86,7 +86,7 @@ _NAMES: Final[dict[str, str]] = {
         |military|service|dod|edipi|veteran|va\ file|voter|ident(?:ity|ification)?|national|tax|id|identifier|reference
         |ref|tracking|ticket|incident|record|docket|file|pin|serial|registry""",
     "PHONE_NUMBER": r"""(?:tele)?phones?|tel|cell(?:ular|phone)?|mobile|mob|landline|pager|beeper|call(?:\ (?:me|us|him
-        |her|them|back))?|text|whatsapp|contact|reach|reachable|answering|messages?|sms|dial|registered|ring|ph|hotline
+        |her|them|back))?|text|whatsapp|contact|reach|reachable|answering|messages?|sms|dial|registered|ring|(?-i:[Pp]h|PH)|hotline
         |helpline|office|home|work|[ptmch](?=:)""",
 }
 

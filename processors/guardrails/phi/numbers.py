@@ -35,8 +35,21 @@ _DOSE: Final = re.compile(
 _LIKE_A_DAY: Final = re.compile(r"\d{1,2}([-/.])\d{1,2}\1(?:\d{2}|\d{4})|\d{4}-\d{2}-\d{2}")
 _ZIP: Final = re.compile(r"\d{5}(?:-\d{4})?")
 _FAXED: Final = re.compile(r"\b(?P<label>fax(?:es|ed)?|facsimile)\b[^.\d\n;]{0,60}\Z", re.IGNORECASE)
+# Seven digits are a telephone number behind whom one calls, though names stand between.
+_LOCAL: Final = re.compile(r"[2-9]\d\d[-.]\d{4}")
+_CALLS: Final = re.compile(
+    r"\b(?:call(?:ed|s|ing)?|phone[ds]?|tel|cell|mobile|contacts?|contacted|reach(?:ed)?|numbers?|text(?:ed)?|dial|page[rd]?|fax(?:ed)?"
+    r"|mother|father|mom|dad|son|daughter|wife|husband|brother|sister|spouse|partner|friend|neighbor)\b"
+    r"(?:(?!\b(?:if|when|unless|until|was|were|are|than|range|between|from|over|dose|score|levels?|counts?)\b)"
+    r"(?:[^.;\n\d]|(?<=Dr|Mr|Ms)\.|(?<=Mrs)\.)){0,40}\Z",
+    re.IGNORECASE,
+)
 _YEARLIKE: Final = re.compile(r"(?:19|20)\d{2}\Z")
 _STREET: Final = re.compile(r"(?:\s|,\s)?(?:[NSEW]\.?\s)?[A-Z][\w.'-]*[a-z](?![\w:])")
+_ADDRESS: Final = re.compile(
+    r"(?:\s[A-Z][\w.'-]*){1,4}?\s(?:St|Street|Ave?|Avenue|R(?:oa)?d|L(?:a)?ne?|Dr|Drive|C(?:our)?t|Pl(?:ace)?|Blvd|Boulevard|Terrace|Way"
+    r"|Circle|Parkway)\b"
+)
 _SURE_LINK: Final = re.compile(r"[#:]|number|no\.|\bid\b|\bis\b", re.IGNORECASE)
 
 # The fewest digits that a label makes a number of, where not `_FEW`.
@@ -58,8 +71,10 @@ _LEAST_DIGITS: Final = {
     "US_HEALTH_INSURANCE_MEMBER_ID": 4,
 }
 _AND: Final = re.compile(r"\s?(?:,|;|/|&|and|or|,\s?and|,\s?or)\s?")
-# The score of what a label makes of a number.
-_LABELLED: Final = 0.86
+# The score of what a label makes of a number, and of what somebody may be called by.
+_LABELLED, _CALLED = 0.86, 0.5
+# Below this, a telephone number is one by its groups alone.
+_GROUPED: Final = 0.5
 
 
 def find(text: str, within: Zones | None = None) -> Iterator[Span]:
@@ -99,7 +114,11 @@ def _judged(shape: Shape, text: str, beside: Beside) -> Iterator[Span]:
     start, end = shape.start, shape.end
     labels = beside.before(start)
     label = labels[0] if labels else None
-    if label is None and shape.type is None and (lead := LEADING.search(text, max(0, start - 5), start)) is not None:
+    if (
+        label is None
+        and (shape.type is None or shape.score < _GROUPED)
+        and (lead := LEADING.search(text, max(0, start - 5), start)) is not None
+    ):
         label = beside.nearest(lead.start())
         if label is not None and label.type != "CODE":
             start = lead.start()
@@ -127,8 +146,12 @@ def _judged(shape: Shape, text: str, beside: Beside) -> Iterator[Span]:
             if kind == "MEDICAL_RECORD_NUMBER" or _LIKE_A_DAY.fullmatch(written) is None:
                 yield Span(start, end, kind, _LABELLED)
             return
-    if shape.type is not None and shape.score >= 0.4 and not _DOSE.match(text, end):
+    if shape.type is None or _DOSE.match(text, shape.end):
+        return
+    if shape.score >= 0.4:
         yield Span(shape.start, shape.end, shape.type, shape.score)
+    elif _LOCAL.fullmatch(written) and (call := _CALLS.search(text, max(0, start - _BEFORE), start)) is not None:
+        yield Span(start, end, "FAX_NUMBER" if "fax" in call.group().lower() else "PHONE_NUMBER", _CALLED)
 
 
 def _of_a_phone(label: Label | None, text: str, start: int) -> Label | None:
@@ -172,7 +195,7 @@ def _labelled(label: Label, shape: Shape, written: str, text: str, end: int) -> 
     if label.type == "FAX_NUMBER" and digits > 15:
         return None
     sure = _SURE_LINK.search(text, label.start, end - len(written)) is not None
-    if written.isdigit() and len(written) < 6 and _STREET.match(text, end) and (label.type in WEAK or not sure):
+    if written.isdigit() and len(written) < 6 and (_ADDRESS if sure and label.type not in WEAK else _STREET).match(text, end):
         return None  # the number of a house
     if label.type == "UNIQUE_ID" and not sure and len(written) < 6:
         return None
