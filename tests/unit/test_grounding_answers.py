@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tidegate.processors.guardrails.encoder import OfflineEncoder
 from tidegate.processors.guardrails.grounding.detector import FaithfulnessDetector
 from tidegate.processors.guardrails.grounding.reading import key_of
 from tidegate.processors.guardrails.grounding.source import Source
@@ -63,6 +64,7 @@ NOTES = [
     ("Anything bad?\nPatient: There is a little cough.", "Mild cough.", "Severe cough."),
     ("Feeds?\nPatient: Four ounces a bottle. I have one girl.", "A bottle is 4 ounces.", "A bottle is 1 ounce."),
     ("The scan?\nPatient: It showed no stones.", "Scan was negative for stones.", "Scan was not negative for stones."),
+    ("When?\nPatient: Half an hour later, the rash.", "Rash 30 minutes later.", "Rash 50 minutes later."),
     ("And you smoked?\nPatient: A pack a day, ten years.", "A 10-pack-year history.", "A 35-pack-year history."),
 ]
 
@@ -91,3 +93,17 @@ def test_a_word_of_two_meanings_is_borne_out_by_either(detector: FaithfulnessDet
     scores = [score(detector, "Her sugar is high.", context) for context in contexts]
 
     assert min(scores) > 0.5
+
+
+def test_a_name_is_borne_out_in_part_by_words_that_are_near_to_one_of_its_names(detector: FaithfulnessDetector) -> None:
+    batch = Batch(
+        [
+            Sample("near", None, "She had nausea.", ("Patient: At dinner she felt like she would throw it all up.",)),
+            Sample("far", None, "She had nausea.", ("Patient: At dinner she felt like she would call a friend.",)),
+        ],
+        OfflineEncoder.load(),
+    )
+
+    near, far = (verdict.scores[("response", "faithfulness")] for verdict in detector.assess(batch))
+
+    assert near > 1.5 * far

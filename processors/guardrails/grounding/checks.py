@@ -42,6 +42,9 @@ FEW: Final = 3
 FURTHER: Final = 0.3
 # Cosine of two words from which they count as near, and at which as the same.
 NEAR, SAME = 0.35, 0.75
+# And of a name with a phrase; and the most that such a likeness bears out.
+NEAR_NAME, SAME_NAME = 0.3, 0.6
+NAMED_ALIKE = 0.5
 
 FEATURES: Final = (
     "absent_part",  # of the claim's weight, what the source does not have
@@ -208,7 +211,9 @@ def _find(term: Term, source: Source, asked: frozenset[str], near: Mapping[str, 
     if not supports:
         return 1.0, []
     whole = float(np.dot(supports, weights)) / sum(weights)
-    return (whole if len(term.keys) == 1 else 0.85 * whole), by
+    whole = whole if len(term.keys) == 1 else 0.85 * whole
+    alike = (near.get(term.group, 0.0) - NEAR_NAME) / (SAME_NAME - NEAR_NAME)
+    return max(whole, min(1.0, max(0.0, alike)) * NAMED_ALIKE), by
 
 
 def _cover(claim: Claim, source: Source, found: Sequence[tuple[float, list[str]]]) -> tuple[np.ndarray, np.ndarray]:

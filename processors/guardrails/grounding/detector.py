@@ -23,7 +23,7 @@ import yaml
 from ....schemas.content import Where
 from ..ports import Batch, Evidence, Finding, Sample, Verdict
 from .checks import FEATURES, Doubt, Reading, read_claim
-from .claims import Claim, claims
+from .claims import NAMES, Claim, claims
 from .judge import Judge
 from .lexicon import COMMON_FILE, EMPTY_KEYS, FILE, lexicon
 from .reading import words
@@ -54,6 +54,8 @@ _ASKS_OF_TEXT: Final = re.compile(
 # More distinct words than this are compared by letters alone: their vectors would cost more than the verdict is worth.
 MOST_EMBEDDED_WORDS: Final = 6_000
 MOST_EMBEDDED_LINES: Final = 4_000
+# Words of a phrase of the source that may be one name: "up at night".
+PHRASE_WORDS: Final = 3
 # How far a judge's word moves a claim, against the features.
 JUDGED: Final = 0.6
 
@@ -174,7 +176,7 @@ def source_of(sample: Sample) -> tuple[Where, Sequence[str]]:
 def read_claims(batch: Batch, said: Sequence[Claim], source: Source, sample: Sample, texts: Sequence[str]) -> list[Reading]:
     """Every claim held against the source; with vectors, if the batch has an encoder."""
     asked = frozenset(_asked(sample.prompt)) if source.where == "context" and sample.prompt else frozenset[str]()
-    near: Mapping[str, float] = {}
+    near: dict[str, float] = {}
     cosines = None
     wanted = {key for claim in said for term in claim.terms for key in term.keys if key not in source.postings}
     missing = {word.key: word.low for claim in said for word in claim.words if word.key in wanted}
@@ -183,6 +185,7 @@ def read_claims(batch: Batch, said: Sequence[Claim], source: Source, sample: Sam
         if missing and own and len(own) + len(missing) <= MOST_EMBEDDED_WORDS:
             nearest = (batch.embed(list(missing.values())) @ batch.embed(own).T).max(axis=1)
             near = dict(zip(missing, nearest.tolist(), strict=True))
+            near |= _nearest_phrases(batch, said, source)
         if len(source.lines) + len(said) <= MOST_EMBEDDED_LINES:
             lines = batch.embed([texts[line.chunk][line.start : line.end] for line in source.lines])
             response = sample.response or ""
@@ -192,6 +195,28 @@ def read_claims(batch: Batch, said: Sequence[Claim], source: Source, sample: Sam
     return [
         read_claim(claim, source, asked, near, None if cosines is None else cosines[place]) for place, claim in enumerate(said)
     ]
+
+
+def _nearest_phrases(batch: Batch, said: Sequence[Claim], source: Source) -> dict[str, float]:
+    """Group → the cosine of the nearest of its names with one to three words of the source, where it has none."""
+    known = lexicon()
+    absent = {term.group for claim in said for term in claim.terms if term.group and term.kind in NAMES}
+    absent = {group for group in absent if group not in source.postings}
+    if not absent:
+        return {}
+    runs = [[word.low for word in line.words if word.key and word.key not in EMPTY_KEYS] for line in source.lines]
+    single = np.concatenate([batch.embed(run) for run in runs if run] or [batch.embed([])])
+    rows = [single]
+    for length in range(2, PHRASE_WORDS + 1):
+        ends = np.cumsum([len(run) for run in runs])
+        starts = [at for run, end in zip(runs, ends, strict=True) for at in range(end - len(run), end - length + 1)]
+        if starts:
+            several = np.add.reduce([single[np.array(starts) + step] for step in range(length)])
+            rows.append(several / np.maximum(np.linalg.norm(several, axis=1, keepdims=True), 1e-9))
+    phrases = np.concatenate(rows)
+    if not len(phrases):
+        return {}
+    return {group: float((batch.embed(known.names[group]) @ phrases.T).max()) for group in sorted(absent)}
 
 
 def _asked(prompt: str) -> list[str]:

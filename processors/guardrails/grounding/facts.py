@@ -258,12 +258,12 @@ def _counted(words: Sequence[Word], first: int, last: int, value: float) -> Fact
             return Fact("age", value, value * UNITS[unit][1] / 8766.0, unit, words[first].start, end, first, last + 1)
         return Fact("age", value, value, "", words[first].start, words[last].end, first, last)
     place = last + 1
-    while place < len(words) and words[place].low in ("-", "–", "/", "to", "or", "a", "of", "more", "few"):
+    while place < len(words) and words[place].low in ("-", "–", "/", "to", "or", "a", "an", "of", "more", "few"):
         other = _number(words, place + 1) if place + 1 < len(words) else None
         if words[place].low in ("-", "–", "/", "to", "or") and other is not None:
             place = other[1] + 1
             continue
-        if words[place].low in ("-", "–", "a", "of"):
+        if words[place].low in ("-", "–", "a", "an", "of"):
             place += 1
             continue
         break

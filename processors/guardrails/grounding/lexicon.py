@@ -71,6 +71,7 @@ class Lexicon:
     # First key of a phrase → its keys and its group, longest first.
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)  # group → drug, condition, procedure, part, relative or same
+    names: dict[str, list[str]] = field(default_factory=dict)  # group → its alternatives
     # Group → the words of each of its phrases that say something, where there are several.
     loose: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
@@ -78,6 +79,7 @@ class Lexicon:
         names = [name.strip() for name in line.split(",")]
         group = "=" + names[0]
         self.kinds.setdefault(group, kind)
+        self.names.setdefault(group, []).extend(names)
         for name in names:
             keys = tuple(word.key for word in words(name.lower()) if word.key)
             self.phrases.setdefault(keys[0], []).append((keys, group))
