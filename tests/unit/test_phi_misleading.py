@@ -201,6 +201,7 @@ CLINICAL = [
     "ABG: pH 7.35-7.45, pCO2 35-45; arterial pH 7.32-7.41",
     "Call if the platelets are 150-4500 or the weight is 220-2400; doses of 200-1000 mg",
     "Her count was 400-1200 and rose; calories 250-1750 were called low",
+    "ED visit code 99285, level code 99214; dial down to 250.1000 if able",
     "the logins2024 report of the app",
     "User: my chest hurts. The username is required; see the login page and its user guide.",
     "@property and @app.route('/u/me') in the code; posted labs @noon, follow up @clinic, 30 u/day.",

@@ -13,7 +13,7 @@ _NAMES: Final[dict[str, str]] = {
         |drg|ms-?drg
         |atc\ code|hgnc|umls|rs(?=\d)|pmid|pmcid|doi|isbn|issn|nct(?=\d)|clinical\ ?trials\.gov|fda|nda|anda|ein\ form
         |form|cfr|usc
-        |(?:diagnosis|procedure|billing|revenue|modifier|condition|error|status|http|drug|dx|taxonomy
+        |(?:diagnosis|procedure|billing|revenue|modifier|condition|error|status|http|drug|dx|visit|level|taxonomy
         |place\ of\ service)\ codes?
         |chapter|section|figure|fig|table|page|version|step|grade|stage|article|title""",
     "FAX_NUMBER": r"""fax(?:es|ed)?(?:\ (?:number|no|line|it|to|us))?|facsimile|telefax|fx|f(?=:)""",

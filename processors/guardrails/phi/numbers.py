@@ -38,7 +38,7 @@ _FAXED: Final = re.compile(r"\b(?P<label>fax(?:es|ed)?|facsimile)\b[^.\d\n;]{0,6
 # Seven digits are a telephone number behind whom one calls, though names stand between.
 _LOCAL: Final = re.compile(r"[2-9]\d\d[-.]\d{4}")
 _CALLS: Final = re.compile(
-    r"\b(?:call(?:ed|s|ing)?|phone[ds]?|tel|cell|mobile|contacts?|contacted|reach(?:ed)?|numbers?|text(?:ed)?|dial|page[rd]?|fax(?:ed)?"
+    r"\b(?:call(?:ed|s|ing)?|phone[ds]?|tel|cell|mobile|contacts?|contacted|reach(?:ed)?|numbers?|text(?:ed)?|page[rd]?|fax(?:ed)?"
     r"|mother|father|mom|dad|son|daughter|wife|husband|brother|sister|spouse|partner|friend|neighbor)\b"
     r"(?:(?!\b(?:if|when|unless|until|was|were|are|than|range|between|from|over|dose|score|levels?|counts?)\b)"
     r"(?:[^.;\n\d]|(?<=Dr|Mr|Ms)\.|(?<=Mrs)\.)){0,40}\Z",
