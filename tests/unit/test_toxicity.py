@@ -37,8 +37,14 @@ def score(text: str) -> float:
         "fuuuuuck you asssshole",
         "f**k you",
         "All of those immigrants are filthy vermin.",
+        "F*** you and your clinic.",
+        "Honestly, the nurse is a fat lazy pig.",
+        "Those immigrants should be thrown into the sea.",
+        "Go jump off a bridge.",
+        "I'll come to your house and break your legs.",
+        "You absolute clown, learn to read.",
     ],
-    ids=range(8),
+    ids=range(14),
 )
 def test_what_is_meant_to_hurt_is_found(text: str) -> None:
     (verdict,) = judged(text)
@@ -56,10 +62,14 @@ def test_what_is_meant_to_hurt_is_found(text: str) -> None:
         "I am a gay man and my partner is Muslim.",
         "Black women are under-represented in this trial.",
         "How do I kill a zombie process?",
+        "Take **one** tablet in the **a.m.** and *a* half at night; p** < 0.01.",
+        "He had thoughts of jumping off a bridge.",
+        "The immigrants should be screened for tuberculosis.",
+        "Did you break your legs when you fell?",
         "Gunshot wound to the chest, patient expired.",
         "The patient denies homicidal thoughts but hears voices.",
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_clinical_words_and_groups_do_not_alarm(text: str) -> None:
     (verdict,) = judged(text)

@@ -30,9 +30,12 @@ KINDS: Final = (
     "scorn",
     "courteous",
 )
-_TOKEN: Final = re.compile(r"[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*")
+# "f***" has no letter at its end; what is in bold has stars before it, too. And "b!tch" is one word.
+_TOKEN: Final = re.compile(
+    r"(?<![\w*])[^\W\d_]{1,3}\*{2,}(?![\w*])|(?<!\w)[^\W\d_]{1,2}![^\W\d_]{1,5}(?!\w)|[^\W\d_]+(?:['*#@$%]+[^\W\d_]+)*"
+)
 _LONGEST: Final = 16  # no word of the lexicon is longer
-_STARRED: Final = re.compile(r"[*#@$%]")
+_STARRED: Final = re.compile(r"[*#@$%!]")
 
 # VILE stands for a word of obscene, sexual, insult or slur, GROUP for identity; the others are their kind in capitals.
 _CODED: Final = re.compile("VILE|SLIGHT|SCORN|GROUP|HARM|HATE")
@@ -118,7 +121,7 @@ def marks(plain: str, original: str) -> Marks:
     values += [
         float(shouting > 0.5 and letters > 12),
         min(1.0, original.count("!") / 5),
-        float(vile > 0 or bool(aimed & {"threat", "menace", "die", "slander"})),
+        float(vile > 0 or bool(aimed & {"threat", "menace", "die", "slander", "supremacy"})),
         float(vile > 1),
     ]
     neutral = " ".join(token for token, code in zip(tokens, coded, strict=True) if code != "GROUP")
