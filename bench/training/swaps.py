@@ -2,7 +2,8 @@
 
 A note as it stands, shortened, or with its numbers spelled out is faithful. A note in which one thing is changed is not: a
 number, a unit, a date, a drug, a condition, a body part, a side, a denial, a relative, any content word, or a sentence
-that comes from another patient's note. Seeded: the same file gives the same cases. Nothing here reads the detector's lexicon.
+that comes from another patient's note and says what this dialogue does not. Seeded: the same file gives the same cases.
+Nothing here reads the detector's lexicon.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ OPPOSITES: Final = (
     ("increased", "decreased"), ("worse", "better"), ("worsened", "improved"), ("before", "after"), ("mild", "severe"),
     ("acute", "chronic"), ("more", "less"), ("single", "married"), ("male", "female"), ("constant", "intermittent"),
 )  # fmt: skip
+# Words of a foreign sentence, of four letters or more, that the dialogue must lack.
+NEW_WORDS: Final = 2
 _WORDS: Final = listed("zero one two three four five six seven eight nine ten eleven twelve")
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
@@ -241,8 +244,15 @@ def _word(note: str, dialogue: str, others: Sequence[str], rng: random.Random) -
 
 
 def _sentence(note: str, dialogue: str, others: Sequence[str], rng: random.Random) -> Change | None:
-    """A sentence of another patient's note is put among these."""
-    other = [part for part in _SENTENCE.split(rng.choice(others)) if len(part.split()) >= 5]
+    """A sentence of another patient's note is put among these, if it says something that the dialogue does not: "Denies the use
+    of alcohol." is as true of the next patient who does."""
+    spoken = dialogue.lower()
+    other = [
+        part
+        for part in _SENTENCE.split(rng.choice(others))
+        if len(part.split()) >= 5
+        and sum(word[:5] not in spoken for word in re.findall(r"[a-z]{4,}", part.lower())) >= NEW_WORDS
+    ]
     if not other:
         return None
     parts = _SENTENCE.split(note)

@@ -45,6 +45,15 @@ def test_a_faithful_case_says_nothing_that_the_note_does_not() -> None:
     assert {case.changed for case in faithful} == {(0, 0)}
 
 
+def test_a_foreign_sentence_that_the_dialogue_says_itself_makes_no_unfaithful_note() -> None:
+    notes = [(0, DIALOGUE, NOTE), (1, "Doctor: Hello.", "She never smoked and has hurts of a knee since March.")]
+
+    kinds = {case.kind for case in cases(notes) if case.group == 0}
+
+    assert "sentence" not in kinds
+    assert "negation" in kinds
+
+
 def test_summaries_are_told_apart_by_the_dialogue_they_are_of(tmp_path: Path) -> None:
     calls = [(DIALOGUE, "One."), ("Doctor: Hello.", "Two."), (DIALOGUE.replace("\n", " "), "Three.  Four."), (None, "Five.")]
     lines = [
