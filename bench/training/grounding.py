@@ -21,7 +21,7 @@ import yaml
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 from tidegate.processors.guardrails.encoder import OfflineEncoder
-from tidegate.processors.guardrails.grounding import checks, source
+from tidegate.processors.guardrails.grounding import checks, detector, source
 from tidegate.processors.guardrails.grounding import claims as claims_module
 from tidegate.processors.guardrails.grounding.checks import FEATURES
 from tidegate.processors.guardrails.grounding.claims import claims
@@ -86,7 +86,7 @@ def withheld(seed: int) -> Iterator[None]:
         lines.append(line if line.startswith(("[", "#")) else ",".join(kept))
     thinned = read_lexicon(lines)
     with ExitStack() as patched:
-        for module in (checks, claims_module, source):
+        for module in (checks, claims_module, detector, source):
             patched.enter_context(patch.object(module, "lexicon", lambda: thinned))
         yield
 
@@ -118,9 +118,9 @@ def fit(found: Sequence[Case], batch: Batch) -> dict[str, object]:
 
 
 def report(found: Sequence[Case], encoder: OfflineEncoder | None) -> None:
-    detector = FaithfulnessDetector.load()
+    faithfulness = FaithfulnessDetector.load()
     samples = [Sample(str(place), None, case.response, (case.context,)) for place, case in enumerate(found)]
-    verdicts = detector.assess(Batch(samples, encoder))
+    verdicts = faithfulness.assess(Batch(samples, encoder))
     scores = np.array([verdict.scores.get(("response", "faithfulness"), 0.5) for verdict in verdicts])
     faithful = np.array([case.faithful for case in found])
     lengths = np.array([-len(case.response) for case in found])
