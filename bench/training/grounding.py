@@ -23,9 +23,9 @@ from sklearn.metrics import roc_auc_score
 from tidegate.processors.guardrails.encoder import OfflineEncoder
 from tidegate.processors.guardrails.grounding import checks, detector, source
 from tidegate.processors.guardrails.grounding import claims as claims_module
-from tidegate.processors.guardrails.grounding.checks import FEATURES
 from tidegate.processors.guardrails.grounding.claims import claims
 from tidegate.processors.guardrails.grounding.detector import WEIGHTS, FaithfulnessDetector, read_claims
+from tidegate.processors.guardrails.grounding.doubts import FEATURES
 from tidegate.processors.guardrails.grounding.lexicon import FILE, read_lexicon
 from tidegate.processors.guardrails.grounding.source import Source
 from tidegate.processors.guardrails.ports import Batch, Sample

@@ -6,13 +6,13 @@ claim × source ─► Reading: support of each term, best lines, `Doubt`s (what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
+from .amounts import hold_numbers
 from .claims import COMMON, NAMES, Claim, Term
-from .facts import Fact, known, same_amount
+from .doubts import Doubt, Reading
 from .lexicon import EMPTY_KEYS, FRAME_KEYS, lexicon
 from .reading import listed
 from .source import Source
@@ -36,38 +36,11 @@ _GENERIC: Final = frozenset(
 )
 # Weight above which a word that is denied in one place and affirmed in another tells something.
 SPOKEN_OF: Final = 0.15
-# A number up to this is said of many things.
-FEW: Final = 3
-# What each further wrong number leaves of the doubt that is left.
-FURTHER: Final = 0.3
 # Cosine of two words from which they count as near, and at which as the same.
 NEAR, SAME = 0.35, 0.75
 # And of a name with a phrase; and the most that such a likeness bears out.
 NEAR_NAME, SAME_NAME = 0.3, 0.6
 NAMED_ALIKE = 0.5
-
-FEATURES: Final = (
-    "absent_part",  # of the claim's weight, what the source does not have
-    "absent_terms",
-    "absent_named",
-    "absent_proper",  # of what is written with a capital and is in no list: a name, or an abbreviation
-    "absent_alone",  # one thing is absent where the rest of the claim is not
-    "absent_word",  # and it is a word of no kind
-    "absent_swapped",  # and where the claim belongs the source names another thing of its kind
-    "scattered",  # of what the source has, the part that its best lines do not
-    "new_pairs",
-    "number_absent",
-    "number_differs",
-    "number_elsewhere",
-    "negation",
-    "negation_named",
-    "negation_near",  # in the very line that speaks of it
-    "side",
-    "opposite",
-    "sex",
-    "relative",
-    "far",  # 1 - cosine with the nearest line; 0 without an encoder
-)
 
 _SIDES: Final = (
     ({"left"}, {"right"}),
@@ -124,32 +97,6 @@ _LIKE: Final = {"part": "body", "condition": "body", "drug": "drug", "procedure"
 # What stands beside the thing denied and is not denied itself: "no injury of the knee" leaves the knee.
 _BESIDE: Final = frozenset(("part", "relative"))
 
-# Numbers that belong to whom or what a sentence is about, so that denying the sentence denies them. "Not … in many years" does
-# not.
-_OWNED: Final = frozenset(("age", "mass", "units", "pack", "weight", "percent", "count"))
-
-
-class Doubt(NamedTuple):
-    """What the source does not bear out (`absent_…`), or says otherwise, at `[start, end)` of the response."""
-
-    type: str
-    start: int
-    end: int
-    strength: float
-
-
-@dataclass(slots=True)
-class Reading:
-    """One claim held against the source."""
-
-    claim: Claim
-    copied: bool = False  # word for word
-    spoken: bool = False  # the source is a conversation
-    support: list[float] = field(default_factory=list)  # of each term
-    lines: list[int] = field(default_factory=list)  # the best first
-    doubts: list[Doubt] = field(default_factory=list)
-    features: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FEATURES, 0.0))
-
 
 def read_claim(
     claim: Claim, source: Source, asked: frozenset[str], near: Mapping[str, float], cosines: np.ndarray | None
@@ -166,7 +113,7 @@ def read_claim(
     order = np.argsort(-hits, kind="stable")[:3] if len(hits) else np.zeros(0, np.int64)
     reading.lines = [int(line) for line in order if hits[line] > 0]
     _absences(reading, source, cover, found)
-    _numbers(reading, source, found)
+    hold_numbers(reading, source, found)
     _negations(reading, source, found)
     _negations_near(reading, source, found)
     _sides(reading, source)
@@ -294,98 +241,6 @@ def _alone(reading: Reading, source: Source, total: float) -> None:
         reading.features[name] = max(reading.features[name], clean * min(1.0, term.weight))
         if term.kind in _LIKE and _LIKE[term.kind] in kinds:
             reading.features["absent_swapped"] = max(reading.features["absent_swapped"], clean)
-
-
-def _numbers(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:
-    features = reading.features
-    beside = {line + step for line in reading.lines for step in (-1, 0, 1)}
-    for fact in reading.claim.facts:
-        equal = [(line, other) for line, other in source.facts if same_amount(fact, other)]
-        if known(fact) and fact.value <= FEW and all(other.kind == "count" for _, other in equal):
-            # "One" is in every conversation: it is no ounce where ounces are spoken of.
-            alike = {line for line, other in source.facts if other.kind == fact.kind and line in beside}
-            equal = equal if not alike or alike & {line for line, _ in equal} else []
-        if equal:
-            signs = {sign for line, other in equal for sign in _signs(source, line, other)}
-            if signs == {1} and fact.kind in _OWNED and reading.claim.polarity[fact.first] < 0:
-                features["negation"] = 1.0
-                reading.doubts.append(Doubt("negation", fact.start, fact.end, 0.8))
-            if fact.kind != "frequency" and _elsewhere(reading, source, fact, [line for line, _ in equal], found):
-                features["number_elsewhere"] += 1
-            continue
-        digits = any(other.value == fact.value and known(other) for _, other in source.facts) and known(fact)
-        rivals = [
-            line
-            for line, other in source.facts
-            if other.kind == fact.kind and (fact.kind != "count" or (fact.unit and other.unit == fact.unit))
-        ]
-        if _is_year(fact):
-            rivals = [line for line, other in source.facts if _is_year(other) or other.date[0]]
-        if not rivals and fact.kind != "date":
-            rivals = [line for line, other in source.facts if line in reading.lines[:1] and _stands_for(fact, other, reading)]
-        small = (fact.kind == "count" and fact.value in (0.5, 1, 2, 3)) or (fact.kind == "frequency" and fact.amount == 1)
-        if any(same_amount(fact, other) for other in source.implied.values()):
-            continue
-        if digits and fact.kind not in ("date", "age", "frequency") and (fact.kind != "time" or fact.value > 2):
-            reading.doubts.append(Doubt("unit", fact.start, fact.end, 0.8))
-            features["number_differs"] += 1
-        elif rivals and (
-            set(rivals) & beside
-            or ((fact.kind != "count" or _is_year(fact)) and not _elsewhere(reading, source, fact, rivals, found))
-        ):
-            reading.doubts.append(Doubt(_kind(fact), fact.start, fact.end, 0.85 if set(rivals) & beside else 0.7))
-            features["number_differs"] += 0.5 if small else 1
-        else:
-            reading.doubts.append(Doubt("absent_number", fact.start, fact.end, 0.3 if small else 0.6))
-            features["number_absent"] += 0.3 if small else 1
-    # The first wrong number says most; ten are not ten times as wrong.
-    for name in ("number_differs", "number_absent", "number_elsewhere"):
-        features[name] = 1 - FURTHER ** features[name]
-
-
-def _is_year(fact: Fact) -> bool:
-    return fact.kind == "count" and 1900 <= fact.value <= 2100 and fact.value == int(fact.value)
-
-
-def _stands_for(fact: Fact, other: Fact, reading: Reading) -> bool:
-    """Whether `other`, a number that the claim does not have, may be what `fact` should be."""
-    alike = other.kind == fact.kind or "count" in (fact.kind, other.kind)
-    return alike and other.kind != "date" and not any(same_amount(mine, other) for mine in reading.claim.facts)
-
-
-def _signs(source: Source, line: int, fact: Fact) -> list[int]:
-    return [
-        sign
-        for word, sign in zip(source.lines[line].words, source.lines[line].polarity, strict=True)
-        if word.start == fact.start
-    ]
-
-
-def _kind(fact: Fact) -> str:
-    names = {
-        "mass": "dose",
-        "units": "dose",
-        "tablet": "dose",
-        "frequency": "frequency",
-        "time": "duration",
-        "age": "age",
-        "date": "date",
-    }
-    return names.get(fact.kind, "number")
-
-
-def _elsewhere(
-    reading: Reading, source: Source, fact: Fact, lines: Sequence[int], found: Sequence[tuple[float, list[str]]]
-) -> bool:
-    """Whether the source has the number, but not near anything that the claim says beside it."""
-    beside = sorted(
-        (place for place, term in enumerate(reading.claim.terms) if term.weight >= 0.5 and found[place][1]),
-        key=lambda place: abs(reading.claim.terms[place].first - fact.first),
-    )[:3]
-    if not beside:
-        return False
-    near = {line + step for line in lines for step in (-1, 0, 1)}
-    return not any(near & set(source.postings[key]) for place in beside for key in found[place][1])
 
 
 def _negations(reading: Reading, source: Source, found: Sequence[tuple[float, list[str]]]) -> None:

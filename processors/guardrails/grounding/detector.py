@@ -22,8 +22,9 @@ import yaml
 
 from ....schemas.content import Where
 from ..ports import Batch, Evidence, Finding, Sample, Verdict
-from .checks import FEATURES, Doubt, Reading, read_claim
+from .checks import read_claim
 from .claims import NAMES, Claim, claims
+from .doubts import FEATURES, Doubt, Reading
 from .judge import Judge
 from .lexicon import COMMON_FILE, EMPTY_KEYS, FILE, lexicon
 from .reading import words
