@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import must_exist
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
@@ -77,8 +78,12 @@ def status(
 @db_app.command()
 def migrate(data: DataOption = None) -> None:
     """Bring the schema up to date. Harmless when it is, and after a migration that was cut off."""
-    with owned(Settings.read(data_dir=data), "has migrated its store when it started") as store:
+    from tidegate.processors.audit_events import tell_migrated
+
+    settings = Settings.read(data_dir=data)
+    with owned(settings, "has migrated its store when it started") as store:
         done = store.migrate()
+        tell_migrated(audit_of(settings.data_dir, settings), done)
     names = {migration.number: migration.name for migration in _known()}
     for number in done:
         out.print(Text(f"applied {names[number]}"))
@@ -98,9 +103,14 @@ def keep(
     """Keep a table's rows for so many days. What is older goes soon after; the rollups, and so the sums, stay."""
     if days != "for-ever" and not days.isdecimal():
         raise UsageError(f"{plain(days)} is no number of days; give one, or for-ever")
-    with owned(Settings.read(data_dir=data), "has its store; stop it first") as store:
-        store.migrate()
-        kept = store.keep(table, None if days == "for-ever" else int(days), tenant)
+    from tidegate.processors.audit_events import tell_kept, tell_migrated
+
+    settings = Settings.read(data_dir=data)
+    audit, how_many = audit_of(settings.data_dir, settings), None if days == "for-ever" else int(days)
+    with owned(settings, "has its store; stop it first") as store:
+        tell_migrated(audit, store.migrate())
+        kept = store.keep(table, how_many, tenant)
+        tell_kept(audit, table, how_many, tenant)
     out.print(Text(f"{table}: {_told(kept)}"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.producers.audit_keys import tell_keys
+from tidegate.producers.folder_audit import audit_of
 from tidegate.producers.key_source import FileKeys, FolderKeys, KeySource, key_source
 from tidegate.producers.keyring import Key, KeyRing
 from tidegate.producers.ring_file import change_ring, read_ring
@@ -64,7 +66,7 @@ def make(
                 given.append(tenant)
         return ring
 
-    ring = change_ring(path, added, make=True)
+    ring = change_ring(path, added, make=True, tell=_telling(path, data))
     done = "made" if not there else "changed" if given else "as it was:"
     _say(f"{done} {path}: {_count(len(ring.keys), 'key')}, mark {_mark(ring)}")
     for tenant in dict.fromkeys(tenants or ()):
@@ -140,7 +142,7 @@ def rotate(
         if everyone or tenant is not None:
             raise UsageError("fingerprints of all tenants are made with one key; give --fingerprints alone")
         before = fingerprint_id(read_ring(path).fingerprint_key)
-        ring = change_ring(path, KeyRing.fingerprinting_anew)
+        ring = change_ring(path, KeyRing.fingerprinting_anew, tell=_telling(path, data))
         _say(f"fingerprints are made with {fingerprint_id(ring.fingerprint_key)} now, and {before} is gone")
         _say(
             "What was hashed, found or redacted by hash before cannot be joined with what comes; sealed texts are as they were."
@@ -157,7 +159,7 @@ def rotate(
             ring = ring.retiring(*(key.key_id for key in ring.keys if key.tenant == one)).adding(made[-1])
         return ring
 
-    change_ring(path, rotated)
+    change_ring(path, rotated, tell=_telling(path, data))
     for key in made:
         _say(f"{key.tenant or _EVERYBODY}: seals with {key.key_id} now")
 
@@ -175,7 +177,8 @@ def retire(
             raise UsageError(f"there is no key {plain(key_id)} in the ring; `tidegate keys list` shows them")
         return ring.retiring(key_id)
 
-    ring = change_ring(_changeable(file, data), retired)
+    path = _changeable(file, data)
+    ring = change_ring(path, retired, tell=_telling(path, data))
     _say(f"{key_id} opens, and no longer seals")
     _tell_what_seals(ring, ring.opening(key_id).tenant, isinstance(_source(file, data), FolderKeys))
 
@@ -209,7 +212,7 @@ def shred(
         gone[:] = [key for key in ring.keys if key.tenant == tenant]
         return ring.without(*(key.key_id for key in gone))
 
-    ring = change_ring(path, shredded)
+    ring = change_ring(path, shredded, tell=_telling(path, data))
     _say(f"shredded: {_count(len(gone), 'key')} of {plain(tenant)} ({', '.join(key.key_id for key in gone)})")
     _say(f"What they sealed since {since} can no longer be opened, wherever a copy of it lies.")
     _say("Still there: redacted transcripts in the store, other copies of the ring, and what the key for everybody has sealed.")
@@ -307,6 +310,15 @@ def _path(file: Path | None, data: Path | None) -> Path:
     if data is None and settings.key_file is not None:
         return settings.key_file.expanduser().absolute()
     return settings.data_dir.absolute() / "keys.json"
+
+
+def _telling(path: Path, data: Path | None) -> Callable[[KeyRing | None, KeyRing], None]:
+    """What writes the change of this ring into the data folder's audit log, which it signs itself where it is the folder's."""
+    settings = Settings.read(data_dir=data)
+    audit = audit_of(settings.data_dir, settings)
+    of_log = settings.key_file.expanduser() if settings.key_file is not None else settings.data_dir / "keys.json"
+    own = of_log.resolve() == path.resolve()
+    return lambda before, after: tell_keys(audit, before, after, own=own)
 
 
 def _mark(ring: KeyRing) -> str:

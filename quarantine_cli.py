@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.processors.quarantine import Held, Place, Quarantine
+from tidegate.producers.folder_audit import audit_of
 from tidegate.schemas.content import ContentEvent
 from tidegate.schemas.errors import Unreadable, UsageError
 from tidegate.schemas.settings import Settings
@@ -43,6 +44,8 @@ PlacesArgument = Annotated[
 
 # A person reads so many lines; the rest is told in sums.
 _SHOWN: Final = 100
+# An audit entry names so many places; of more it tells how many.
+_AUDITED_PLACES: Final = 1_000
 
 
 @quarantine_app.command(name="list")
@@ -105,7 +108,7 @@ def show(
     for name, value in said.items():
         out.print(Text.assemble((f"{name:<{width}}", "dim"), plain(value)), soft_wrap=True)
     if opening:
-        _print_texts(event, data)
+        _print_texts(held, data)
 
 
 @quarantine_app.command()
@@ -118,7 +121,9 @@ def release(
 ) -> None:
     """Have texts judged again: once a detector is mended, say. Each gets a verdict of its own beside the one it had."""
     with closing(_quarantine(data)) as quarantine:
-        released = quarantine.release(_asked(quarantine, places, reason, tenant, everything))
+        asked = _asked(quarantine, places, reason, tenant, everything)
+        _tell_audit("quarantine.released", asked, data)
+        released = quarantine.release(asked)
         stays = "" if quarantine.lets_go else "; what was held stays until its time is over, and released again is judged again"
     _say(f"{_texts(released)} will be judged again{stays}")
     _all_there(places, released)
@@ -134,7 +139,9 @@ def drop(
 ) -> None:
     """Let texts go unjudged, for good. Their verdicts, which say why, stay."""
     with closing(_quarantine(data)) as quarantine:
-        dropped = quarantine.drop(_asked(quarantine, places, reason, tenant, everything))
+        asked = _asked(quarantine, places, reason, tenant, everything)
+        _tell_audit("quarantine.dropped", asked, data)
+        dropped = quarantine.drop(asked)
     _say(f"{_texts(dropped)} dropped")
     _all_there(places, dropped)
 
@@ -205,13 +212,22 @@ def _of_call(event: ContentEvent | None) -> dict[str, Any]:
     }
 
 
-def _print_texts(event: ContentEvent | None, data: Path | None) -> None:
+def _tell_audit(action: str, asked: list[Place], data: Path | None) -> None:
+    """Write down which places somebody has done something to, before it is done."""
+    if asked:
+        settings = Settings.read(data_dir=data)
+        told = [str(place) for place in asked[:_AUDITED_PLACES]]
+        audit_of(settings.data_dir, settings).append(action, details={"texts": len(asked), "places": told})
+
+
+def _print_texts(held: Held, data: Path | None) -> None:
     from tidegate.processors.undumped import leave_no_core
     from tidegate.producers.key_source import key_source
     from tidegate.producers.sealing import unseal
 
     leave_no_core()
     settings = Settings.read(data_dir=data)
+    event = held.event
     keys = key_source(settings, None if settings.url.lower().startswith("kafka://") and data is None else settings.data_dir)
     if keys is None:
         raise UsageError("no key ring: set TIDEGATE_KEY_FILE")
@@ -221,6 +237,8 @@ def _print_texts(event: ContentEvent | None, data: Path | None) -> None:
         texts = unseal(event, keys)
     except Unreadable as error:
         raise UsageError(f"{error}; `tidegate keys check` says which ring this is") from None
+    told = {"place": str(held.place), "call_id": event.call_id}
+    audit_of(settings.data_dir, settings).append("quarantine.opened", event.tenant or "", told)
     for name, text in (("prompt", texts.prompt), ("response", texts.response), *(("context", one) for one in texts.context)):
         if text is not None:
             out.print(Text(f"\n{name}", style="bold"))

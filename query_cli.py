@@ -83,7 +83,7 @@ def query(
     with asked(settings) as folder:
         found = folder.query(statement, _WIRE[form])
     if to is not None:
-        _write(to, found)
+        write_whole(to, found)
         err.print(f"{len(found):,} bytes in {plain(str(to))}", style="dim", highlight=False, markup=False)
     else:
         _show(found, form)
@@ -138,7 +138,8 @@ def _is_own(folder: Folder) -> bool:
     return isinstance(folder, OwnFolder)
 
 
-def _write(path: Path, found: bytes) -> None:
+def write_whole(path: Path, found: bytes) -> None:
+    """Write a file whole or not at all. Raises `UsageError`."""
     draft = path.with_name(f"{path.name}.part")
     try:
         draft.write_bytes(found)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import owned
+from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import DataOption
 from tidegate.running import progress_bar
 from tidegate.schemas.errors import UsageError
@@ -58,6 +59,7 @@ def reprice(
 
     Example: tidegate reprice --since 2026-11-01 --prices prices.toml --dry-run
     """
+    from tidegate.processors.audit_events import tell_migrated
     from tidegate.processors.pricing import PriceBook
 
     settings = Settings.read(data_dir=data)
@@ -71,7 +73,7 @@ def reprice(
     if not dry_run and not _NAME.match(version):
         raise UsageError("a version is named by letters, digits, _ . + -, 100 at most; give another with --as")
     with owned(settings, "has its store; stop it first") as store:
-        store.migrate()
+        tell_migrated(audit_of(settings.data_dir, settings), store.migrate())
         if not dry_run and store.query("SELECT 1 FROM repricings WHERE version = {v:String}", {"v": version}).rows:
             raise UsageError(f"version {version} stands already; give this one another name with --as")
         changes = _reprice(store, book, first, last, tenant, None if dry_run else version)

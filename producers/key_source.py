@@ -17,6 +17,8 @@ from typing import Final, Protocol
 
 from ..schemas.errors import KeyGone, UsageError
 from ..schemas.settings import Settings
+from .audit_keys import tell_keys
+from .audit_log import AuditLog
 from .keyring import Key, KeyRing
 from .ring_file import change_ring, read_ring
 
@@ -122,10 +124,11 @@ class FolderKeys(FileKeys):
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir / "keys.json")
+        self._audit = AuditLog(data_dir)
 
     def ring(self) -> KeyRing:
         if not self.path.exists():
-            change_ring(self.path, lambda ring: ring, make=True)
+            change_ring(self.path, lambda ring: ring, make=True, tell=self._tell)
         return super().ring()
 
     def sealing(self, tenant: str | None) -> Key:
@@ -140,8 +143,11 @@ class FolderKeys(FileKeys):
             # Of processes that come here at once, the first adds the key and the others find it.
             return ring if ring.own(tenant) is not None else ring.adding(Key.made(tenant))
 
-        change_ring(self.path, added, make=True)
+        change_ring(self.path, added, make=True, tell=self._tell)
         return super().sealing(tenant)
+
+    def _tell(self, before: KeyRing | None, after: KeyRing) -> None:
+        tell_keys(self._audit, before, after, own=True)
 
 
 class GivenKeys(_Keys):

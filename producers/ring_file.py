@@ -48,20 +48,32 @@ def read_ring(path: Path) -> KeyRing:
             raise
 
 
-def change_ring(path: Path, change: Callable[[KeyRing], KeyRing], *, make: bool = False) -> KeyRing:
+def _untold(_before: KeyRing | None, _after: KeyRing) -> None:
+    return None
+
+
+def change_ring(
+    path: Path,
+    change: Callable[[KeyRing], KeyRing],
+    *,
+    make: bool = False,
+    tell: Callable[[KeyRing | None, KeyRing], None] = _untold,
+) -> KeyRing:
     """Put `change(ring)` in the place of the ring; the file appears whole, and others wait for their turn.
 
-    `make` begins with a new ring where there is no file. The file that was replaced is written over before its blocks are let
-    go, and so is what a killed process has left: the best that can be done from here, since file systems that copy on write,
-    flash disks, snapshots and backups keep copies of their own. Raises `UsageError`.
+    `make` begins with a new ring where there is no file. `tell` hears what was and what will be, right before it is; it may
+    refuse. The file that was replaced is written over before its blocks are let go, and so is what a killed process has left:
+    the best that can be done from here, since file systems that copy on write, flash disks, snapshots and backups keep copies
+    of their own. Raises `UsageError`.
     """
     try:
         path = path.resolve()
         with _turn(path):
             _wipe_drafts(path)
-            before = KeyRing.made() if make and not path.exists() else read_ring(path)
+            there = not make or path.exists()
+            before = read_ring(path) if there else KeyRing.made()
             after = change(before)
-            if after is not before or not path.exists():
+            if after is not before or not there:
                 content = after.dump()
                 try:
                     KeyRing.parse(content, "what it would become")
@@ -69,6 +81,7 @@ def change_ring(path: Path, change: Callable[[KeyRing], KeyRing], *, make: bool 
                     raise UsageError(
                         f"the key ring {path} was left as it was: a tenant's name has 1 to 128 printable characters"
                     ) from None
+                tell(before if there else None, after)
                 _replace(path, content)
             return after
     except OSError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,10 @@ class Encoded:
 
     data: bytes
     rows: int | None
+
+
+def _unheard(_statement: str) -> None:
+    return None
 
 
 class Store:
@@ -232,9 +236,10 @@ class Store:
         *,
         max_rows: int = 1_000_000,
         timeout_s: float = 60.0,
+        heard: Callable[[str], None] = _unheard,
     ) -> bytes:
         """As `query`, the answer encoded by ClickHouse: CSVWithNames, JSONEachRow, Parquet, Arrow …"""
-        return self.answer(sql, format, parameters, max_rows=max_rows, timeout_s=timeout_s).data
+        return self.answer(sql, format, parameters, max_rows=max_rows, timeout_s=timeout_s, heard=heard).data
 
     def answer(
         self,
@@ -244,12 +249,16 @@ class Store:
         *,
         max_rows: int = 1_000_000,
         timeout_s: float = 60.0,
+        heard: Callable[[str], None] = _unheard,
     ) -> Encoded:
-        """As `query_bytes`, with the number of rows."""
+        """As `query_bytes`, with the number of rows. `heard` is told what is asked, in ClickHouse's own spelling, before it is;
+        what it raises keeps the question from being asked."""
         if not _FORMAT.match(format):
             raise QueryRefused("a format is one word, such as CSVWithNames, JSONEachRow or Parquet")
         with self._readers.take(max_rows, timeout_s) as client, query_errors():
-            data = client.raw_query(_read_only(client, sql), dict(parameters) if parameters else None, fmt=format)
+            text = _read_only(client, sql)
+            heard(text)
+            data = client.raw_query(text, dict(parameters) if parameters else None, fmt=format)
             return Encoded(data, self._engine.rows_answered(client))
 
     def close(self) -> None:

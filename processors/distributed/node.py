@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import structlog
 
+from ...producers.folder_audit import audit_of
 from ...producers.kafka_log import KafkaLog
 from ...producers.ports import Log, Position
 from ...schemas.envelope import Envelope
@@ -26,6 +27,7 @@ from ...schemas.errors import LogUnavailable
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
+from ..audit_events import tell_migrated
 from ..folder_mark import keep_to_kafka
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .log_view import LogView, Progress
@@ -54,7 +56,7 @@ class KafkaBackend:
             keep_to_kafka(data_dir, settings.url, self._view.cluster(), self._address.namespace)
             self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
             opened.callback(self.store.close)
-            self.store.migrate()
+            tell_migrated(audit_of(data_dir, settings), self.store.migrate())
             kafka_log = KafkaLog(settings)
             opened.callback(kafka_log.close)
             self.log: Log = RestingLog(kafka_log)

@@ -26,10 +26,12 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ...dashboards.page import render
+from ...producers.audit_log import AuditLog, operator
 from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
 from ..meter import KEYED, VERDICTS
+from ..transcript_reads import TranscriptReads
 from . import clickhouse_door, ingest
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
@@ -52,7 +54,9 @@ _PAGE_HEADERS: Final = {
 class Doors:
     """The request handlers of one node, the same whatever is behind them."""
 
-    def __init__(self, backend: Backend, settings: Settings, own_token: str, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, backend: Backend, settings: Settings, own_token: str, status: Callable[[], dict[str, Any]], audit: AuditLog
+    ) -> None:
         self._backend = backend
         self._settings = settings
         self._own_token = own_token
@@ -67,6 +71,7 @@ class Doors:
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
         self._clickhouse = clickhouse_door.ClickHouseDoor(self._bodies, self._query_pool)
         self._signals = SignalsDoor(backend.feed)
+        self._reads = TranscriptReads(audit, backend.store)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -201,10 +206,11 @@ class Doors:
             return _problem(413, f"a statement may have at most {_MAX_STATEMENT_BYTES} bytes")
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return _problem(400, 'send {"sql": "SELECT …", "format": "JSONCompact"}')
-        loop = asyncio.get_running_loop()
+        loop, heard = asyncio.get_running_loop(), self._heard(request, "query", _bears(request, self._own_token))
         try:
             answer = await loop.run_in_executor(
-                self._query_pool, lambda: self._backend.store.query_bytes(sql, form, timeout_s=_QUERY_TIMEOUT_S)
+                self._query_pool,
+                lambda: self._backend.store.query_bytes(sql, form, timeout_s=_QUERY_TIMEOUT_S, heard=heard),
             )
         except StoreUnavailable as error:
             return _problem(503, str(error), retry_after_s=1)
@@ -221,7 +227,13 @@ class Doors:
             token and hmac.compare_digest(secret.encode(), token.encode()) for token in (self._own_token, self._settings.token)
         ):
             return clickhouse_door.wrong_password()
-        return await self._clickhouse.serve(request, self._backend.store)
+        own = hmac.compare_digest(secret.encode(), self._own_token.encode())
+        return await self._clickhouse.serve(request, self._backend.store, self._heard(request, "clickhouse", own))
+
+    def _heard(self, request: Request, door: str, own: bool) -> Callable[[str], None]:
+        """What writes down who reads transcripts. The node's own token is in a file that its user alone can read."""
+        client = request.client.host if request.client is not None else None
+        return self._reads.by(operator() if own else "token", door, client)
 
     async def signals(self, request: Request) -> Response:
         """What policies say, as it changes."""

@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -86,8 +86,8 @@ class ClickHouseDoor:
         self._bodies = bodies
         self._pool = pool
 
-    async def serve(self, request: Request, store: Store) -> Response:
-        """The answer to a statement of somebody who may ask."""
+    async def serve(self, request: Request, store: Store, heard: Callable[[str], None]) -> Response:
+        """The answer to a statement of somebody who may ask; `heard` as `Store.answer` has it."""
         try:
             async with self._bodies.read(request, MAX_STATEMENT_BYTES) as body:
                 asked = Asked(request.query_params, request.headers, body.decode())
@@ -98,7 +98,7 @@ class ClickHouseDoor:
         except TooLarge:
             return problem(413, _TOO_LARGE, f"a statement may have at most {MAX_STATEMENT_BYTES} bytes")
         try:
-            answer, rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, store, asked)
+            answer, rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, store, asked, heard)
         except StoreUnavailable as error:
             return problem(503, _UNAVAILABLE, str(error))
         except TidegateError as error:
@@ -114,8 +114,8 @@ class ClickHouseDoor:
         return Response(answer, headers=headers, media_type="application/octet-stream")
 
     @staticmethod
-    def _answer(store: Store, asked: Asked) -> tuple[bytes, int | None]:
-        answer = store.answer(asked.sql, asked.format, asked.values or None, timeout_s=asked.timeout_s)
+    def _answer(store: Store, asked: Asked, heard: Callable[[str], None]) -> tuple[bytes, int | None]:
+        answer = store.answer(asked.sql, asked.format, asked.values or None, timeout_s=asked.timeout_s, heard=heard)
         return asked.packed(answer.data), answer.rows
 
 

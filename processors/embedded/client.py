@@ -11,13 +11,17 @@ from typing import Any, Final, Protocol
 import orjson
 import urllib3
 
+from ...producers.audit_log import AuditLog, operator
+from ...producers.folder_audit import audit_of
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
+from ..audit_copy import AuditCopy
 from ..folder import FolderLock, RunningNode, own_or_find
 from ..folder_mark import kafka_of
 from ..topology import METER, SINK
+from ..transcript_reads import TranscriptReads
 from .folder_backend import status_of
 from .pipeline import Pipeline
 
@@ -44,15 +48,17 @@ class OwnFolder:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
+        self._heard = TranscriptReads(pipeline.audit, pipeline.store).by(operator(), "command")
 
     def query(self, sql: str, form: str) -> bytes:
-        return self.pipeline.store.query_bytes(sql, form)
+        return self.pipeline.store.query_bytes(sql, form, heard=self._heard)
 
     def status(self) -> dict[str, Any]:
         return {"url": "", **status_of(self.pipeline)}
 
     def settle(self, progress: Callable[[int, int], None]) -> None:
         self.pipeline.drain(progress)
+        AuditCopy(self.pipeline.audit, self.pipeline.store).run_once()
 
 
 class NodeFolder:
@@ -131,12 +137,13 @@ class KafkaNodeFolder(NodeFolder):
 class StoreFolder:
     """No node runs on a folder whose rows come from Kafka: what is in the store can be asked, and nothing else."""
 
-    def __init__(self, store: Store, kafka: str) -> None:
+    def __init__(self, store: Store, kafka: str, audit: AuditLog) -> None:
         self._store = store
         self._kafka = kafka
+        self._heard = TranscriptReads(audit, store).by(operator(), "command")
 
     def query(self, sql: str, form: str) -> bytes:
-        return self._store.query_bytes(sql, form)
+        return self._store.query_bytes(sql, form, heard=self._heard)
 
     def status(self) -> dict[str, Any]:
         raise UsageError(f"no node runs here, and only a node can say: TIDEGATE_URL={self._kafka} tidegate up")
@@ -157,7 +164,7 @@ def opened(data_dir: Path, settings: Settings) -> Iterator[OwnFolder | NodeFolde
     with lock:
         if kafka is not None:
             with Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store) as store:
-                yield StoreFolder(store, kafka)
+                yield StoreFolder(store, kafka, audit_of(data_dir, settings))
             return
         pipeline = Pipeline(data_dir, settings)
         try:

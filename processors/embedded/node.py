@@ -12,8 +12,11 @@ from typing import Any
 
 import uvicorn
 
+from ...producers.folder_audit import audit_of
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
+from ..audit_copy import AuditCopying
+from ..audit_events import tell_started, tell_stopped
 from ..folder import FolderLock, own_or_find
 from ..listening import bind, is_loopback
 from .app import Doors
@@ -48,6 +51,8 @@ class Node:
         self.backend: Backend | None = None
         self.url = ""
         self._data_dir = data_dir
+        self._audit = audit_of(data_dir, settings)
+        self._copying: AuditCopying | None = None
 
     def start(self) -> None:
         """Bind first, so that a taken port is told before anything else is touched."""
@@ -55,8 +60,10 @@ class Node:
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.backend = self._open_backend(self._data_dir, self.settings)
+        tell_started(self._audit, self.settings)
+        self._copying = AuditCopying(self._audit, self.backend.store)
         own_token = secrets.token_urlsafe(24)
-        self._doors = Doors(self.backend, self.settings, own_token, self.status)
+        self._doors = Doors(self.backend, self.settings, own_token, self.status, self._audit)
         config = uvicorn.Config(
             self._doors.app(),
             log_config=None,
@@ -68,6 +75,7 @@ class Node:
         )
         self._server = uvicorn.Server(config)
         self.backend.start()
+        self._copying.start()
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="tidegate-http", daemon=True
         )
@@ -91,6 +99,10 @@ class Node:
         if self._doors is not None:
             self._doors.close()
             self._doors = None
+        if self._copying is not None:
+            tell_stopped(self._audit, self.failure)
+            self._copying.stop()
+            self._copying = None
         if self.backend is not None:
             self.backend.close()
         if self._socket is not None:

@@ -16,12 +16,14 @@ from typing import Final
 
 import structlog
 
+from ...producers.folder_audit import audit_of
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, CONTENT
 from ...sinks.clickhouse import Store
+from ..audit_events import tell_migrated, tell_policies
 from ..backfill import Backfill
 from ..policy_file import PolicyWatch
 from ..topology import GUARDRAILS, METER, SINK
@@ -53,7 +55,8 @@ class Pipeline:
         self.settings = settings
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
-        self.store.migrate()
+        self.audit = audit_of(data_dir, settings)
+        tell_migrated(self.audit, self.store.migrate())
         # Made here, so that the folder's number of partitions is settled before anyone appends.
         self.watch = PolicyWatch(settings.policy_file)
         self.meter = MeterEngine(data_dir, settings, policies=self.watch.current, at=at)
@@ -195,6 +198,8 @@ class Pipeline:
             self.policies.enforce(self._coming)
             self.meter.watch(self._coming)
             log.info("policies_in_force", version=self._coming.version, policies=len(self._coming.policies))
+        if self._coming.policies or self._in_force:
+            tell_policies(self.audit, self._coming, self.settings.policy_file)
         self._in_force = True
         self._coming = None
 

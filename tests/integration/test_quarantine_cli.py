@@ -291,3 +291,19 @@ def test_on_kafka_it_is_listed_shown_and_released_and_lies_on(
     assert (content.partition, content.value) == (1, value)
     assert ledger.headers_of(content)["producer"].startswith("released-")
     assert len(ledger.records(kafka_url, QUARANTINE)) == 2
+
+
+def test_what_is_done_with_a_held_text_is_written_down_without_it(data: Path) -> None:
+    run("show", "0:0")
+    run("show", "0:0", "--open")
+    run("release", "0:1")
+    run("drop", "--all", "--tenant", "harbor-health")
+
+    told = [json.loads(line) for line in (data / "audit.jsonl").read_bytes().splitlines()]
+    acts = [(one["action"], one["subject"], one["details"]) for one in told if one["action"].startswith("quarantine.")]
+    assert acts == [
+        ("quarantine.opened", "harbor-health", {"place": "0:0", "call_id": "a"}),
+        ("quarantine.released", "", {"texts": 1, "places": ["0:1"]}),
+        ("quarantine.dropped", "", {"texts": 2, "places": ["0:0", "1:0"]}),
+    ]
+    assert "Zqann" not in (data / "audit.jsonl").read_text()

@@ -773,11 +773,11 @@ def test_a_changed_migration_is_told(tmp_path: Path) -> None:
 
 def test_a_store_ahead_of_this_version_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
-    _migration(folder, "0009_later.sql", "CREATE TABLE IF NOT EXISTS a (n UInt8) ENGINE = Memory;\n")
+    _migration(folder, "0999_later.sql", "CREATE TABLE IF NOT EXISTS a (n UInt8) ENGINE = Memory;\n")
     with Store.open(path=tmp_path / "store") as store:
         store.migrate(folder)
 
-        with pytest.raises(UsageError, match="0009_later, which this version does not know"):
+        with pytest.raises(UsageError, match="0999_later, which this version does not know"):
             store.migrate()
 
 

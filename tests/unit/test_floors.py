@@ -37,8 +37,15 @@ SERVICES_SIDE = {
     "call_texts",
     "log_texts",
 }
-# What both ends of a record need: where it lies, and what it is sealed with.
-SHARED = ("producers.ports", "producers.keyring", "producers.key_source", "producers.sealing")
+# What both ends of a record need: where it lies, what it is sealed with, and the log of who did what with that.
+SHARED = (
+    "producers.ports",
+    "producers.keyring",
+    "producers.key_source",
+    "producers.sealing",
+    "producers.audit_log",
+    "producers.audit_chain",
+)
 ENGINES = ("processors.embedded", "processors.distributed")
 PURE = ("processors/meter.py", "processors/aggregate.py", "processors/sketch.py", "processors/pricing.py")
 

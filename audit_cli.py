@@ -1,0 +1,99 @@
+"""`tidegate audit`: who did what with keys, sealed texts, policies and transcripts; and whether that account is whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from tidegate.dashboards.terminal import plain
+from tidegate.producers.folder_audit import audit_of
+from tidegate.query_cli import must_exist
+from tidegate.schemas.errors import UsageError
+from tidegate.schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from tidegate.processors.audit_check import Ask, Checked
+
+audit_app = typer.Typer(
+    name="audit",
+    help="Who did what with keys, sealed texts, policies, transcripts and the node: audit.jsonl in the data folder, each entry"
+    ' chained to the one before. The store has a copy: tidegate query "SELECT * FROM audit".',
+    no_args_is_help=True,
+)
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
+]
+_MARK: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})\Z")
+# A person reads so many; where more is wrong, the file is another one.
+_SHOWN: Final = 50
+
+
+@audit_app.command()
+def verify(
+    data: DataOption = None,
+    known: Annotated[
+        str | None,
+        typer.Option("--known", metavar="N:HASH", help="A mark that an earlier run printed: is that entry still the same?"),
+    ] = None,
+    file_only: Annotated[bool, typer.Option("--file-only", help="Do not compare with the store's copy")] = False,
+) -> None:
+    """Find every entry that was changed, taken away, put elsewhere or added. Ends with 1 where there is any.
+
+    Keep the mark that it prints where this machine cannot write, in a ticket say: with --known it proves what was there then.
+    """
+    mark = _MARK.match(known) if known is not None else None
+    if known is not None and mark is None:
+        raise UsageError("--known takes the mark that `tidegate audit verify` prints: a number, a colon and 64 digits")
+    settings = Settings.read(data_dir=data)
+    if not settings.data_dir.is_dir():
+        raise UsageError(f"{settings.data_dir} is not there; give --data DIR")
+    from tidegate.processors.audit_check import check
+
+    if file_only:
+        checked = check(audit_of(settings.data_dir, settings), None)
+    else:
+        must_exist(settings)
+        with asking(settings) as ask:
+            checked = check(audit_of(settings.data_dir, settings), ask, shared=settings.store is not None)
+    problems = [str(problem) for problem in sorted(checked.problems, key=lambda problem: problem.seq)]
+    if mark is not None and checked.chain.hash_of(int(mark[1])) != mark[2]:
+        problems.append(f"entry {int(mark[1]):,} is not the one of the mark: all up to it may have been written anew")
+    _tell(checked, problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def asking(settings: Settings) -> Iterator[Ask]:
+    """A way to ask the store, through its node where one runs; everything that waits is brought into it first."""
+    from tidegate.query_cli import asked
+
+    with asked(settings) as folder:
+        yield lambda sql: folder.query(sql, "JSONEachRow")
+
+
+def _tell(checked: Checked, problems: list[str]) -> None:
+    for problem in problems[:_SHOWN]:
+        err.print(Text(plain(problem), style="red"), soft_wrap=True)
+    if len(problems) > _SHOWN:
+        err.print(Text(f"and {len(problems) - _SHOWN:,} more", style="red"))
+    for remark in checked.remarks:
+        err.print(Text(plain(remark), style="yellow"), soft_wrap=True)
+    if checked.last is None:
+        out.print("No entries: nothing has been done here yet, or the log was taken away whole.")
+        return
+    whole = "is not whole" if problems else "is whole"
+    count = "1 entry" if checked.entries == 1 else f"{checked.entries:,} entries"
+    out.print(
+        Text(f"The audit log {plain(checked.log)} {whole}: {count}, the last at {plain(checked.last.at)}"), soft_wrap=True
+    )
+    out.print(Text(f"mark {checked.last.seq}:{checked.last.hash}"), soft_wrap=True)

@@ -1,0 +1,78 @@
+"""Who reads transcripts: each statement that can get at them is written into the audit log before it is answered.
+
+What is kept of a statement is a fingerprint, which is the same for statements that differ in their literals alone; which of
+the columns with texts it names; and of the calls it names those that there are. A literal is never kept: it may be a name.
+Better one statement too many than one too few: some functions find tables by a pattern or by a text that is put together, and
+whatever uses one counts as a read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from ..producers.audit_log import AuditLog
+
+# Statements come in ClickHouse's own spelling: no comments, no escapes in names that need none.
+_STRING: Final = re.compile(r"'(?:[^'\\]|\\.)*'", re.DOTALL)
+_NUMBER: Final = re.compile(r"\b\d[\w.]*")
+_READS: Final = re.compile(
+    r"\btranscripts\b|:\s*Identifier\}"
+    r"|\b(?:eval|fuzzQuery|merge|mergeTree\w+|loop|cluster\w*|remote\w*|dictionary|view\w*)`?\("
+)
+_NO_TEXT: Final = re.compile(r"(?:SHOW|EXISTS)\b")
+_TEXTS: Final = re.compile(r"\bredacted_(?:prompt|response|context)\b|\*|\bCOLUMNS\(")
+_CALL_IDS: Final = re.compile(r"\bcall_id (?:=|IN) \(?((?:'(?:[^'\\]|\\.)*'(?:, )?)+)")
+_CALL_ID: Final = re.compile(r"'([A-Za-z0-9_.:/-]{1,128})'")
+_KNOWN_CALLS: Final = "SELECT DISTINCT call_id FROM transcripts WHERE call_id IN {ids:Array(String)} ORDER BY call_id"
+_MOST_CALLS: Final = 100
+
+
+class Store(Protocol):
+    """What is needed of the store."""
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any: ...
+
+
+class TranscriptReads:
+    """Hears the statements that people ask of one store."""
+
+    def __init__(self, audit: AuditLog, store: Store) -> None:
+        self._audit = audit
+        self._store = store
+
+    def by(self, actor: str, door: str, client: str | None = None) -> Callable[[str], None]:
+        """What is told the statements of one who asks. It raises `UsageError` where the read cannot be written down."""
+
+        def heard(statement: str) -> None:
+            if reads_transcripts(statement):
+                told: dict[str, Any] = {"door": door, "client": client, "statement": fingerprint(statement)}
+                told["texts"] = sorted({"*" if "_" not in name else name for name in _TEXTS.findall(blanked(statement))})
+                told["call_ids"] = self._calls(statement)
+                self._audit.append("transcripts.read", details=told, actor=actor)
+
+        return heard
+
+    def _calls(self, statement: str) -> list[str]:
+        named = [call_id for among in _CALL_IDS.findall(statement) for call_id in _CALL_ID.findall(among)][:_MOST_CALLS]
+        if not named:
+            return []
+        return [row["call_id"] for row in self._store.query(_KNOWN_CALLS, {"ids": named}).dicts()]
+
+
+def reads_transcripts(statement: str) -> bool:
+    """Whether a statement may get at transcripts."""
+    bare = blanked(statement)
+    return bool(_READS.search(bare)) and not _NO_TEXT.match(bare)
+
+
+def fingerprint(statement: str) -> str:
+    """The same for statements that differ in their literals alone."""
+    return hashlib.sha256(blanked(statement).encode()).hexdigest()[:16]
+
+
+def blanked(statement: str) -> str:
+    """A statement without its literals."""
+    return _NUMBER.sub("0", _STRING.sub("''", statement))
