@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.producers.folder_audit import audit_of
-from tidegate.query_cli import must_exist
+from tidegate.query_cli import must_exist, write_whole
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
 
@@ -32,6 +33,7 @@ err = Console(stderr=True)
 DataOption = Annotated[
     Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
 ]
+_MONTH: Final = re.compile(r"(\d{4})-(\d{2})\Z", re.ASCII)
 _MARK: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})\Z")
 # A person reads so many; where more is wrong, the file is another one.
 _SHOWN: Final = 50
@@ -70,6 +72,50 @@ def verify(
     _tell(checked, problems)
     if problems:
         raise typer.Exit(1)
+
+
+@audit_app.command()
+def report(
+    month: Annotated[str, typer.Option("--month", "-m", metavar="YYYY-MM", help="Which month, of UTC")],
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="report.html, or report.md with pictures beside it")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Of this tenant alone")] = None,
+    data: DataOption = None,
+) -> None:
+    """Tell a month's leaks of health information: by whom, of what, how soon they were stopped; and who had to do with it.
+
+    What nobody judged is told as unknown. Without --out it is printed as Markdown. Holds no text and no user of a call.
+    """
+    from tidegate.dashboards.leak_report import html, markdown
+    from tidegate.processors.audit_check import check
+    from tidegate.processors.leak_figures import Month, figures
+    from tidegate.schemas.audit import Entry
+
+    found = _MONTH.match(month)
+    if found is None or not 1 <= int(found[2]) <= 12:
+        raise UsageError(f"--month {plain(month)}: give a month as 2026-11")
+    if to is not None and to.suffix not in (".html", ".md"):
+        raise UsageError(f"--out {plain(str(to))}: end its name with .html or .md")
+    settings = Settings.read(data_dir=data)
+    must_exist(settings)
+    audit = audit_of(settings.data_dir, settings)
+    with asking(settings) as ask:
+        checked = check(audit, ask, shared=settings.store is not None)
+        entries = [entry for line in audit.lines()[0] if (entry := Entry.parse(line)) is not None]
+        told = figures(ask, checked, entries, Month(int(found[1]), int(found[2])), tenant)
+    now = datetime.now(UTC)
+    if to is not None and to.suffix == ".html":
+        written = {to: html(told, now)}
+    else:
+        text, pictures = markdown(told, now, to.stem if to is not None else "report")
+        if to is None:
+            out.file.write(text)
+            return
+        written = {to: text, **{to.with_name(name): picture for name, picture in pictures.items()}}
+    for path, content in written.items():
+        write_whole(path, content.encode())
+    err.print(Text(plain(f"{', '.join(map(str, written))} written"), style="dim"), soft_wrap=True)
 
 
 @contextmanager
