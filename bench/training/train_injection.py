@@ -6,6 +6,7 @@ what is measured was not trained on. BIPIA's hidden orders are judged where they
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -67,6 +68,8 @@ class Trainer:
 
 
 def main() -> None:
+    """Train, and write weights and card."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     head = trained()
     print(json.dumps(head.card["numbers"], indent=2))
     print("sha256", head.save(WEIGHTS), WEIGHTS.stat().st_size, "bytes")

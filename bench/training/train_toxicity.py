@@ -6,6 +6,7 @@ decisions on kept-out sources also calibrate. The weights that ship are then fit
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ FILES: Final = [
 
 
 def main() -> None:
+    """Train, and write weights and card."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     head = trained()
     print(json.dumps(head.card["numbers"], indent=2))
     print("sha256", head.save(WEIGHTS), WEIGHTS.stat().st_size, "bytes")
