@@ -21,6 +21,7 @@ from rich.text import Text
 from tidegate.audit_cli import audit_app
 from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import db_app
+from tidegate.dlq_cli import dlq_app
 from tidegate.evaluate_cli import evaluate
 from tidegate.guard_cli import score
 from tidegate.keys_cli import keys_app
@@ -55,6 +56,7 @@ app.add_typer(signals_app, name="signals")
 app.add_typer(topics_app, name="topics")
 app.add_typer(models_app, name="models")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(dlq_app, name="dlq")
 out = Console()
 err = Console(stderr=True)
 

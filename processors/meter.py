@@ -7,7 +7,8 @@
        │          └ dead letter
        └ (partition, offset) named in every output
 
-Every line in comes out once: as a row, a dead letter, or a counted duplicate. `totals` keeps that account for ever.
+Every line in comes out once: as a row, a dead letter, or a counted duplicate. `totals` keeps that account for ever. Where
+most come out as dead letters the brake stops the step: the records behind it are not applied, and come again.
 The step looks at no clock but the log's own (`appended_ms`), so that a replay judges every line as it did before.
 """
 
@@ -28,6 +29,8 @@ from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, HotScored, decode_event
 from ..schemas.provider_usage import normalise_usage
 from .aggregate import UsageKey, UsageState
+from .brake import Brake
+from .letters import REPLAYED, REPLAYED_RETENTION_MS, LetterId, Refused, Sealed
 from .pricing import PriceBook
 from .series import SeriesState
 
@@ -39,6 +42,14 @@ PRODUCER_RETENTION_MS: Final = 400 * 86_400_000
 # raw calls are kept; a year of requests would fill the memory.
 KEYED: Final = "idempotency-key:"
 KEYED_RETENTION_MS: Final = 3 * 86_400_000
+
+
+def retention_ms(producer: str) -> int:
+    """How long after its last word a producer is known."""
+    if producer.startswith(KEYED):
+        return KEYED_RETENTION_MS
+    return REPLAYED_RETENTION_MS if producer.startswith(REPLAYED) else PRODUCER_RETENTION_MS
+
 
 # Verdicts bear the numbers of their content, under such a name. Content that went missing is not spending that did.
 VERDICTS: Final = ("guardrails:", f"{KEYED}guardrails:")
@@ -87,6 +98,7 @@ class MeterState:
     changed_producers: set[str] = field(default_factory=set)
     # Under which provider, response model and tier each model that was asked has answered: what gates want prices of.
     asked: dict[str, set[tuple[str | None, str | None, str | None]]] = field(default_factory=dict)
+    brake: Brake = field(default_factory=Brake)
 
     def flushed(self) -> list[UsageKey]:
         """What has changed is stored. Returns the buckets of usage that leave memory."""
@@ -97,12 +109,13 @@ class MeterState:
 
 @dataclass(slots=True)
 class MeterOutputs:
-    """What one step yields besides the state: records for four topics, as (headers, value)."""
+    """What one step yields besides the state: records for four topics, as (headers, value), and the lines that were refused."""
 
     metered: list[Out] = field(default_factory=list)
     requests: list[Out] = field(default_factory=list)
     findings: list[Out] = field(default_factory=list)
     dead_letters: list[Out] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     events: int = 0
 
 
@@ -111,12 +124,15 @@ def meter(
 ) -> tuple[MeterState, MeterOutputs]:
     """Apply records of one partition, in order, to the state given (which is changed), and say what they yield.
 
-    Records below `state.next_offset` were applied before and are skipped: a replay changes nothing.
+    Records below `state.next_offset` were applied before and are skipped: a replay changes nothing. Those from it on are
+    left, once the brake has stopped it.
     """
     outputs = MeterOutputs()
     for record in records:
         if record.offset < state.next_offset:
             continue
+        if state.brake.stopped:
+            break
         _Envelope(state, record, book, max_future_s, outputs).apply()
         state.next_offset = record.offset + 1
     state.usage.roll_up()
@@ -147,6 +163,7 @@ class _Envelope:
         except InvalidEvent as error:
             _count(totals, "bad_envelopes")
             self._dead_letter(record.value, error.reason, producer="", seq=None)
+            self._brake("", refused := record.value.count(b"\n") + 1, refused)
             self._send()
             return
         _count(totals, "envelopes")
@@ -159,6 +176,7 @@ class _Envelope:
                 _count(totals, "bad_envelopes")
                 self._dead_letter(record.value, error.reason, producer=envelope.producer, seq=envelope.seq)
                 seen.next_seq = envelope.seq + envelope.count
+                self._brake(envelope.producer, refused := record.value.count(b"\n") + 1, refused)
                 self._send()
             return
         known = min(max(seen.next_seq - envelope.seq, 0), len(lines))
@@ -173,17 +191,20 @@ class _Envelope:
                 _count(totals, "lost", envelope.seq - seen.next_seq)
         self._prepare_tail(envelope)
         self.producer = envelope.producer
+        refused = 0
         for seq, line in enumerate(lines[known:], envelope.seq + known):
             try:
                 self._event(line, seq)
             except InvalidEvent as error:
                 _count(totals, "dead_letters")
+                refused += 1
                 self._dead_letter(line, error.reason, producer=envelope.producer, seq=seq)
         seen.next_seq = envelope.seq + len(lines)
         _count(totals, "responses", len(self.rows))
         _count(totals, "requests", len(self.requests))
         _count(totals, "scored", len(self.findings))
         self.outputs.events += len(lines) - known
+        self._brake(envelope.producer, len(lines) - known, refused)
         self._send()
 
     def _seen(self, envelope: Envelope) -> Seen:
@@ -222,6 +243,9 @@ class _Envelope:
         if isinstance(event, HotRejected):
             _count(self.state.totals, "rejected")
             self.dead.append(_rejected_row(event, self.producer, seq, self.state.partition, self.record.offset))
+            if event.sealed is not None and event.key_id is not None:
+                sealed = Sealed(event.key_id, event.sealed)
+                self._keep("edge", event.reason, self.producer, seq, event.size_bytes, event.sha256, sealed=sealed)
             return
         started_s = event.started_at.timestamp()
         if started_s > self.latest_s:
@@ -289,7 +313,21 @@ class _Envelope:
             event.estimated_output_tokens,
         ).cost_nano_usd
 
+    def _brake(self, producer: str, lines: int, refused: int) -> None:
+        # What a person has replayed says nothing about a deploy.
+        if not producer.startswith(REPLAYED):
+            self.state.brake.count(self.record.offset, self.record.appended_ms, producer, lines, refused)
+
+    def _keep(
+        self, stage: str, reason: str, producer: str, seq: int | None, size_bytes: int, sha256: str,
+        line: bytes = b"", sealed: Sealed | None = None,
+    ) -> None:  # fmt: skip
+        letter_id = LetterId(self.state.partition, self.record.offset, seq)
+        self.outputs.refused.append(Refused(letter_id, stage, reason, producer, size_bytes, sha256, line, sealed))
+
     def _dead_letter(self, value: bytes, reason: str, producer: str, seq: int | None) -> None:
+        sha256 = hashlib.sha256(value).hexdigest()
+        self._keep("meter", reason, producer, seq, len(value), sha256, value)
         self.dead.append(
             orjson.dumps(
                 {
@@ -298,7 +336,7 @@ class _Envelope:
                     "source": "log",
                     "line": None,
                     "size_bytes": len(value),
-                    "sha256": hashlib.sha256(value).hexdigest(),
+                    "sha256": sha256,
                     "reason": reason,
                     "producer": producer,
                     "seq": seq,

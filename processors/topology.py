@@ -4,6 +4,7 @@ calls ──► meter ──► metered ─────────────�
   ▲          ├────► requests ──────────────────────► sink
   │          ├────► findings ──────────────────────► sink
   │          ├────► dead_letters ──────────────────► sink
+  │          ├────► refused, for a person
   │          └────► usage ──► policies ──► alerts ─► sink
   │                 gates ───────┘  └────► signals ─► gates in services
   └── scored ──┐
@@ -33,6 +34,7 @@ from ..schemas.topics import (
     GATES,
     METERED,
     QUARANTINE,
+    REFUSED,
     REQUESTS,
     SIGNALS,
     TRANSCRIPTS,
@@ -50,7 +52,7 @@ class Step:
     writes: tuple[Topic, ...] = ()
 
 
-METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE))
+METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE))
 GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, ALERTS))
 SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS))

@@ -48,17 +48,22 @@ class Opens(Protocol):
 
 def seal(texts: Texts, call_id: str, key: Key) -> str:
     """The texts of that call for whoever has the key. Raises `TextsTooLarge`."""
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # a service without content does not need it in memory
-
     plain = orjson.dumps({"prompt": texts.prompt, "response": texts.response, "context": texts.context})
     if len(plain) > MAX_TEXTS_BYTES:
         raise TextsTooLarge(f"the texts of a call may have at most {MAX_TEXTS_BYTES} bytes")
-    nonce = os.urandom(NONCE_BYTES)
-    sealed = AESGCM(key.secret).encrypt(nonce, zlib.compress(plain, _ZLIB_LEVEL), call_id.encode())
-    text = base64.b64encode(nonce + sealed).decode()
+    text = seal_bytes(plain, call_id, key)
     if len(text) > MAX_SEALED_CHARS:
         raise TextsTooLarge(f"the sealed texts of a call may have at most {MAX_SEALED_CHARS} characters")
     return text
+
+
+def seal_bytes(plain: bytes, bound_to: str, key: Key) -> str:
+    """Any bytes, for whoever has the key and says the same `bound_to`."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # a service without content does not need it in memory
+
+    nonce = os.urandom(NONCE_BYTES)
+    sealed = AESGCM(key.secret).encrypt(nonce, zlib.compress(plain, _ZLIB_LEVEL), bound_to.encode())
+    return base64.b64encode(nonce + sealed).decode()
 
 
 def unseal(event: ContentEvent, keys: Opens) -> Texts:
@@ -70,6 +75,14 @@ def unseal(event: ContentEvent, keys: Opens) -> Texts:
 
 def opened(sealed: str, call_id: str, key: Key) -> Texts:
     """What `seal` was given. Raises `Unreadable`: tampered, malformed, too_large."""
+    try:
+        return TEXTS_ADAPTER.validate_json(open_bytes(sealed, call_id, key))
+    except ValidationError:  # its message would quote the texts
+        raise Unreadable("malformed") from None
+
+
+def open_bytes(sealed: str, bound_to: str, key: Key) -> bytes:
+    """What `seal_bytes` was given. Raises `Unreadable`: tampered, malformed, too_large."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -81,7 +94,7 @@ def opened(sealed: str, call_id: str, key: Key) -> Texts:
     if len(packed) < NONCE_BYTES + TAG_BYTES or base64.b64encode(packed).decode() != sealed:
         raise Unreadable("malformed")
     try:
-        squeezed = AESGCM(key.secret).decrypt(packed[:NONCE_BYTES], packed[NONCE_BYTES:], call_id.encode())
+        squeezed = AESGCM(key.secret).decrypt(packed[:NONCE_BYTES], packed[NONCE_BYTES:], bound_to.encode())
     except InvalidTag:
         raise Unreadable("tampered") from None
     # Our own key may still seal what we would not: unpacked no further than to its bound.
@@ -94,10 +107,7 @@ def opened(sealed: str, call_id: str, key: Key) -> Texts:
         raise Unreadable("too_large")
     if not unpacker.eof or unpacker.unused_data:
         raise Unreadable("malformed")
-    try:
-        return TEXTS_ADAPTER.validate_json(plain)
-    except ValidationError:  # its message would quote the texts
-        raise Unreadable("malformed") from None
+    return plain
 
 
 def fingerprint(key: bytes, text: str) -> str:

@@ -29,6 +29,8 @@ Slug = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.
 # Above any context window by three orders of magnitude; below what could overflow a sum of billions of calls.
 MAX_TOKENS: Final = 1_000_000_000
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+# The largest event, sealed, with room to spare.
+MAX_SEALED_LINE_CHARS: Final = 96 * 1024
 # A week: longer than any provider's batch window.
 Seconds = Annotated[float, Field(ge=0, le=604_800)]
 
@@ -194,7 +196,7 @@ class ResponseEvent(CallEvent):
 
 
 class RejectedEvent(_Model):
-    """A line that an edge refused: its fingerprint, size and the reason, never its bytes."""
+    """A line that an edge refused: its fingerprint, size and the reason; its bytes never but sealed."""
 
     event: Literal["rejected"]
     rejected_at: Timestamp
@@ -203,6 +205,10 @@ class RejectedEvent(_Model):
     size_bytes: Annotated[int, Field(ge=0, le=2**53)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")]
     reason: ShortText
+    key_id: Slug | None = None
+    sealed: Annotated[str, Field(min_length=1, max_length=MAX_SEALED_LINE_CHARS, pattern=r"^[A-Za-z0-9+/]+={0,2}\Z")] | None = (
+        None
+    )
 
 
 def check_response(event: Any) -> None:

@@ -80,6 +80,14 @@ class Settings(BaseSettings):
     flush_bytes: Annotated[int, Field(ge=1, description="log read in one meter commit; bounds memory and rework")] = 1 << 20
     policy_file: Annotated[Path | None, Field(description="budgets, rate limits, breakers; read again when it changes")] = None
     price_file: Path | None = None
+    brake_ratio: Annotated[
+        float, Field(gt=0, le=1, description="a partition's meter stops when more of its lines are refused; 1: never")
+    ] = 0.5
+    brake_lines: Annotated[int, Field(ge=1, description="and at least so many were, within a minute")] = 200
+    brake_hold_s: Annotated[float, Field(ge=0, description="it goes on by itself after this")] = 3_600.0
+    dead_letters_max_bytes: Annotated[
+        int, Field(ge=1 << 20, description="of refused lines kept sealed in a data folder; above it the oldest go")
+    ] = 256 << 20
     max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
     scope_sets: tuple[tuple[str, ...], ...] = DEFAULT_SCOPE_SETS
 

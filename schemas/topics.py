@@ -45,6 +45,8 @@ GATES: Final = Topic("tidegate.gates", 60, compacted=True)
 ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
+# The lines themselves, sealed, by their place: a person mends them and has them metered. An empty value: that was done.
+REFUSED: Final = Topic("tidegate.refused", 30 * _DAY_S, compacted=True)
 # Content that nobody could judge, still sealed: a person who may open it looks at it.
 QUARANTINE: Final = Topic("tidegate.quarantine", 30 * _DAY_S)
 
@@ -67,6 +69,7 @@ TOPICS: Final = {
         GATES,
         ALERTS,
         DEAD_LETTERS,
+        REFUSED,
         QUARANTINE,
     )
 }

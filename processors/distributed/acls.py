@@ -8,6 +8,7 @@
     node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
                folder it is a sink as well: run the sink's commands for the node's principal)
     reviewer ─ reads the quarantine, writes what is released into content
+    mender   ─ a person with `tidegate dlq`: reads refused, writes calls and what became of a dead letter, lets meters go on
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
 
 Read and Write bring Describe with them, and a producer that writes to a topic may be idempotent: neither is listed.
@@ -34,12 +35,14 @@ from ...schemas.topics import (
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
+    REFUSED,
     REQUESTS,
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
     Topic,
 )
+from ..brake import GROUP as BRAKE
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .kafka_tools import kafka_command
 
@@ -73,8 +76,10 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
     METER.name: (
         Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE, METER_CHANGELOG)),
+        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG)),
         Grant(("Read",), groups=(METER.name,)),
+        # Whether a person lets it go on.
+        Grant(("Describe",), groups=(BRAKE,)),
     ),
     GUARDRAILS.name: (
         Grant(("Read",), topics=(CONTENT, SIGNALS, GUARDRAILS_NAMES)),
@@ -96,12 +101,21 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "node": (
         Grant(("Write",), topics=(CALLS, CONTENT, GATES)),
         Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
-        Grant(("Describe",), topics=(USAGE, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, ALERTS)),
+        Grant(
+            ("Describe",), topics=(USAGE, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, ALERTS)
+        ),
         Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
     ),
     "reviewer": (
         Grant(("Read",), topics=(QUARANTINE,)),
         Grant(("Write",), topics=(CONTENT,)),
+    ),
+    "mender": (
+        # To commit how far the meters may go is to read.
+        Grant(("Read",), topics=(CALLS, REFUSED)),
+        Grant(("Write",), topics=(CALLS, DEAD_LETTERS, REFUSED)),
+        Grant(("Describe",), groups=(METER.name,)),
+        Grant(("Read",), groups=(BRAKE,)),
     ),
     "operator": (
         Grant(("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs"), whole_namespace=("topic",)),

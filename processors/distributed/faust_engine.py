@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import faust
 from faust.auth import SASLCredentials, SSLCredentials
+from faust.types import TP
 
 from ...producers.kafka_client import client_options
 from ...schemas.kafka_url import KafkaAddress
@@ -113,6 +114,12 @@ class FaustEngine:
         """What ended Faust, if anything did."""
         reason = self._app.crash_reason
         return reason if isinstance(reason, BaseException) else None
+
+    def hold(self, partition: int, held: bool) -> None:
+        """Let no more of a partition come, or let it come again. Forgotten whenever partitions change hands."""
+        consumer, tp = self._app.consumer, TP(self._topic, partition)
+        if tp in consumer.assignment():
+            (consumer.pause_partitions if held else consumer.resume_partitions)({tp})
 
     def ends(self) -> dict[int, int]:
         """Where each of our partitions ends, as the last fetch said; nothing while partitions change hands."""

@@ -31,15 +31,19 @@ import structlog
 
 from ...schemas.errors import TidegateError, UsageError
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REQUESTS, USAGE
+from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REFUSED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
-from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterOutputs, meter
+from ..brake import Brake
+from ..letters import Keeper
+from ..meter import MeterOutputs, meter, retention_ms
 from ..pricing import PriceBook
 from ..series import History, ScopeUsage, Series, Values, parse_usage_key
 from ..watch import Watch
 from . import changelog
 from .call_record import CallRecord, call_record
+from .meter_brake import Hold, MeterBrake
 from .telling import TELL_EVERY_S, Telling, Told
+from .waiting import Waiting
 from .wire import Wire
 from .worker_doors import WorkerMetrics
 
@@ -65,7 +69,7 @@ Step = Callable[[str], None]
 
 class MeterPartition:
     """One partition's meter. Used from one event loop. `failed` hears of what went wrong, `end_of` knows where a partition of
-    `calls` ends, as far as anybody knows."""
+    `calls` ends, as far as anybody knows, and `hold` keeps records from coming while the brake holds."""
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class MeterPartition:
         *,
         failed: Callable[[BaseException], None],
         end_of: Callable[[int], int | None] = lambda _partition: None,
+        keeper: Keeper | None = None,
+        hold: Hold = lambda _partition, _held: None,
         at: Step = lambda _step: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -91,9 +97,10 @@ class MeterPartition:
         self._at = at
         self._clock_ms = clock_ms
         self._telling = Telling(usage_partitions, book)
+        self._keeper = keeper if keeper is not None else Keeper(None)
+        self._brake = MeterBrake(partition, wire, settings, hold)
         self._series: dict[str, Series] = {}
-        self._waiting: list[CallRecord] = []
-        self._waiting_bytes = self._waiting_events = 0
+        self._waiting = Waiting()
         # How many bytes make a flush now.
         self._bite = settings.worker_flush_bytes
         self._arrived = asyncio.Event()
@@ -129,6 +136,7 @@ class MeterPartition:
                 f"the meter's changelog of partition {self.partition} cannot be read ({type(error).__name__}): it is of another"
                 " version of Tidegate, or not ours; run the newest version that has ever run on this namespace"
             ) from error
+        self.state.brake = Brake(self._settings.brake_ratio, self._settings.brake_lines)
         self.expected = self.state.next_offset
         self._series = {name: one for name, one in series.items() if name in self._memory.watches}
         self.state.series.watch(self._series)
@@ -151,14 +159,14 @@ class MeterPartition:
 
     async def _put(self, record: CallRecord) -> None:
         # One that came before and is not acknowledged yet waits with the others: it is skipped, and passed in its turn.
-        self._waiting.append(record)
-        self._waiting_bytes += len(record.value)
+        self._waiting.put(record)
         self.expected = max(self.expected, record.offset + 1)
         self._arrived.set()
-        self._waiting_events += _events_of(record)
-        if self._waiting_events >= _MOST_EVENTS:
+        if self.state.brake.stopped:
+            return
+        if self._waiting.events >= _MOST_EVENTS:
             await self.flush()
-        elif self._waiting_bytes >= self._bite:
+        elif self._waiting.size_bytes >= self._bite:
             most = self._settings.worker_flush_bytes
             if self._bite < most * _BEHIND_BITE and self._is_behind():
                 self._bite += most
@@ -171,7 +179,7 @@ class MeterPartition:
         end = self._end_of(self.partition)
         if end is None or not self._waiting:
             return False
-        return (end - self.expected) * self._waiting_bytes / len(self._waiting) >= self._settings.worker_flush_bytes
+        return (end - self.expected) * self._waiting.size_bytes / len(self._waiting) >= self._settings.worker_flush_bytes
 
     async def _fetch(self, start: int, end: int) -> None:
         """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
@@ -195,6 +203,7 @@ class MeterPartition:
                 if time.monotonic() - self._tidied_at >= _TIDY_EVERY_S:
                     self._tidied_at = time.monotonic()
                     self.tidy(self._clock_ms())
+                await self._brake.look(self.state)
                 await self.flush()
         except asyncio.CancelledError:
             raise
@@ -236,8 +245,7 @@ class MeterPartition:
                 return
             if self._wanted is not self._series:
                 await self._settle(self._wanted)
-            records, self._waiting = self._waiting, []
-            self._waiting_bytes = self._waiting_events = 0
+            records = [] if self.state.brake.stopped else self._waiting.take()
             self._bite = self._settings.worker_flush_bytes
             now_ms = self._clock_ms()
             if (
@@ -251,6 +259,10 @@ class MeterPartition:
             self._flushed_at = time.monotonic()
             before_totals = dict(self.state.totals)
             _, outputs = meter(self.state, records, self._book, self._settings.max_future_s)
+            if self.state.brake.stopped:
+                # What it has left waits on.
+                self._waiting.put_back([record for record in records if record.offset > self._upto])
+                records = [record for record in records if record.offset <= self._upto]
             self.state.series.expire(now_ms)
             for outcome, count in self.state.totals.items():
                 if more := count - before_totals.get(outcome, 0):
@@ -281,6 +293,10 @@ class MeterPartition:
         ):
             if out:
                 acknowledged += await self._wire.send_rows(topic, self.partition, out)
+        # A second of work where a service sends nothing but nonsense; heartbeats go on meanwhile.
+        if outputs.refused and (letters := await asyncio.to_thread(self._keeper.records, outputs.refused)):
+            named = [(headers | {"letter": key.decode()}, value) for key, headers, value in letters]
+            acknowledged += await self._wire.send_rows(REFUSED, self.partition, named, lambda one: one["letter"].encode())
         return acknowledged
 
     async def _see_off(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
@@ -350,8 +366,7 @@ class MeterPartition:
     def tidy(self, now_ms: int) -> None:
         """Forget producers that are gone, and scopes of which nothing counts any more; some at a time."""
         for name, seen in list(self.state.producers.items()):
-            kept_ms = KEYED_RETENTION_MS if name.startswith(KEYED) else PRODUCER_RETENTION_MS
-            if seen.seen_ms < now_ms - kept_ms:
+            if seen.seen_ms < now_ms - retention_ms(name):
                 del self.state.producers[name]
                 self.state.changed_producers.add(name)
         if not self._to_look_at:
@@ -411,12 +426,6 @@ class _Flush:
     blocks: Told
     offset: int
     rows: list[asyncio.Future[Any]]
-
-
-def _events_of(record: CallRecord) -> int:
-    """How many events a record says it holds; what says nothing sensible is refused, and counts as one."""
-    count = record.headers.get("count", "")
-    return int(count) if count.isascii() and count.isdigit() and len(count) < 6 else 1
 
 
 def _nothing() -> None:

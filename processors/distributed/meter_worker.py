@@ -15,9 +15,11 @@ import structlog
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
+from ..letters import Keeper
 from ..pricing import PriceBook
 from ..series import Series
 from .call_record import CallRecord
+from .meter_brake import Hold
 from .meter_partition import MeterPartition
 from .wire import Wire
 from .worker_doors import Lags, WorkerMetrics
@@ -31,6 +33,8 @@ class MeterWorker:
     def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None], metrics: WorkerMetrics) -> None:
         # Where each partition of `calls` ends, as far as the last fetch knew.
         self.ends: Callable[[], dict[int, int]] = dict
+        self.hold: Hold = lambda _partition, _held: None
+        self._keeper = Keeper.of(settings)
         self._metrics = metrics
         self._settings = settings
         self._wire = wire
@@ -59,6 +63,10 @@ class MeterWorker:
             for one in self.partitions()
             if one.partition in ends
         }
+
+    def stopped(self) -> int:
+        """How many partitions the brake holds."""
+        return sum(one.state.brake.stopped for one in self.partitions())
 
     async def take(self, partition: int, record: CallRecord) -> None:
         ours = self._ours.get(partition)
@@ -110,6 +118,8 @@ class MeterWorker:
                 self._metrics,
                 failed=self._failed,
                 end_of=lambda number: self.ends().get(number),
+                keeper=self._keeper,
+                hold=lambda number, held: self.hold(number, held),
             )
             await fresh.load(self._series)
             await self._look_at_the_end_of(fresh)

@@ -29,6 +29,7 @@ from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
 from ..audit_events import tell_migrated
 from ..folder_mark import keep_to_kafka
+from ..letters import Keeper
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
 from .log_view import LogView, Progress
 from .signal_feed import SignalFeed
@@ -50,6 +51,7 @@ class KafkaBackend:
     def __init__(self, data_dir: Path, settings: Settings) -> None:
         self._address = KafkaAddress.parse(settings.url)
         self._url = settings.url
+        self.keeper = Keeper.of(settings)
         with contextlib.ExitStack() as opened:
             self._view = LogView(settings)
             opened.callback(self._view.close)

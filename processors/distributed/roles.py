@@ -70,7 +70,8 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
             wrong.asked.append(lambda: past.failure)
         await faust.start()
         # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
-        worker.ends, metrics.lags = faust.ends, worker.lags
+        worker.ends, worker.hold = faust.ends, faust.hold
+        metrics.lags, metrics.stopped = worker.lags, worker.stopped
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(worker.close)
         yield wrong

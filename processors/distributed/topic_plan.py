@@ -4,6 +4,7 @@
     content          P   delete, 1 day     findings, transcripts     P   delete, 1 day     signals  1   compact
     meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
     usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
+    refused          P   compact + delete, 30 days
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -25,6 +26,7 @@ from ...schemas.topics import (
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
+    REFUSED,
     REQUESTS,
     SIGNALS,
     TRANSCRIPTS,
@@ -41,7 +43,7 @@ REPLICATION: Final = 3
 
 # These have the partitions of `calls`: a meter writes, and remembers, by the partition it reads, and so do the guardrails,
 # whose verdicts go to the partition of `calls` that has the number of the content's.
-LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, QUARANTINE, METER_CHANGELOG)
+LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, METER_CHANGELOG)
 # The order of what policies and gates say is the order of one partition.
 SINGLE: Final = (SIGNALS, GATES, ALERTS, GUARDRAILS_NAMES)
 
@@ -101,6 +103,9 @@ def plan(
         PlannedTopic(FINDINGS, partitions, "verdicts on content on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(TRANSCRIPTS, partitions, "redacted texts on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(DEAD_LETTERS, partitions, "what could not be understood, for a person", (*_DEAD_LETTERS, *shared)),
+        PlannedTopic(
+            REFUSED, partitions, "those lines themselves, sealed, until a person has seen to them", (*_REFUSED, *shared)
+        ),
         PlannedTopic(QUARANTINE, partitions, "sealed texts that nobody could judge, for a person", (*_QUARANTINE, *shared)),
         PlannedTopic(
             METER_CHANGELOG, partitions, "the meter's memory; whoever takes a partition over reads it", _MEMORY + shared
@@ -171,6 +176,13 @@ _ROWS: Final = (
 _DEAD_LETTERS: Final = (
     *_delete(30 * _DAY_MS, "a person looks at them, some day this month"),
     _max_bytes(16, "each line of an envelope may become one, and each says why"),
+)
+_REFUSED: Final = (
+    Rule("cleanup.policy", "compact,delete", "what a person has mended, metered or dropped goes, and so does what is old"),
+    Rule("retention.ms", str(30 * _DAY_MS), "a person looks at them, some day this month", "at least"),
+    Rule("retention.bytes", str(1024 * _MIB), "a service that sends nonsense must not fill the brokers' disks", "at most"),
+    _segments(_DAY_MS, "only closed segments are cleaned: what was let go of is gone within days"),
+    _max_bytes(2, "lines of up to 64 KB, sealed, a megabyte of them in a batch"),
 )
 _QUARANTINE: Final = (
     Rule("cleanup.policy", "delete", "records go when their time is over"),

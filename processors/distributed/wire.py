@@ -127,6 +127,16 @@ class Wire:
         async with self._reader() as consumer:
             return int((await consumer.end_offsets([tp]))[tp])
 
+    async def committed(self, step: str, topic: Topic, partition: int) -> int:
+        """The offset that a step's group reads next; 0 before its first commit."""
+        tp = TopicPartition(self.address.topic(topic), partition)
+        consumer = AIOKafkaConsumer(**self._options, group_id=self.address.group(step), enable_auto_commit=False)
+        try:
+            await consumer.start()
+            return int(await consumer.committed(tp) or 0)
+        finally:
+            await consumer.stop()
+
     async def follow(
         self, topic: Topic, partition: int, start: int | None = None, end: int | None = None
     ) -> AsyncIterator[ConsumerRecord]:

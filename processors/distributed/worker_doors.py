@@ -48,6 +48,7 @@ class WorkerMetrics:
     def __init__(self, role: str) -> None:
         self.role = role
         self.lags: Callable[[], Lags] = dict
+        self.stopped: Callable[[], int] | None = None
         self._sink: Writing | None = None
         self._guardrails: Callable[[], Mapping[str, Any]] | None = None
         self.registry = CollectorRegistry()
@@ -85,6 +86,8 @@ class WorkerMetrics:
         for (topic, partition), records in self.lags().items():
             lag.add_metric([self.role, topic, str(partition)], records)
         yield lag
+        if self.stopped is not None:
+            yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=self.stopped())
         if self._guardrails is not None:
             yield from guardrails_metrics(self._guardrails())
         sink = self._sink

@@ -30,6 +30,7 @@ from ...producers.audit_log import AuditLog, operator
 from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.settings import Settings
+from ..letters import REPLAYED
 from ..meter import KEYED, VERDICTS
 from ..transcript_reads import TranscriptReads
 from . import clickhouse_door, ingest
@@ -155,9 +156,10 @@ class Doors:
             plain = ingest.unpack(body, headers.get("content-encoding", ""), self._settings.max_body_bytes * 4)
             lines = ingest.split(plain, headers.get("content-type", ""))
             producer, seq, dropped = _identity(headers, len(lines))
-            judged = ingest.judge(lines, "http", now)
+            judged = ingest.judge(lines, "http", now, self._backend.keeper.seal)
         except ingest.BadBody as error:
-            self._intake.append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now)])
+            sealed = self._backend.keeper.seal(body)
+            self._intake.append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now, sealed)])
             raise
         judged.position = self._intake.append(producer, seq, dropped, judged.lines)
         return judged
@@ -288,9 +290,9 @@ def _identity(headers: Mapping[str, str], count: int, schema: str = SCHEMA) -> t
             envelope = Envelope.from_record(numbered, b"", frozenset({schema}))
         except InvalidEvent as error:
             raise ingest.BadBody(error.reason.replace("envelope header `", "header `X-Tidegate-")) from None
-        if schema == SCHEMA and producer.startswith(VERDICTS):
-            # The numbers of verdicts are the guardrails' own: whoever used them up would silence these.
-            raise ingest.BadBody("X-Tidegate-Producer begins as the guardrails' verdicts do; choose another name")
+        if schema == SCHEMA and producer.startswith((*VERDICTS, REPLAYED)):
+            # Their numbers are the guardrails' own, or a dead letter's: whoever used them up would silence these.
+            raise ingest.BadBody("X-Tidegate-Producer begins as a verdict's or a dead letter's does; choose another name")
         if envelope.count != count:
             raise ingest.BadBody(f"X-Tidegate-Count says {envelope.count} events, the body holds {count}")
         return producer, envelope.seq, envelope.dropped

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ...producers.ports import Log
 from ...producers.signals import SignalRecord
 from ...sinks.clickhouse import Store
+from ..letters import Keeper
 
 
 class Feed(Protocol):
@@ -43,6 +44,11 @@ class Backend(Protocol):
 
     @property
     def feed(self) -> Feed: ...
+
+    @property
+    def keeper(self) -> Keeper:
+        """Seals what the doors refuse."""
+        ...
 
     @property
     def behind(self) -> bool:

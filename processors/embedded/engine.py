@@ -21,20 +21,27 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+import structlog
 
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METERED, REQUESTS, USAGE, Topic
+from ...schemas.signal import Alert
+from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METERED, REFUSED, REQUESTS, USAGE, Topic
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
+from ..alert_rows import alert_record
 from ..asked_prices import AskedPrices, UnitPrices
-from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS, MeterState, Seen, meter
+from ..brake import GROUP, Brake, what_to_do
+from ..letters import Keeper
+from ..meter import MeterState, Seen, meter, retention_ms
 from ..pricing import PriceBook
 from ..series import CALL, History, Series, SeriesState, Values, series_of
 from ..topology import METER, SINK
 from ..watch import Watch
 from .watching import HEADERS, record, settle, watches
+
+log = structlog.get_logger("tidegate.meter")
 
 _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS meter_state (
@@ -82,6 +89,9 @@ class MeterEngine:
                 self.log.db.execute(statement)
         self._scope_sets = ScopeSets(settings.scope_sets)
         self._prices = AskedPrices(self.book)
+        self._keeper = Keeper.of(settings, data_dir)
+        # Since when each partition's meter stands still.
+        self._stopped_ms: dict[int, int] = {}
         self._watches: dict[int, dict[str, Watch]] = {}
         with self.log.transaction():
             for partition in range(self.log.partitions):
@@ -94,14 +104,17 @@ class MeterEngine:
 
     def _flush(self, partition: int) -> int:
         state = self.states[partition]
-        records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
-        self._at("1 read")
         now_ms = self._clock_ms()
+        records = []
+        if not self._is_stopped(state, now_ms):
+            records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
+        self._at("1 read")
         if not records and not state.series.due(now_ms):
             return 0
         try:
             _, outputs = meter(state, records, self.book, self._settings.max_future_s)
             state.series.expire(now_ms)
+            letters = self._keeper.records(outputs.refused)
             self._at("2 step")
             with self.log.transaction():
                 for topic, out in (
@@ -111,6 +124,9 @@ class MeterEngine:
                     (DEAD_LETTERS, outputs.dead_letters),
                 ):
                     self.log.append(topic.name, partition, ((None, headers, value) for headers, value in out))
+                self.log.append(REFUSED.name, partition, letters)
+                if state.brake.stopped:
+                    self._tell(state, now_ms)
                 self._at("3 append")
                 self._store(state)
                 self._at("4 store")
@@ -119,7 +135,37 @@ class MeterEngine:
             self.states[partition] = self._load(partition)
             raise
         state.flushed()
-        return len(records)
+        return sum(record.offset < state.next_offset for record in records)
+
+    def _is_stopped(self, state: MeterState, now_ms: int) -> bool:
+        """Whether the brake holds this partition; lets go of it when a person says so, or after a while."""
+        brake, partition = state.brake, state.partition
+        if not brake.stopped:
+            self._stopped_ms.pop(partition, None)
+            return False
+        allowed = self.log.committed(GROUP, CALLS.name, partition)
+        since_ms = self._stopped_ms.setdefault(partition, now_ms)
+        if allowed <= state.next_offset:
+            if now_ms - since_ms < self._settings.brake_hold_s * 1_000:
+                return True
+            allowed = self.log.end_offset(CALLS.name, partition)
+        brake.allow(allowed)
+        log.info("meter_goes_on", partition=partition, allowed_below=allowed)
+        return False
+
+    def _tell(self, state: MeterState, now_ms: int) -> None:
+        if state.partition in self._stopped_ms:
+            return
+        title = what_to_do(state.partition, state.brake)
+        alert = Alert(
+            key=f"meter|brake|{state.partition}", kind="meter_stopped", severity="critical", title=title, at=now_ms / 1_000
+        )
+        self.log.append(ALERTS.name, 0, [alert_record([alert])])
+        log.error("meter_stopped", partition=state.partition, refused=state.brake.refused, lines=state.brake.lines)
+
+    def stopped(self) -> list[int]:
+        """The partitions that the brake holds. From any thread."""
+        return [partition for partition, state in list(self.states.items()) if state.brake.stopped]
 
     def _store(self, state: MeterState) -> None:
         db, partition = self.log.db, state.partition
@@ -160,7 +206,8 @@ class MeterEngine:
         usage = UsageState(self._scope_sets, load_bucket)
         series = SeriesState(self._series, load_scope)
         series.restore((record.key or b"", record.value) for record in self.log.keyed(USAGE.name, partition, CALL))
-        state = MeterState(partition, usage, series)
+        brake = Brake(self._settings.brake_ratio, self._settings.brake_lines, self.log.committed(GROUP, CALLS.name, partition))
+        state = MeterState(partition, usage, series, brake=brake)
         row = db.execute(
             "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
         ).fetchone()
@@ -252,11 +299,7 @@ class MeterEngine:
                         "DELETE FROM usage WHERE partition = ? AND bucket = ? AND start < ?",
                         (partition, bucket, state.usage.watermark_s - length_s - RETENTION_S[bucket]),
                     )
-                gone = [
-                    name
-                    for name, seen in state.producers.items()
-                    if seen.seen_ms < now_ms - (KEYED_RETENTION_MS if name.startswith(KEYED) else PRODUCER_RETENTION_MS)
-                ]
+                gone = [name for name, seen in state.producers.items() if seen.seen_ms < now_ms - retention_ms(name)]
                 self.log.db.executemany(
                     "DELETE FROM producers WHERE partition = ? AND producer = ?", [(partition, name) for name in gone]
                 )

@@ -16,6 +16,7 @@ from ...schemas.topics import GATES, SIGNALS
 from ...schemas.usage import COUNTERS
 from ...sinks.clickhouse import Store
 from ..folder_mark import keep_to_own_log
+from ..letters import Keeper
 from .pipeline import Pipeline
 
 
@@ -29,6 +30,7 @@ class FolderBackend:
         self.log = LocalLog(data_dir, fsync=settings.fsync)
         self.content_log = LocalLog(data_dir, fsync=settings.fsync)
         self.feed = FolderFeed(data_dir)
+        self.keeper = Keeper.of(settings, data_dir)
 
     @property
     def store(self) -> Store:
@@ -102,10 +104,11 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "guardrails_lag_records": guardrails_lag,
         "sink_lag_records": sink_lag,
         "backlog_bytes": pipeline.backlog_bytes,
+        "meters_stopped": pipeline.meter.stopped(),
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "guardrails": pipeline.guardrails.status(),
-        "quarantine": pipeline.trimming.status(),
+        **pipeline.trimming.status(),
         "price_book": pipeline.meter.book.version,
         "policies": standing(pipeline),
         "today": today(pipeline),

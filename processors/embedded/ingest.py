@@ -1,7 +1,7 @@
 """What an HTTP client sent, as numbered envelopes: every line becomes an event or a `rejected` event in its place.
 
 Bodies are NDJSON (one event a line), or JSON (one event, or an array of them); gzip or not. Nothing a client wrote is
-kept when it is refused: only its fingerprint, size and the reason.
+kept in the clear when it is refused: only its fingerprint, size and the reason, and sealed its bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +22,7 @@ from ...producers.ports import Position
 from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent
 from ...schemas.hot import HotScored, decode_event
+from ..letters import Sealed
 
 # Enough to see what is wrong; a body of a million bad lines need not come back as long as it went in.
 MAX_ERRORS_TOLD: Final = 100
@@ -34,6 +35,9 @@ _LINES: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain", "application/octet-stream", ""}
 )
 _UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
+
+# A body of which more is refused is for its sender to mend, and not line by line; what each costs to seal is bounded.
+MAX_KEPT: Final = 1_000
 
 # An event as it was sent, and its place: the line of an NDJSON body or the place in an array, from 1.
 Line = tuple[int, bytes]
@@ -132,8 +136,11 @@ def _too_many() -> BadBody:
     return BadBody(f"the body holds more than {MAX_BODY_LINES} lines; send it in parts", 413)
 
 
-def judge(lines: Sequence[Line], source: str, now: datetime) -> Judged:
-    """Validate every line; a bad one is replaced by its `rejected` event and told to the client."""
+Keep = Callable[[bytes], Sealed | None]
+
+
+def judge(lines: Sequence[Line], source: str, now: datetime, keep: Keep = lambda _line: None) -> Judged:
+    """Validate every line; a bad one is replaced by its `rejected` event and told to the client. `keep` seals it."""
     judged = Judged()
     for number, line in lines:
         try:
@@ -143,7 +150,8 @@ def judge(lines: Sequence[Line], source: str, now: datetime) -> Judged:
                 raise InvalidEvent("what is found in texts is for the guardrails to say - at `$.event`")
         except InvalidEvent as error:
             judged.rejected += 1
-            judged.lines.append(rejection(line, error.reason, source, number, now))
+            sealed = keep(line) if judged.rejected <= MAX_KEPT else None
+            judged.lines.append(rejection(line, error.reason, source, number, now, sealed))
             if len(judged.errors) < MAX_ERRORS_TOLD:
                 judged.errors.append({"line": number, "error": error.reason})
         else:
@@ -152,12 +160,14 @@ def judge(lines: Sequence[Line], source: str, now: datetime) -> Judged:
     return judged
 
 
-def rejection(line: bytes, reason: str, source: str, number: int | None, now: datetime) -> bytes:
+def rejection(line: bytes, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None) -> bytes:
     """The `rejected` event that stands in the log for a line that was refused."""
-    return refusal(hashlib.sha256(line).hexdigest(), len(line), reason, source, number, now)
+    return refusal(hashlib.sha256(line).hexdigest(), len(line), reason, source, number, now, sealed)
 
 
-def refusal(sha256: str, size_bytes: int, reason: str, source: str, number: int | None, now: datetime) -> bytes:
+def refusal(
+    sha256: str, size_bytes: int, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None
+) -> bytes:
     """The same for what was too large to be held."""
     return orjson.dumps(
         {
@@ -168,6 +178,7 @@ def refusal(sha256: str, size_bytes: int, reason: str, source: str, number: int 
             "size_bytes": size_bytes,
             "sha256": sha256,
             "reason": "".join(char if char.isprintable() else " " for char in reason)[:256],
+            **({} if sealed is None else {"key_id": sealed.key_id, "sealed": sealed.text}),
         }
     )
 

@@ -65,6 +65,10 @@ class Metrics:
                 "Sealed texts that newer ones have pushed out of a full quarantine",
                 value=quarantine["pushed_out"],
             )
+        if (stopped := status.get("meters_stopped")) is not None:
+            yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=len(stopped))
+        if letters := status.get("dead_letters"):
+            yield GaugeMetricFamily("tidegate_dead_letters_bytes", "Refused lines that are kept sealed", value=letters["bytes"])
         if guardrails := status.get("guardrails"):
             yield from guardrails_metrics(guardrails)
 

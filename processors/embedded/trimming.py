@@ -24,7 +24,7 @@ from ...schemas.errors import LogUnavailable
 from ...schemas.settings import Settings
 from ...schemas.topics import CONTENT, TOPICS, Topic
 from ..topology import readers
-from .quarantine_bound import QuarantineBound
+from .sealed_bound import LETTERS, TEXTS, SealedBound
 
 log = structlog.get_logger("tidegate.trimming")
 
@@ -42,7 +42,8 @@ class Trimming:
         self._clock = clock
         # What a power cut brings back is deleted again.
         self._log = SqliteLog(data_dir, fsync="normal")
-        self._bound = QuarantineBound(self._log, settings.quarantine_max_bytes)
+        self._texts = SealedBound(self._log, TEXTS, settings.quarantine_max_bytes)
+        self._letters = SealedBound(self._log, LETTERS, settings.dead_letters_max_bytes)
 
     def run(self, stopping: threading.Event) -> None:
         """Trim until told to stop; whoever is in the way, it waits and goes on."""
@@ -68,9 +69,10 @@ class Trimming:
                     gone += went
                     if went:
                         rest()
-        if went := self._bound.keep(now):
-            gone += went
-            rest()
+        for bound in (self._texts, self._letters):
+            if went := bound.keep(now):
+                gone += went
+                rest()
         return gone
 
     def _trim(self, topic: Topic, partition: int, now_ms: int) -> tuple[int, ...]:
@@ -87,8 +89,11 @@ class Trimming:
         return old, tombstones
 
     def status(self) -> dict[str, Any]:
-        """Of the quarantine, which is bounded in bytes as well as in time."""
-        return {"bytes": self._bound.size_bytes, "pushed_out": self._bound.pushed_out}
+        """Of the quarantine and the dead letters, which are bounded in bytes as well as in time."""
+        return {
+            name: {"bytes": bound.size_bytes, "pushed_out": bound.pushed_out}
+            for name, bound in (("quarantine", self._texts), ("dead_letters", self._letters))
+        }
 
     def close(self) -> None:
         self._log.close()

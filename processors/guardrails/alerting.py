@@ -14,7 +14,8 @@ ALERT_AGAIN_S: Final = 300.0
 class Alerting:
     """Tells each kind of trouble at once, and again when it goes on; counts what happened in between. One for an engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "guardrails") -> None:
+        self._who = who
         self._told_at: dict[str, float] = {}
         self._untold: Counter[str] = Counter()
 
@@ -26,4 +27,4 @@ class Alerting:
         self._told_at[name] = now
         count, self._untold[name] = self._untold[name], 0
         more = f" ({count} times since the last word)" if count > 1 else ""
-        return [Alert(key=f"guardrails|{name}", kind=kind, severity=severity, title=f"guardrails: {title}{more}", at=now)]
+        return [Alert(key=f"{self._who}|{name}", kind=kind, severity=severity, title=f"{self._who}: {title}{more}", at=now)]

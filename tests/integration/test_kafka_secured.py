@@ -26,10 +26,13 @@ from kafka_commands import run_kafka_command
 from support import envelope, response
 from tidegate.bench.kafka import broker as launcher
 from tidegate.bench.kafka.broker import Broker
+from tidegate.processors.brake import GROUP
 from tidegate.processors.distributed.acls import ROLES, acl_hints
+from tidegate.processors.distributed.letters import KafkaLetters
 from tidegate.processors.distributed.log_view import LogView
 from tidegate.processors.distributed.quarantine import KafkaQuarantine
 from tidegate.processors.distributed.topics import check_topics, create_topics
+from tidegate.processors.distributed.wire import Wire
 from tidegate.producers.kafka_client import client_options
 from tidegate.producers.kafka_log import KafkaLog
 from tidegate.schemas.errors import LogUnavailable, UsageError
@@ -47,6 +50,7 @@ from tidegate.schemas.topics import (
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
+    REFUSED,
     REQUESTS,
     SIGNALS,
     TRANSCRIPTS,
@@ -65,6 +69,7 @@ ALL: Final = {
     FINDINGS,
     TRANSCRIPTS,
     DEAD_LETTERS,
+    REFUSED,
     QUARANTINE,
     USAGE,
     METER_CHANGELOG,
@@ -82,17 +87,19 @@ READS: Final = {
     "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS},
     "node": {SIGNALS, METER_CHANGELOG},
     "reviewer": {QUARANTINE},
+    "mender": {CALLS, REFUSED},
     "operator": set(),
 }
 WRITES: Final = {
     "service": {CALLS, CONTENT},
     "gate": {GATES},
-    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, USAGE, METER_CHANGELOG},
+    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG},
     "guardrails": {CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES},
     "policies": {SIGNALS, ALERTS},
     "sink": {DEAD_LETTERS},
     "node": {CALLS, CONTENT, GATES},
     "reviewer": {CONTENT},
+    "mender": {CALLS, DEAD_LETTERS, REFUSED},
     "operator": set(),
 }
 PASSWORD: Final = "correct-horse"
@@ -402,6 +409,21 @@ def test_a_reviewer_lists_and_releases_and_others_are_told_which_rights_to_ask_f
         refused = KafkaQuarantine(filled.settings(f"tidegate-{role}"))
         with closing(refused), pytest.raises(UsageError, match=r"not allowed.*topics acls --role reviewer"):
             list(refused.held())
+
+
+def test_a_mender_lets_meters_go_on_and_the_meter_hears_it(filled: Secured) -> None:
+    with closing(KafkaLetters(filled.settings("tidegate-mender"))) as letters:
+        letters.resume()
+    others = KafkaLetters(filled.settings("tidegate-service"))
+    with closing(others), pytest.raises(UsageError, match=r"not allowed.*topics acls --role mender"):
+        list(others.kept())
+
+    async def allowed_and_end() -> tuple[int, int]:
+        wire = Wire(filled.settings("tidegate-meter"))
+        return await wire.committed(GROUP, CALLS, 0), await wire.end(CALLS, 0)
+
+    allowed, end = asyncio.run(allowed_and_end())
+    assert allowed == end > 0
 
 
 def test_a_step_can_join_its_own_group_and_no_other(filled: Secured) -> None:

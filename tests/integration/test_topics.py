@@ -116,6 +116,7 @@ def test_topics_are_made_once_as_planned_and_found_as_planned(settings: Settings
                 "findings",
                 "transcripts",
                 "dead_letters",
+                "refused",
                 "quarantine",
                 "meter.changelog",
             ),

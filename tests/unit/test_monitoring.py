@@ -82,7 +82,7 @@ def worker_page(role: str) -> str:
     elif role == "guardrails":
         metrics.guardrails(lambda: told(judged()), lambda: {("tidegate.content", 0): 3})
     else:
-        metrics.lags = lambda: {("tidegate.calls", 0): 3}
+        metrics.lags, metrics.stopped = lambda: {("tidegate.calls", 0): 3}, lambda: 0
     return generate_latest(metrics.registry).decode()
 
 

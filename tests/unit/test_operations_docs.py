@@ -154,6 +154,7 @@ def _shown() -> set[str]:
     tally = Tally(restarts={"crash": 1}, seconds={"phi": 1.0}, detectors={"phi": "1"})
     tally.outcomes["scored"] = tally.findings["phi", "PERSON"] = 1
     worker.guardrails(lambda: told(tally), lambda: {("tidegate.content", 0): 3})
+    worker.stopped = lambda: 0
     worker.events.labels("events").inc()
     node = Metrics(lambda: {"totals": {}, "store_away": False, "log_away": False, "meter_lag_records": 0})
     page = generate_latest(worker.registry).decode() + node.render().decode()

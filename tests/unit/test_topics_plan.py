@@ -25,6 +25,7 @@ from tidegate.schemas.topics import (
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
+    REFUSED,
     SIGNALS,
     TOPICS,
     USAGE,
@@ -73,6 +74,7 @@ def test_a_topic_is_compacted_when_its_last_word_must_stay() -> None:
     assert policies.pop(SIGNALS.name) == "compact"
     assert policies.pop(GATES.name) == "compact,delete"
     assert policies.pop(GUARDRAILS_NAMES.name) == "compact,delete"
+    assert policies.pop(REFUSED.name) == "compact,delete"
     assert set(policies.values()) == {"delete"}
 
 
@@ -83,11 +85,11 @@ def test_nothing_goes_earlier_than_the_embedded_log_would_let_it_go() -> None:
             assert int(kept) >= found.topic.retention_s * 1000, found.topic.name
 
 
-def test_only_the_quarantine_is_bounded_in_bytes() -> None:
+def test_only_what_waits_sealed_for_a_person_is_bounded_in_bytes() -> None:
     bounded = {found.topic for found in plan() if found.config.get("retention.bytes", "-1") != "-1"}
     [rule] = [rule for rule in planned(QUARANTINE).rules if rule.name == "retention.bytes"]
 
-    assert bounded == {QUARANTINE}
+    assert bounded == {QUARANTINE, REFUSED}
     assert rule.holds(str(1 << 20))
     assert not rule.holds("-1")
 

@@ -123,10 +123,10 @@ def test_a_quarantine_that_is_full_loses_its_oldest_and_somebody_is_told(log: Sq
         add(log, QUARANTINE.name, bytes(MIB // 4), partition=number % 2)
 
     with closing(trimming(log, quarantine_max_bytes=2 * MIB)) as one:
-        full = one.status()
+        full = one.status()["quarantine"]
         while one.run_once():
             pass
-        status = one.status()
+        status = one.status()["quarantine"]
 
     kept = {partition: offsets(log, QUARANTINE.name, partition) for partition in (0, 1)}
     assert full == {"bytes": 0, "pushed_out": 0}
@@ -146,7 +146,7 @@ def test_a_quarantine_that_a_person_has_emptied_is_counted_anew_before_anything_
                 log.remove(QUARANTINE.name, 0, offset)
         add(log, QUARANTINE.name, *[bytes(MIB // 2)] * 2)
         gone = one.run_once()
-        status = one.status()
+        status = one.status()["quarantine"]
 
     assert gone == 0
     assert status == {"bytes": 3 * MIB // 2, "pushed_out": 0}
@@ -164,7 +164,7 @@ def test_what_a_person_has_taken_out_of_quarantine_is_soon_not_told_any_more(
             log.remove(QUARANTINE.name, 0, 0)
         clock.ms += later_s * 1_000
         one.run_once()
-        status = one.status()
+        status = one.status()["quarantine"]
 
     assert status == {"bytes": told_mib * MIB, "pushed_out": 0}
 

@@ -1,4 +1,4 @@
-"""Keeps the quarantine of a data folder within its bytes: the oldest goes first, is counted, and somebody is told.
+"""Keeps what waits sealed for a person within its bytes: the oldest goes first, is counted, and somebody is told.
 
 A person takes things away, and so does time: a small one is counted anew each time, a large one as it grows, and anew now and
 then and before anything is pushed out.
@@ -6,12 +6,13 @@ then and before anything is pushed out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from ...producers.sqlite_log import SqliteLog
-from ...schemas.topics import ALERTS, QUARANTINE
+from ...schemas.topics import ALERTS, QUARANTINE, REFUSED, Topic
 from ..alert_rows import alert_record
 from ..guardrails.alerting import Alerting
 
@@ -30,17 +31,46 @@ _SMALL_BYTES: Final = 16 << 20
 _ANEW_EVERY_S: Final = 600.0
 
 
-class QuarantineBound:
-    """At most `most_bytes` of sealed texts, in all partitions together. Used from one thread."""
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """What is bounded, and how it is told."""
 
-    def __init__(self, trimmed: SqliteLog, most_bytes: int) -> None:
+    topic: Topic
+    who: str
+    name: str
+    kind: str
+    title: str
+
+
+TEXTS: Final = Bounded(
+    QUARANTINE,
+    "guardrails",
+    "quarantine_full",
+    "guardrails_quarantine_full",
+    "the quarantine is full ({:,} bytes): its oldest go unseen; see `tidegate quarantine list`",
+)
+LETTERS: Final = Bounded(
+    REFUSED,
+    "meter",
+    "dead_letters_full",
+    "dead_letters_full",
+    "there are more dead letters than room ({:,} bytes): the oldest go unseen; see `tidegate dlq list`",
+)
+
+
+class SealedBound:
+    """At most `most_bytes` of it, in all partitions of a data folder together. Used from one thread."""
+
+    def __init__(self, trimmed: SqliteLog, bounded: Bounded, most_bytes: int) -> None:
         self._log = trimmed
+        self._bounded = bounded
+        self._topic = bounded.topic.name
         self._most_bytes = most_bytes
         self._counted: dict[int, int] = {}
         self._counted_anew_at = float("-inf")
         self._pushing = False
         self._untold = 0
-        self._alerting = Alerting()
+        self._alerting = Alerting(bounded.who)
         self.size_bytes = 0
         self.pushed_out = 0
 
@@ -69,31 +99,31 @@ class QuarantineBound:
     def _count(self) -> None:
         """What has come since."""
         for partition in range(self._log.partitions):
-            end = self._log.end_offset(QUARANTINE.name, partition)
+            end = self._log.end_offset(self._topic, partition)
             if (start := self._counted.get(partition, 0)) < end:
-                self.size_bytes += self._log.size_bytes(QUARANTINE.name, partition, start)
+                self.size_bytes += self._log.size_bytes(self._topic, partition, start)
                 self._counted[partition] = end
 
     def _push_out(self) -> int:
         heads = {
             partition: records[0].appended_ms
             for partition in range(self._log.partitions)
-            if (records := self._log.read(QUARANTINE.name, partition, 0, max_bytes=1))
+            if (records := self._log.read(self._topic, partition, 0, max_bytes=1))
         }
         if not heads:
             return 0
         partition = min(heads, key=lambda partition: heads[partition])
         until_ms = min((ms for other, ms in heads.items() if other != partition), default=_FOREVER_MS) + _ABOUT_MS
         over = self.size_bytes - int(self._most_bytes * _DOWN_TO)
-        found = self._log.oldest(QUARANTINE.name, partition, _END, until_ms, max_bytes=min(over, _PART_BYTES))
-        gone = self._log.trim(QUARANTINE.name, partition, found.end, until_ms)
+        found = self._log.oldest(self._topic, partition, _END, until_ms, max_bytes=min(over, _PART_BYTES))
+        gone = self._log.trim(self._topic, partition, found.end, until_ms)
         self.size_bytes -= found.size_bytes
         return gone
 
     def _tell(self, now: float) -> None:
-        log.warning("quarantine_full", pushed_out=self._untold, most_bytes=self._most_bytes)
+        log.warning(self._bounded.name, pushed_out=self._untold, most_bytes=self._most_bytes)
         self._untold = 0
-        title = f"the quarantine is full ({self._most_bytes:,} bytes): its oldest go unseen; see `tidegate quarantine list`"
-        if alerts := self._alerting.tell("quarantine_full", "guardrails_quarantine_full", title, now):
+        title = self._bounded.title.format(self._most_bytes)
+        if alerts := self._alerting.tell(self._bounded.name, self._bounded.kind, title, now):
             with self._log.transaction():
                 self._log.append(ALERTS.name, 0, [alert_record(alerts)])

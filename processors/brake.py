@@ -1,0 +1,83 @@
+"""The brake: a meter that refuses most of what it hears stops, instead of turning the topic into dead letters.
+
+When a bad deploy makes most lines unreadable, what waits in the log is worth more than what was refused: the deploy is
+rolled back, and all of it counts. So a partition's meter stops where, over the last minute of the log, more than `ratio` of
+at least `least` lines were refused, and more than `ratio` of the producers had most of theirs refused. Both, because a
+partition is shared: one service that sends nonsense, however much, costs its own lines (they are kept, sealed), and holds
+nobody up. What an edge has refused is not asked: whoever sent it was told.
+
+The meter goes on when a person says so (`allow`), when it is started anew, or after `hold_s`: budgets that count
+nothing are worse than dead letters, and where the one bad producer was alone, nobody must wait behind it for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+# Long enough that one bad envelope is no trend; short enough that a deploy is seen while it rolls out.
+WINDOW_MS: Final = 60_000
+# How far a person has let the meter go: the group under which that is committed.
+GROUP: Final = "brake"
+
+
+@dataclass(slots=True)
+class Brake:
+    """The brake of one partition. Looks at no clock but the log's; a ratio of 1 never stops anything."""
+
+    ratio: float = 0.5
+    least: int = 200
+    # Below this offset a person, or patience, lets everything pass.
+    allowed: int = 0
+    stopped: bool = False
+    lines: int = 0
+    refused: int = 0
+    _heard: deque[tuple[int, str, int, int]] = field(default_factory=deque)
+    _of: dict[str, list[int]] = field(default_factory=dict)
+    _bad: set[str] = field(default_factory=set)
+
+    def count(self, offset: int, at_ms: int, producer: str, lines: int, refused: int) -> None:
+        """One record was judged. Stops the meter behind it when that is one too many."""
+        if offset < self.allowed or self.ratio >= 1:
+            return
+        while self._heard and self._heard[0][0] <= at_ms - WINDOW_MS:
+            _, gone, its_lines, its_refused = self._heard.popleft()
+            self._add(gone, -its_lines, -its_refused)
+        self._heard.append((at_ms, producer, lines, refused))
+        self._add(producer, lines, refused)
+        if refused and self.refused >= self.least and self.refused > self.ratio * self.lines:
+            self.stopped = len(self._bad) > self.ratio * len(self._of)
+
+    def allow(self, below: int) -> None:
+        """Go on, and ask nothing below this offset."""
+        self.allowed = max(self.allowed, below)
+        self.stopped = False
+        self.lines = self.refused = 0
+        self._heard.clear()
+        self._of.clear()
+        self._bad.clear()
+
+    def _add(self, producer: str, lines: int, refused: int) -> None:
+        self.lines += lines
+        self.refused += refused
+        tally = self._of.get(producer)
+        if tally is None:
+            tally = self._of[producer] = [0, 0]
+        tally[0] += lines
+        tally[1] += refused
+        if not tally[0]:
+            del self._of[producer]
+        if refused or self._bad:
+            if tally[1] > self.ratio * tally[0]:
+                self._bad.add(producer)
+            else:
+                self._bad.discard(producer)
+
+
+def what_to_do(partition: int, brake: Brake) -> str:
+    """For a person, in one sentence: no name, no text."""
+    return (
+        f"the meter of partition {partition} has stopped: {brake.refused:,} of {brake.lines:,} lines of the last minute were"
+        " refused. Roll the last deploy back, or see `tidegate dlq list`; then `tidegate dlq resume`"
+    )
