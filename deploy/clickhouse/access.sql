@@ -35,6 +35,7 @@ GRANT SELECT ON tidegate.alerts TO tidegate_oncall, tidegate_analyst, tidegate_c
 GRANT SELECT ON tidegate.policy_states TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.blocks TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.dead_letters TO tidegate_oncall, tidegate_analyst, tidegate_compliance;
+GRANT SELECT ON tidegate.dead_letter_states TO tidegate_oncall, tidegate_analyst, tidegate_compliance;
 GRANT SELECT ON tidegate.schema_migrations TO tidegate_oncall, tidegate_analyst, tidegate_compliance;
 
 -- ---- Calls and findings: who called, what it cost, what was found. No text.
@@ -66,6 +67,7 @@ GRANT SELECT ON tidegate.repriced_calls TO tidegate_analyst, tidegate_compliance
 -- ---- Redacted texts, and who has read them.
 
 GRANT SELECT ON tidegate.transcripts TO tidegate_compliance;
+GRANT SELECT ON tidegate.audit TO tidegate_compliance;
 
 -- The server's diary holds every question. Who may read this view need not read the diary, and a question comes without the
 -- values in it. The view is its definer's, whom nobody can log in as.
