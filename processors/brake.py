@@ -4,7 +4,8 @@ When a bad deploy makes most lines unreadable, what waits in the log is worth mo
 rolled back, and all of it counts. So a partition's meter stops where, over the last minute of the log, more than `ratio` of
 at least `least` lines were refused, and more than `ratio` of the producers had most of theirs refused. Both, because a
 partition is shared: one service that sends nonsense, however much, costs its own lines (they are kept, sealed), and holds
-nobody up. What an edge has refused is not asked: whoever sent it was told.
+nobody up. What an edge has refused is not asked: whoever sent it was told. Nor are verdicts: each producer whose content is
+guarded has a good one beside it on its partition, and no deploy would ever look bad.
 
 The meter goes on when a person says so (`allow`), when it is started anew, or after `hold_s`: budgets that count
 nothing are worse than dead letters, and where the one bad producer was alone, nobody must wait behind it for ever.

@@ -314,9 +314,12 @@ class _Envelope:
         ).cost_nano_usd
 
     def _brake(self, producer: str, lines: int, refused: int) -> None:
-        # What a person has replayed says nothing about a deploy.
-        if not producer.startswith(REPLAYED):
-            self.state.brake.count(self.record.offset, self.record.appended_ms, producer, lines, refused)
+        # What a person has replayed says nothing about a deploy, and a verdict nothing about who sent the content.
+        if producer.startswith((REPLAYED, *VERDICTS)):
+            return
+        if producer.startswith(KEYED):
+            producer = KEYED
+        self.state.brake.count(self.record.offset, self.record.appended_ms, producer, lines, refused)
 
     def _keep(
         self, stage: str, reason: str, producer: str, seq: int | None, size_bytes: int, sha256: str,

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
-from support import NOW_MS, LogRecord, envelope, response
+from support import NOW_MS, LogRecord, envelope, response, scored
 from tidegate.processors.aggregate import ScopeSets, UsageState
 from tidegate.processors.brake import Brake
 from tidegate.processors.embedded.engine import MeterEngine
 from tidegate.processors.embedded.letters import FolderLetters
-from tidegate.processors.meter import MeterOutputs, MeterState, meter
+from tidegate.processors.meter import KEYED, MeterOutputs, MeterState, meter
 from tidegate.processors.pricing import PriceBook
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.envelope import Envelope
@@ -75,6 +75,31 @@ def test_one_producer_of_nonsense_however_loud_holds_up_nobody() -> None:
     run(state, traffic(bad=[], good=["quiet"], rounds=1) + traffic(bad=["loud"], good=[], rounds=60))
 
     assert state.totals["dead_letters"] == 300
+    assert not state.brake.stopped
+
+
+def test_verdicts_on_the_content_of_bad_producers_make_them_no_better() -> None:
+    state, sent = new_state(), traffic(bad=["a", "b"], good=[], rounds=20)
+    verdicts = [
+        envelope(f"{prefix}guardrails:{name}", number * 5, [scored(f"{name}-{number}-{line}") for line in range(5)])
+        for number in range(20)
+        for name in ("a", "b")
+        for prefix in ("", KEYED)
+    ]
+
+    run(state, [one for three in zip(sent, verdicts[::2], verdicts[1::2], strict=True) for one in three])
+
+    assert state.brake.stopped
+    assert state.totals["dead_letters"] == LEAST
+
+
+def test_requests_under_keys_of_their_own_are_one_producer() -> None:
+    state = new_state()
+
+    keyed = traffic(bad=[f"{KEYED}{number}" for number in range(30)], good=[], rounds=1)
+    run(state, traffic(bad=[], good=["quiet"], rounds=1) + keyed)
+
+    assert state.totals["dead_letters"] == 150
     assert not state.brake.stopped
 
 
