@@ -18,6 +18,7 @@ from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import must_exist
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
+from tidegate.sinks import keeping
 from tidegate.sinks.keeping import Kept
 
 if TYPE_CHECKING:
@@ -109,8 +110,9 @@ def keep(
     audit, how_many = audit_of(settings.data_dir, settings), None if days == "for-ever" else int(days)
     with owned(settings, "has its store; stop it first") as store:
         tell_migrated(audit, store.migrate())
-        kept = store.keep(table, how_many, tenant)
+        keeping.statements(table, Kept().changed(how_many, tenant))  # what cannot be is no entry
         tell_kept(audit, table, how_many, tenant)
+        kept = store.keep(table, how_many, tenant)
     out.print(Text(f"{table}: {_told(kept)}"))
 
 

@@ -176,6 +176,12 @@ _COLUMNS: Final = (
 _NAMES: Final = "SELECT DISTINCT word FROM system.completions ORDER BY word"
 _NAME: Final = re.compile(r"\w+\Z", re.ASCII)
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*\"|`(?:[^`\\]|\\.)*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+# What may name a person: strings however they are written, comments, and numbers of some length.
+_VALUE: Final = re.compile(
+    r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)|`(?:[^`\\]|\\.)*`|(?P<tag>\$\w*\$).*?(?:(?P=tag)|\Z)"
+    r"|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)|\b\d[\d.-]{3,}",
+    re.DOTALL,
+)
 
 
 class _Talk:

@@ -17,7 +17,7 @@ from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import owned
 from tidegate.producers.folder_audit import audit_of
-from tidegate.query_cli import DataOption
+from tidegate.query_cli import DataOption, asked, must_exist
 from tidegate.running import progress_bar
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
@@ -72,6 +72,10 @@ def reprice(
     )
     if not dry_run and not _NAME.match(version):
         raise UsageError("a version is named by letters, digits, _ . + -, 100 at most; give another with --as")
+    if settings.store is None:
+        must_exist(settings)
+        with asked(settings):
+            pass  # what a node that was killed has left in its log is metered and stored first
     with owned(settings, "has its store; stop it first") as store:
         tell_migrated(audit_of(settings.data_dir, settings), store.migrate())
         if not dry_run and store.query("SELECT 1 FROM repricings WHERE version = {v:String}", {"v": version}).rows:
@@ -161,6 +165,6 @@ def _whole(changes: Changes) -> Change:
 
 
 def _cells(change: Change) -> tuple[str, ...]:
-    money = (change.metered_nano_usd, change.cost_nano_usd, change.cost_nano_usd - change.metered_nano_usd)
+    money = (change.metered_nano_usd, change.cost_nano_usd, change.difference_nano_usd)
     usd = (f"{Decimal(nano) / 1_000_000_000:,.4f}" for nano in money)
     return (f"{change.calls:,}", f"{change.changed:,}", *usd, f"{change.got_price:,}", f"{change.lost_price:,}")

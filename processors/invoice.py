@@ -39,6 +39,7 @@ _INPUT: Final = (
 )
 _VERSION_DAY: Final = re.compile(r"[-@ ](?:20\d{6}|20\d\d-\d\d-\d\d)(?=$|[-:@])|[-@]latest$")
 _WORD: Final = re.compile(r"\d+|[a-z]+")
+_THOUSANDS: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d*)?\Z")
 _UNIX: Final = re.compile(r"\d{10}(?:\.\d+)?\Z")
 NANO: Final = 1_000_000_000
 
@@ -106,7 +107,7 @@ def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
 def _why(error: Exception) -> str:
     if isinstance(error, IndexError):
         return "it has fewer columns than the header"
-    return "a number is not written as one" if isinstance(error, InvalidOperation) else str(error)
+    return "a number is not written as one (1,234.56)" if isinstance(error, InvalidOperation) else str(error)
 
 
 def _amount(row: Sequence[str], places: dict[str, int], inputs: Sequence[int]) -> Amount:
@@ -135,13 +136,21 @@ def _day(text: str) -> date:
 
 
 def _nano(text: str) -> int | None:
-    bare = text.strip().upper().removesuffix("USD").replace("$", "").replace(",", "").strip()
-    return int((Decimal(bare) * NANO).to_integral_value()) if bare else None
+    bare = text.strip().upper().removesuffix("USD").replace("$", "").strip()
+    return int((_number(bare) * NANO).to_integral_value()) if bare else None
 
 
 def _count(text: str) -> int | None:
-    bare = text.strip().replace(",", "")
-    return int(Decimal(bare)) if bare else None
+    bare = text.strip()
+    return int(_number(bare)) if bare else None
+
+
+def _number(text: str) -> Decimal:
+    """Commas part thousands: one that parts a fraction would make a bill a hundred times as high."""
+    number = Decimal(text.replace(",", "") if _THOUSANDS.match(text) else text)
+    if not number.is_finite():
+        raise InvalidOperation
+    return number
 
 
 def _summed(amounts: Iterable[Amount]) -> list[Amount]:

