@@ -145,11 +145,12 @@ class MeterEngine:
             return False
         allowed = self.log.committed(GROUP, CALLS.name, partition)
         since_ms = self._stopped_ms.setdefault(partition, now_ms)
-        if allowed <= state.next_offset:
+        if allowed < state.next_offset:
             if now_ms - since_ms < self._settings.brake_hold_s * 1_000:
                 return True
             allowed = self.log.end_offset(CALLS.name, partition)
         brake.allow(allowed)
+        del self._stopped_ms[partition]
         log.info("meter_goes_on", partition=partition, allowed_below=allowed)
         return False
 

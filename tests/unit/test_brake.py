@@ -161,6 +161,15 @@ def quick(**more: Any) -> Settings:
     return Settings(fsync="normal", brake_lines=LEAST, **more)
 
 
+def resumed(data: Path) -> int:
+    """Lets the meters go on. Returns how many records waited."""
+    letters = FolderLetters(data)
+    try:
+        return letters.resume()
+    finally:
+        letters.close()
+
+
 def drained(engine: MeterEngine) -> int:
     rounds = 0
     while engine.run_once():
@@ -175,9 +184,7 @@ def test_a_stopped_node_tells_a_person_once_keeps_what_waits_and_goes_on_when_to
     drained(engine)
     stopped, lag, alerts = engine.stopped(), engine.lag(), rows(engine.log, ALERTS.name)
     engine.run_once()
-    letters = FolderLetters(tmp_path)
-    waiting = letters.resume()
-    letters.close()
+    waiting = resumed(tmp_path)
     drained(engine)
 
     assert (stopped, engine.stopped()) == ([0], [])
@@ -222,4 +229,39 @@ def test_a_node_that_nobody_looks_after_goes_on_by_itself(tmp_path: Path, clock:
 
     assert still == 0
     assert engine.lag() == 0
+    engine.close()
+
+
+def test_a_meter_that_stopped_at_the_last_record_goes_on_by_command_too(tmp_path: Path, clock: Clock) -> None:
+    engine = MeterEngine(tmp_path, quick(), clock_ms=clock)
+    send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=2), clock)
+
+    drained(engine)
+    lag = engine.lag()
+    resumed(tmp_path)
+    engine.run_once()
+    send(tmp_path, traffic(bad=[], good=["c"], rounds=1), clock)
+    drained(engine)
+
+    assert lag == 0
+    assert engine.stopped() == []
+    assert engine.totals()["responses"] == 5
+    engine.close()
+
+
+def test_a_second_stop_in_the_flush_that_went_on_is_told_and_held_as_the_first(tmp_path: Path, clock: Clock) -> None:
+    engine = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
+    send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=5), clock)
+
+    drained(engine)
+    engine.run_once()
+    clock.ms += 500_000
+    resumed(tmp_path)
+    send(tmp_path, traffic(bad=["c", "d"], good=[], rounds=5), clock)
+    drained(engine)
+    clock.ms += 200_000
+    engine.run_once()
+
+    assert engine.stopped() == [0]
+    assert [alert["kind"] for alert in rows(engine.log, ALERTS.name)] == ["meter_stopped", "meter_stopped"]
     engine.close()
