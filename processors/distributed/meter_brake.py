@@ -52,15 +52,26 @@ class MeterBrake:
             return
         self._asked_at = now
         try:
-            allowed = await self._wire.committed(GROUP, CALLS, self._partition)
-            if allowed <= state.next_offset:
+            allowed = await self._said()
+            if allowed < state.next_offset:
                 if now - self._since < self._settings.brake_hold_s:
                     return
                 allowed = await self._wire.end(CALLS, self._partition)
         except KafkaError as error:
-            log.warning("brake_asks_again", partition=self._partition, error=type(error).__name__, retry_in_s=_ASK_EVERY_S)
+            self._again(error)
             return
         state.brake.allow(allowed)
         self._stopped = False
         self._hold(self._partition, False)
         log.info("meter_goes_on", partition=self._partition, allowed_below=allowed)
+
+    async def _said(self) -> int:
+        """How far a person has let it go. A worker that cannot ask, for want of a right, say, does not stand still for ever."""
+        try:
+            return await self._wire.committed(GROUP, CALLS, self._partition)
+        except KafkaError as error:
+            self._again(error)
+            return 0
+
+    def _again(self, error: KafkaError) -> None:
+        log.warning("brake_asks_again", partition=self._partition, error=type(error).__name__, retry_in_s=_ASK_EVERY_S)
