@@ -99,7 +99,7 @@ class AuditCopying:
         try:
             self._copy.run_once()
             self._trouble = ""
-        except TidegateError as error:
+        except (TidegateError, OSError, ValueError) as error:  # the last: an entry that somebody has written by hand
             if self._trouble != str(error):
                 self._trouble = str(error)
                 log.warning("audit_not_copied", error=self._trouble, waits=isinstance(error, StoreUnavailable))

@@ -336,6 +336,21 @@ def test_another_file_in_the_place_of_the_first_is_found_by_the_store(data: Path
     assert "of another log" in said
 
 
+def test_an_entry_that_somebody_wrote_by_hand_keeps_no_node_from_stopping(data: Path) -> None:
+    with NodeProcess(data) as node:
+        log = data / "audit.jsonl"
+        forged = Entry.after(
+            "no such log", Entry.parse(log.read_bytes().splitlines()[-1]), datetime.now(UTC), "user:x", "key.made"
+        )
+        log.write_bytes(log.read_bytes() + forged.line() + b"\n")
+        node.stop()
+
+    assert Entry.parse(log.read_bytes().splitlines()[-1]) is not None
+    with Store.open(path=data / "store") as store:
+        [(copied,)] = store.query("SELECT count() FROM audit").rows
+    assert copied >= 1
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tidegate", "audit", "verify", "--data", str(tmp_path / "none")]
 
