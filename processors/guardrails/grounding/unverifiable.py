@@ -9,8 +9,9 @@ import re
 from typing import Final
 
 from ..ports import Finding
-from .claims import Claim, Term, claims
-from .facts import Fact, facts, known, same_amount
+from .claims import claims
+from .contradictions import contradictions
+from .facts import Fact, facts, same_amount
 from .reading import words
 
 # Findings of one response; a page of numbers is one complaint, not a thousand.
@@ -67,55 +68,3 @@ def _is_specific(fact: Fact) -> bool:
         return True
     # 400 digits in a row are no number that a float holds.
     return fact.kind == "count" and (math.isinf(fact.value) or fact.value != int(fact.value) or fact.value > 100)
-
-
-def contradictions(said: list[Claim]) -> list[Finding]:
-    """SELF_CONTRADICTION where two sentences of one response say the same words, but one denies them, or gives another amount
-    of the same thing. The later one is named."""
-    found: list[Finding] = []
-    by_word: dict[str, list[int]] = {}
-    sets: list[frozenset[str]] = []
-    for number, claim in enumerate(said):
-        mine = frozenset(_key(term) for term in claim.terms if term.weight >= 0.3)
-        sets.append(mine)
-        if len(mine) < 2 or _is_one_of_many(claim):
-            continue
-        rare = sorted(mine, key=lambda key: len(by_word.get(key, ())))[:3]
-        earlier = {place for key in rare for place in by_word.get(key, ())[-20:]}
-        if any(_opposed(said[place], claim, sets[place], mine) for place in earlier):
-            found.append(Finding("faithfulness", "SELF_CONTRADICTION", "response", claim.start, claim.end, 0.6))
-        for key in mine:
-            by_word.setdefault(key, []).append(number)
-    return found
-
-
-def _is_one_of_many(claim: Claim) -> bool:
-    """An item of a list, or a case: others of its kind say the like, and say it of something else."""
-    first = claim.words[0].low
-    return (
-        first[0].isdigit() or first in ("-", "–", "•", "*") or any(word.low in ("if", "when", "unless") for word in claim.words)
-    )
-
-
-def _opposed(one: Claim, other: Claim, mine: frozenset[str], theirs: frozenset[str]) -> bool:
-    """Nearly the same words, and most shared ones denied in one sentence only; or one amount said of them differs."""
-    shared = mine & theirs
-    if len(shared) < 2 or len(shared) < 0.75 * len(mine | theirs):
-        return False
-    signs = [{_key(term): term.polarity for term in claim.terms if _key(term) in shared} for claim in (one, other)]
-    # What stands before the "not" has the same sign in both.
-    if sum(signs[0][key] != signs[1][key] for key in shared) > len(shared) / 2:
-        return True
-    if len(shared) < len(mine | theirs) or len(one.facts) != 1 or len(other.facts) != 1:
-        return False
-    first, second = one.facts[0], other.facts[0]
-    return (
-        known(first)
-        and first.kind == second.kind
-        and first.kind not in ("date", "frequency")
-        and not same_amount(first, second)
-    )
-
-
-def _key(term: Term) -> str:
-    return term.group or term.keys[0]
