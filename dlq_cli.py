@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.processors.letters import Keeper, Letter, LetterId, Letters
+from tidegate.producers.folder_audit import audit_of
 from tidegate.producers.key_source import KeySource, key_source
 from tidegate.schemas.errors import Unreadable, UsageError
 from tidegate.schemas.settings import Settings
@@ -45,6 +47,8 @@ LettersArgument = Annotated[
 
 # A person reads so many lines; the rest is told in sums.
 _SHOWN: Final = 100
+# So many are written down in one audit entry, and held in the clear before they are replayed: 6 MB.
+_AT_ONCE: Final = 100
 
 
 @dlq_app.command(name="list")
@@ -100,10 +104,9 @@ def show(
     for name, value in _facts(found).items():
         out.print(Text.assemble((f"{name.removesuffix('_bytes'):<10}", "dim"), plain(_shown(value))), soft_wrap=True)
     if opening:
-        from tidegate.processors.undumped import leave_no_core
-
-        leave_no_core()
-        line = _opened(found, _keys(data)).decode(errors="replace")
+        keys = _plaintext_keys(data)
+        line = _opened(found, keys).decode(errors="replace")
+        _tell_audit("letters.opened", data, _whose(found, keys), letter=str(found.letter_id))
         out.print()
         out.print(Text("\n".join(plain(part) for part in line.split("\n"))), soft_wrap=True)
 
@@ -125,7 +128,7 @@ def fix(
 
     if (anew is None) == (not put and not taken):
         raise UsageError("say what is to change: --set FIELD=VALUE, --unset FIELD, or --with FILE for all of it")
-    keys = _keys(data)
+    keys = _plaintext_keys(data)
     with closing(_letters(data)) as letters:
         found = _found(letters, letter)
         line = changed(_opened(found, keys), put or (), taken or ()) if anew is None else _content(anew)
@@ -137,6 +140,7 @@ def fix(
         if sealed is None:
             raise UsageError("it cannot be sealed again: it is too large, or the key ring does not seal (tidegate keys check)")
         mended = replace(found, size_bytes=len(line), sha256=hashlib.sha256(line).hexdigest(), sealed=sealed)
+        _tell_audit("letters.fixed", data, _whose(mended, keys), letter=str(mended.letter_id))
         if not letters.fix(mended):
             raise UsageError(f"nothing is kept at {plain(letter)} any more")
     _say(f"{letter} is mended; `tidegate dlq replay {letter}` meters it")
@@ -153,20 +157,28 @@ def replay(
     """Meter them after all: those the meter takes now. Each counts once, however often it is replayed."""
     from tidegate.processors.mending import lines_of
 
-    keys, judge = _keys(data), _Judge(Settings.read(data_dir=data))
+    keys, judge = _plaintext_keys(data), _Judge(Settings.read(data_dir=data))
     replayed, wrong = 0, Counter[str]()
+
+    def content(letter: Letter) -> list[bytes]:
+        lines = lines_of(_opened(letter, keys))
+        if (why := judge.wrong(lines)) is not None:
+            raise UsageError(why)
+        return lines
+
     with closing(_letters(data)) as letters:
-        for letter in _asked(letters, chosen, reason, producer, everything):
-            try:
-                lines = lines_of(_opened(letter, keys))
-                if (why := judge.wrong(lines)) is not None:
-                    raise UsageError(why)
-            except UsageError as error:
-                if chosen and len(chosen) == 1:
-                    raise UsageError(f"{letter.letter_id}: {error}; see `tidegate dlq fix`") from None
-                wrong[str(error)] += 1
-                continue
-            replayed += letters.replay(letter, lines)
+        for some in _by_the_hundred(_asked(letters, chosen, reason, producer, everything)):
+            taken: list[tuple[Letter, list[bytes]]] = []
+            for letter in some:
+                try:
+                    taken.append((letter, content(letter)))
+                except UsageError as error:
+                    if chosen and len(chosen) == 1:
+                        raise UsageError(f"{letter.letter_id}: {error}; see `tidegate dlq fix`") from None
+                    wrong[str(error)] += 1
+            if taken:
+                _tell_audit("letters.replayed", data, letters=[str(letter.letter_id) for letter, _ in taken])
+            replayed += sum(letters.replay(letter, lines) for letter, lines in taken)
     _say(f"{_count(replayed)} will be metered")
     for why, count in wrong.most_common():
         _say(f"{_count(count)} left: {plain(why)}")
@@ -184,7 +196,10 @@ def drop(
 ) -> None:
     """Let them go, for good. The rows that say why they were refused stay."""
     with closing(_letters(data)) as letters:
-        dropped = sum(letters.drop(letter) for letter in _asked(letters, chosen, reason, producer, everything))
+        dropped = 0
+        for some in _by_the_hundred(_asked(letters, chosen, reason, producer, everything)):
+            _tell_audit("letters.dropped", data, letters=[str(letter.letter_id) for letter in some])
+            dropped += sum(map(letters.drop, some))
     _say(f"{_count(dropped)} dropped")
 
 
@@ -192,6 +207,7 @@ def drop(
 def resume(data: DataOption = None) -> None:
     """Let a meter go on that has stopped because it refused most lines: what waits now is metered, or becomes dead letters."""
     with closing(_letters(data)) as letters:
+        _tell_audit("meter.resumed", data)
         waiting = letters.resume()
     _say(f"the meters go on; {waiting:,} records wait for them")
 
@@ -236,6 +252,14 @@ def _keys(data: Path | None) -> KeySource:
     return keys
 
 
+def _plaintext_keys(data: Path | None) -> KeySource:
+    """The ring, for a process that leaves nothing behind of what it opens."""
+    from tidegate.processors.undumped import leave_no_core
+
+    leave_no_core()
+    return _keys(data)
+
+
 def _opened(letter: Letter, keys: KeySource) -> bytes:
     try:
         return letter.opened(keys)
@@ -276,6 +300,22 @@ def _asked(
     if reason is not None or producer is not None:
         raise UsageError("--reason and --producer choose among --all; letters are what they are")
     return iter([_found(letters, name) for name in dict.fromkeys(names)])
+
+
+def _by_the_hundred(letters: Iterator[Letter]) -> Iterator[list[Letter]]:
+    while some := list(islice(letters, _AT_ONCE)):
+        yield some
+
+
+def _whose(letter: Letter, keys: KeySource) -> str:
+    """The tenant, by the key: what a refused line says of itself may be anything."""
+    return keys.opening(letter.sealed.key_id).tenant or "everybody"
+
+
+def _tell_audit(action: str, data: Path | None, subject: str = "", **details: Any) -> None:
+    """Write down what somebody does to dead letters, before it is done."""
+    settings = Settings.read(data_dir=data)
+    audit_of(settings.data_dir, settings).append(action, subject, details)
 
 
 def _facts(letter: Letter) -> dict[str, Any]:

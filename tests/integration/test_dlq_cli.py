@@ -13,10 +13,13 @@ from node_process import rows as asked
 from support import envelope, line, response
 from tidegate.cli import app
 from tidegate.processors.embedded.engine import MeterEngine
+from tidegate.producers.keyring import Key
 from tidegate.producers.local_log import LocalLog
+from tidegate.producers.ring_file import change_ring
+from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import DEAD_LETTERS, METERED
+from tidegate.schemas.topics import CALLS, DEAD_LETTERS, METERED, TOPICS
 from typer.testing import CliRunner
 
 CANARY = "Zqann4711"
@@ -68,8 +71,6 @@ def listed() -> dict[str, dict[str, Any]]:
 
 
 def lines(folder: Path, topic: str) -> list[dict[str, Any]]:
-    from tidegate.producers.sqlite_log import SqliteLog
-
     with SqliteLog(folder) as log:
         return [orjson.loads(one) for record in log.read(topic, 0, 0) for one in record.value.split(b"\n")]
 
@@ -100,9 +101,6 @@ def test_a_line_is_shown_only_when_asked_for_and_only_to_whoever_has_the_key(dat
 
 
 def test_no_byte_of_a_refused_line_rests_in_the_clear_but_where_its_sender_has_put_it(data: Path) -> None:
-    from tidegate.producers.sqlite_log import SqliteLog
-    from tidegate.schemas.topics import CALLS, TOPICS
-
     with SqliteLog(data) as log:
         holding = {name for name in TOPICS for record in log.read(name, 0, 0) if CANARY.encode() in record.value}
 
@@ -181,6 +179,43 @@ def test_a_dropped_line_is_gone_and_the_rows_tell_what_became_of_each(data: Path
     assert list(listed()) == ["0:0:3"]
     assert done == [(2, "fixed"), (2, "replayed"), (1, "dropped")]
     assert len(found) == 6
+
+
+def test_what_is_done_with_a_dead_letter_is_written_down_without_it(data: Path) -> None:
+    run("show", "0:0:1")
+    run("show", "0:0:1", "--open")
+    change_ring(data / "keys.json", lambda ring: ring.adding(Key.made("harbor-health")), make=False)
+    run("fix", "0:0:1", "--unset", "note")
+    run("replay", "--all", code=1)
+    run("drop", "0:0:2", "0:0:3")
+    run("resume")
+
+    told = [json.loads(one) for one in (data / "audit.jsonl").read_bytes().splitlines()]
+    acts = [(one["action"], one["subject"], one["details"]) for one in told if one["action"].startswith(("letters.", "meter."))]
+    assert acts == [
+        ("letters.opened", "everybody", {"letter": "0:0:1"}),
+        ("letters.fixed", "harbor-health", {"letter": "0:0:1"}),
+        ("letters.replayed", "", {"letters": ["0:0:1"]}),
+        ("letters.dropped", "", {"letters": ["0:0:2", "0:0:3"]}),
+        ("meter.resumed", "", {}),
+    ]
+    assert CANARY not in (data / "audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [["show", "0:0:1", "--open"], ["fix", "0:0:1", "--unset", "note"], ["replay", "0:0:2"], ["drop", "--all"], ["resume"]],
+)
+def test_what_cannot_be_written_down_is_not_done(data: Path, act: list[str]) -> None:
+    run("fix", "0:0:2", "--set", "input_tokens=30")
+    before = listed()
+    (data / "audit.jsonl").unlink()
+    (data / "audit.jsonl").mkdir()
+
+    with pytest.raises(UsageError):
+        run(*act)
+
+    assert listed() == before
 
 
 def test_without_a_ring_that_seals_only_the_fingerprint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
