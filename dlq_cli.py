@@ -158,12 +158,17 @@ def replay(
     from tidegate.processors.mending import lines_of
 
     keys, judge = _plaintext_keys(data), _Judge(Settings.read(data_dir=data))
-    replayed, wrong = 0, Counter[str]()
+    replayed, wrong, whole = 0, Counter[str](), set[str]()
 
     def content(letter: Letter) -> list[bytes]:
         lines = lines_of(_opened(letter, keys))
         if (why := judge.wrong(lines)) is not None:
             raise UsageError(why)
+        # Sent again, an envelope whose numbers cannot be read is a letter again: nobody else can tell the two apart.
+        if everything and letter.letter_id.seq is None:
+            if letter.sha256 in whole:
+                raise UsageError("it holds the same bytes as one that was replayed; name it where both count")
+            whole.add(letter.sha256)
         return lines
 
     with closing(_letters(data)) as letters:

@@ -218,6 +218,22 @@ def test_what_cannot_be_written_down_is_not_done(data: Path, act: list[str]) -> 
     assert listed() == before
 
 
+def test_an_envelope_that_was_refused_twice_is_replayed_once_of_all_and_by_its_name_again(tmp_path: Path) -> None:
+    folder = tmp_path / "tidegate-data"
+    with SqliteLog(folder, fsync="normal") as log, log.transaction():
+        log.append(CALLS.name, 0, [(b"triage-1", {"schema": "of nobody"}, line(response("c-whole")))] * 2)
+    meter(folder)
+
+    said = run("replay", "--all", code=1)
+    left = list(listed())
+    run("replay", *left)
+
+    assert "1 dead letter will be metered" in said
+    assert "1 dead letter left: it holds the same bytes" in said
+    assert left == ["0:1"]
+    assert meter(folder).totals()["responses"] == 2
+
+
 def test_without_a_ring_that_seals_only_the_fingerprint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEGATE_KEY_FILE", str(tmp_path / "nowhere.json"))
     folder = tmp_path / "tidegate-data"
