@@ -253,6 +253,6 @@ def test_a_head_saved_twice_is_the_same_file(tmp_path: Path) -> None:
 def test_the_card_keeps_what_unseen_sources_showed() -> None:
     numbers = json.loads(WEIGHTS.with_suffix(".json").read_text("utf-8"))["numbers"]
 
-    assert all(source["auroc"] >= 0.9 for source in numbers["unseen_source"].values())
+    assert all(source["auroc"] >= 0.92 for source in numbers["unseen_source"].values())
     assert all(source["auroc"] > source["auroc_by_length"] + 0.15 for source in numbers["unseen_source"].values())
     assert all(share <= 0.05 for lots in numbers["false_alarms"].values() for share in lots.values())
