@@ -6,11 +6,13 @@ Only findings of names, places, organisations and groups come here: a number has
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from . import eponyms
 from .ner import Span
+from .ner_words import read_lists
 from .prefilter import is_label
 from .spans import TOLD
 
@@ -69,6 +71,7 @@ _DESCRIBES: Final = re.compile(
 )
 _STATE: Final = re.compile(r",\s\Z")
 _ABBREVIATED: Final = re.compile(r"-[A-Z]{2}\Z")
+_POSSESSIVE: Final = re.compile(r"['’]s?\Z")
 _TITLED: Final = re.compile(r"(?:\b(?:mr|mrs|ms|miss|dr|doctor|prof|nurse)\.?\s+)\Z", re.IGNORECASE)
 
 
@@ -80,6 +83,39 @@ def _known(word: str) -> bool:
         or len(word) == 1
         or (folded in _WORDS and (len(word) > 3 or not word.istitle()))
         or (_ENDINGS.fullmatch(folded) is not None)
+    )
+
+
+def without(text: str, span: Span) -> Span | None:
+    """The name found at `span` without the words of medicine before and behind it, None where nobody's name is left:
+    "Discharge Rosa Delgado" is somebody, "Discharge Summary" is not."""
+    if not is_medicine(text, span):
+        return span
+    if span.type not in {"PERSON", "ORGANIZATION"}:
+        return None
+    words = list(_PART.finditer(text, span.start, span.end))
+    while words and _is_of_medicine(words[0].group()):
+        del words[0]
+    while words and _is_of_medicine(words[-1].group()):
+        words.pop()
+    if not words or not _is_somebody([word.group() for word in words]):
+        return None
+    left = Span(words[0].start(), words[-1].end(), "PERSON", span.score)
+    # A word of medicine in the midst of a name is no reason to let the name stand.
+    held = any(map(_is_of_medicine, (word.group() for word in words)))
+    return left if held or (left != span and not is_medicine(text, left)) else None
+
+
+def _is_of_medicine(word: str) -> bool:
+    return _known(_POSSESSIVE.sub("", word)) or _READING.fullmatch(word) is not None
+
+
+def _is_somebody(words: Sequence[str]) -> bool:
+    """Whether a list knows one of these as a name, and it is no word of every day; or two begin with a capital."""
+    lists = read_lists()
+    own = [word for word in (_POSSESSIVE.sub("", word) for word in words) if word.lower() not in lists.words["common"]]
+    return any(len(word) > 2 and lists.names(word) and not lists.is_clinical(word.lower()) for word in own) or (
+        len(own) > 1 and all(word[0].isupper() and not lists.is_clinical(word.lower()) for word in own)
     )
 
 

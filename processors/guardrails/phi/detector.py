@@ -85,9 +85,10 @@ class PhiDetector:
         if self._foreign is not None:
             structured += self._foreign.find(text)
         redacted = [match.span() for match in _REDACTED.finditer(text)] if "<" in text or "_" in text else []
+        people = [name for found in names if (name := clinical.without(text, found)) is not None]
         return [
             span
-            for span in settle(text, structured, [name for name in names if not clinical.is_medicine(text, name)])
+            for span in settle(text, structured, people)
             if span.score >= _THRESHOLD and not (redacted and _says_nothing_else(text, span, redacted))
         ]
 

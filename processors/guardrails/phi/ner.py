@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .ner_rules import again, bridged, by_form, known_name, means_nobody, whole
 from .ner_tagger import TYPES, Tagged, Tagger
 from .ner_words import Lists, read_lists
+from .orders import bare, is_order
 from .spans import TOLD
 from .spans import Span as Span
 from .whereabouts import is_reading, is_torn, placed
@@ -56,12 +57,16 @@ class NameFinder:
         spans = [*_runs(text, tagged, self._lists), *by_form(text, self._lists)]
         if not spans:
             return spans
-        spans = [whole(text, span, self._lists) for span in self._meant(text, spans)]
+        spans = [whole(text, bare(text, span, self._lists), self._lists) for span in self._meant(text, spans)]
         spans += self._meant(text, [*again(text, spans), *bridged(text, spans)])
         return placed(text, united(spans), self._lists)
 
     def _meant(self, text: str, spans: Iterable[Span]) -> list[Span]:
-        return [span for span in spans if not (_is_no_place(text, span, self._lists) or means_nobody(text, span, self._lists))]
+        return [span for span in spans if not self._is_nobody(text, span)]
+
+    def _is_nobody(self, text: str, span: Span) -> bool:
+        lists = self._lists
+        return is_order(text, span, lists) or _is_no_place(text, span, lists) or means_nobody(text, span, lists)
 
 
 def _is_no_place(text: str, span: Span, lists: Lists) -> bool:

@@ -11,6 +11,7 @@ from .cues import EVERYDAY, introduced, is_titled
 from .everyday import everyday
 from .letters import written as in_letters
 from .ner_words import Lists
+from .orders import ordered
 from .spans import TOLD, Span
 
 _SUFFIX: Final = (
@@ -95,6 +96,7 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
     yield from introduced(text, lists)
     yield from in_letters(text, lists)
     yield from everyday(text, lists)
+    yield from ordered(text, lists)
     if "," in text or "/" in text or "^" in text:
         for pattern in (_CAPITALS, _COMMA):
             for found in pattern.finditer(text):
