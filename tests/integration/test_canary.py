@@ -35,7 +35,7 @@ from tidegate.schemas.topics import CONTENT, GUARDRAILS_NAMES, METER_CHANGELOG, 
 
 pytestmark = pytest.mark.slow
 
-GUARDED = {"TIDEGATE_GUARD_DETECTORS": '["phi", "toxicity"]', "TIDEGATE_GUARD_BATCH": "4"}
+GUARDED = {"TIDEGATE_GUARD_BATCH": "4"}
 GARBAGE = [
     b'{"event": "response", "prompt": "%b' % canaries.prompt(0).encode(),
     canaries.prompt(1).encode(),
@@ -187,7 +187,11 @@ def test_no_byte_of_what_a_patient_said_is_left_on_kafka_by_workers_that_were_ki
     kept[-1].mkdir()
     made = tidegate("keys", "make", "--file", ring)
     assert made.returncode == 0, made.stderr
-    more = GUARDED | {"TIDEGATE_KEY_FILE": str(ring), "XDG_STATE_HOME": str(state)}
+    more = GUARDED | {
+        "TIDEGATE_GUARD_DETECTORS": '["phi", "toxicity"]',
+        "TIDEGATE_KEY_FILE": str(ring),
+        "XDG_STATE_HOME": str(state),
+    }
     said: list[bytes] = []
 
     with Broker(tmp_path / "kafka") as broker:
