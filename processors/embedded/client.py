@@ -105,7 +105,12 @@ class NodeFolder:
                 ]
                 while waiting := sum(max(0, end - log.committed(step.name, name, partition)) for name, partition, end in ends):
                     progress(*((waiting, 0) if step is METER else (0, waiting)))
-                    self._must_be_well()
+                    stopped = self._must_be_well().get("meters_stopped", ()) if step is METER else ()
+                    if any(end > log.committed(step.name, name, at) for name, at, end in ends if at in stopped):
+                        raise TidegateError(
+                            f"{waiting:,} records wait behind a meter that has stopped, as it refused most lines; see"
+                            " `tidegate dlq list`, then `tidegate dlq resume`"
+                        )
                     time.sleep(0.05)
 
     def _must_be_well(self) -> dict[str, Any]:

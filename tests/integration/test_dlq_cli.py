@@ -303,3 +303,21 @@ def test_a_stopped_meter_is_told_in_the_metrics_and_goes_on_by_command(tmp_path:
     assert (stopped, went_on) == (True, True)
     assert (before[0]["n"], calls[0]["n"]) == (0, 1)
     assert b"3 records wait" in said.stdout
+
+
+def test_a_replay_behind_a_stopped_meter_says_so_and_ends(tmp_path: Path) -> None:
+    folder, calls = tmp_path / "data", tmp_path / "calls.jsonl"
+    calls.write_bytes(line(response("c-behind")) + b"\n")
+    with NodeProcess(folder, TIDEGATE_BRAKE_LINES="10") as node:
+        log = LocalLog(folder)
+        log.append([envelope(name, 0, [TOLD] * 10) for name in ("a", "b", "c")])
+        log.close()
+        eventually(lambda: node.status()["meters_stopped"], bool)
+        done = tidegate("replay", calls, "--data", folder)
+        tidegate("dlq", "resume", "--data", folder)
+        counted = eventually(lambda: node.status()["totals"].get("responses"), bool)
+
+    assert done.returncode == 2
+    assert b"wait behind a meter that has stopped" in done.stderr
+    assert b"tidegate dlq resume" in done.stderr
+    assert counted == 1
