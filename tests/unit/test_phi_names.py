@@ -29,6 +29,7 @@ NAMED = [
     ("LOCATION", "Mail it to PO Box 5521 by Monday.", "PO Box 5521"),
     ("LOCATION", "Deliver to 12 rue Lefebvre, 75011 Paris, France", "12 rue Lefebvre, 75011 Paris, France"),
     ("LOCATION", "i live at 77 maple street in denver", "77 maple street"),
+    ("LOCATION", "lives at 12 Kestrel Way, Flint, MI 48502", "12 Kestrel Way, Flint, MI 48502"),
     ("ORGANIZATION", "He works at Harborview Medical Center as a nurse.", "Harborview Medical Center"),
     ("ORGANIZATION", "She sued Wagner & Sons Ltd over the bill.", "Wagner & Sons Ltd"),
     ("NRP", "The patient is Norwegian and speaks no English.", "Norwegian"),
@@ -45,6 +46,12 @@ NOBODY = [
     "African American male in no acute distress.",
     "How do I reset my password?",
     "Grace and hope may mark the will of the people.",
+    "BMP: Na 140, K 4.1, Cl 103, CO2 26, BUN 14",
+    "CPT 96372, ICD Z79.4",
+    "Billed 99213, G0439.",
+    "CPT 93000, DX I10",
+    "Coded E11.65, 99214.",
+    "Recent: CAD, DM2, PE 2018",
 ]
 
 

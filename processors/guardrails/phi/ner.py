@@ -70,7 +70,7 @@ class NameFinder:
 
 
 def _is_no_place(text: str, span: Span, lists: Lists) -> bool:
-    return span.type == "LOCATION" and (is_torn(text, span, lists) or is_reading(text[span.start : span.end], lists))
+    return span.type == "LOCATION" and (is_torn(text, span, lists) or is_reading(text, span, lists))
 
 
 def united(spans: Iterable[Span]) -> list[Span]:

@@ -28,10 +28,14 @@ _LEFT: Final = re.compile(r"\bleft\s\Z", re.IGNORECASE)
 _FOR: Final = re.compile(r"\sfor\s")
 # "from Jackson to Charlotte", "Houston and Dallas".
 _AND_SO: Final = re.compile(r",?\s(?:to|and|or|via|for|then)\s(?:then\s|to\s)?|,\s")
-_STATE: Final = re.compile(r"(?<![A-Za-z])[A-Z]{2}(?![A-Za-z])")
-_POSTAL: Final = re.compile(
-    r"(?<![\w.])\d{5}(?:-\d{4})?(?![\w.])|\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b|\b[A-Z]\d[A-Z]\s?\d[A-Z]\d\b"
+_STATE: Final = re.compile(r"(?<![A-Za-z])[A-Z]{2}(?![A-Za-z\d])")
+_ZIP: Final = re.compile(r"(?<![\w.])\d{5}(?:-\d{4})?(?![\w.])")
+# Five digits of a bill: behind a word for codes, or beside a code of a diagnosis or a service.
+_BILL: Final = re.compile(
+    r"\b(?i:CPT|HCPCS|ICD(?:-?(?:9|10))?(?:-CM)?|DX|bill(?:s|ed|ing)?|(?<!zip )(?<!postal )cod(?:e|es|ed|ing))\b"
+    r"|\b[A-TV-Z]\d{2}\b(?!\s\d[A-Z])|\b[A-V]\d{4}\b"
 )
+_POSTAL: Final = re.compile(r"\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b|\b[A-Z]\d[A-Z]\s?\d[A-Z]\d\b")
 # House numbers before and behind the name of a street, as the world writes them.
 _HOUSE: Final = re.compile(
     r"\d{1,6}[A-Za-z]?\s(?:[A-Z][a-z’'.-]+\s){1,3}(?:Jr|Sr|Dr|St|Ln|Rd|Av|Ct|Pl|Sq)\b"
@@ -39,8 +43,12 @@ _HOUSE: Final = re.compile(
     r"|\w{3,}(?:stra(?:ß|ss)e|str\.|gasse|weg|platz|allee|gatan|vej|gata|laan|straat|katu)\b"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
-# Words for streets that say as well where in a hospital somebody lies, or what a table and a tooth have.
-_WITHIN: Final = frozenset("unit room rm ward floor fl station box point neck ring run line view str bar mill mills".split())  # noqa: SIM905
+# How far beside five digits a word of a bill is looked for.
+_BESIDE: Final = 16
+# Words for streets that say as well where in a hospital somebody lies, what a table and a tooth have, or what the heart has.
+_WITHIN: Final = frozenset(
+    "unit room rm ward floor fl station box point neck ring run line view str bar mill mills cad".split()  # noqa: SIM905
+)
 
 
 def is_torn(text: str, span: Span, lists: Lists) -> bool:
@@ -53,14 +61,20 @@ def is_torn(text: str, span: Span, lists: Lists) -> bool:
     return not (_holds_place(words, lists) or _holds_street(words, lists))
 
 
-def is_reading(written: str, lists: Lists) -> bool:
+def is_reading(text: str, span: Span, lists: Lists) -> bool:
     """Whether what was taken for a place holds digits, and nothing else that an address has."""
+    written = text[span.start : span.end]
     if not any(map(str.isdigit, written)) or _POSTAL.search(written) or _HOUSE.search(written):
         return False
-    if any(state in lists.codes for state in _STATE.findall(written)) or re.search(r"(?i)\bbox\s?#?\d", written):
-        return False
     words = _WORD.findall(written.lower())
-    return not _holds_street(words, lists) and not _holds_place(words, lists)
+    if _holds_street(words, lists) or _holds_place(words, lists) or re.search(r"(?i)\bbox\s?#?\d", written):
+        return False
+    zipped = _ZIP.search(written) is not None
+    states = [state for state in _STATE.findall(written) if state in lists.codes]
+    if zipped and (states or _BILL.search(text, max(0, span.start - _BESIDE), span.end + _BESIDE) is None):
+        return False
+    # "MI 2015" and "PE 2018" are what befell somebody.
+    return all(lists.is_clinical(state.lower()) for state in states)
 
 
 def _holds_street(words: Sequence[str], lists: Lists) -> bool:
