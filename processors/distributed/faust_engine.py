@@ -29,6 +29,10 @@ _FETCH_BYTES: Final = 16 << 20
 _COMMIT_EVERY_S: Final = 1.0
 # Faust's own; it must be longer than the session.
 _REQUEST_S: Final = 90.0
+# Faust's own: a client to whom nothing comes for so long leaves its group. One that the brake holds does so on purpose.
+_IDLE_S: Final = 1_000.0
+# As a setting may say that the brake holds for ever: ten years.
+_LONGEST_HOLD_S: Final = 10 * 365 * 86_400.0
 
 
 class Hands(Protocol):
@@ -58,6 +62,7 @@ class FaustEngine:
             broker_client_id=f"tidegate-{step}",
             broker_commit_interval=_COMMIT_EVERY_S,
             broker_session_timeout=settings.worker_session_s,
+            broker_max_poll_interval=_IDLE_S + min(settings.brake_hold_s, _LONGEST_HOLD_S),
             broker_request_timeout=max(settings.worker_session_s * 2, _REQUEST_S),
             broker_heartbeat_interval=settings.worker_session_s / 4,
             consumer_auto_offset_reset="earliest",
