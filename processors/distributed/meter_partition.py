@@ -245,8 +245,12 @@ class MeterPartition:
                 return
             if self._wanted is not self._series:
                 await self._settle(self._wanted)
-            records = [] if self.state.brake.stopped else self._waiting.take()
-            self._bite = self._settings.worker_flush_bytes
+            most = self._settings.worker_flush_bytes
+            records = [] if self.state.brake.stopped else self._waiting.take(most * _BEHIND_BITE, _MOST_EVENTS)
+            if records and self._waiting:
+                # Behind a brake more has come than one flush should hold.
+                self._arrived.set()
+            self._bite = most
             now_ms = self._clock_ms()
             if (
                 not records
@@ -388,14 +392,22 @@ class MeterPartition:
             await self._under_way[0]
             await asyncio.sleep(0)
 
+    async def _flush_all(self) -> None:
+        """Apply all that waits, but what the brake holds."""
+        await self.flush()
+        left = 0
+        while len(self._waiting) not in (0, left):
+            left = len(self._waiting)
+            await self.flush()
+
     async def drain(self) -> None:
         """Flush what waits, and wait until all of it is acknowledged."""
-        await self.flush()
+        await self._flush_all()
         await self._let_go()
 
     async def rest(self) -> None:
         """The same, and write nothing until `go_on`: between two generations of a group a partition is nobody's."""
-        await self.flush()
+        await self._flush_all()
         async with self._stepping:
             await self._let_go()
             self._resting = True

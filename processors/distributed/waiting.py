@@ -21,11 +21,19 @@ class Waiting:
         self._records.append(record)
         self._add(record)
 
-    def take(self) -> list[CallRecord]:
-        """All of them."""
-        records, self._records = self._records, []
-        self.size_bytes = self.events = 0
-        return records
+    def take(self, most_bytes: int, most_events: int) -> list[CallRecord]:
+        """The first of them, up to and with the one that makes it so many bytes or events."""
+        size_bytes = events = count = 0
+        for record in self._records:
+            if size_bytes >= most_bytes or events >= most_events:
+                break
+            size_bytes += len(record.value)
+            events += _events_of(record)
+            count += 1
+        taken, self._records = self._records[:count], self._records[count:]
+        self.size_bytes -= size_bytes
+        self.events -= events
+        return taken
 
     def put_back(self, records: Sequence[CallRecord]) -> None:
         self._records[:0] = records

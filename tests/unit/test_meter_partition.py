@@ -32,6 +32,9 @@ class PromptWire:
     async def end(self, *_: Any, **__: Any) -> int:
         return 0
 
+    async def committed(self, *_: Any, **__: Any) -> int:
+        return 0
+
     async def send_rows(self, topic: Topic, partition: int, records: Sequence[Any]) -> list[asyncio.Future[Any]]:
         if topic is USAGE:
             self.usage += [(partition, source_of(headers)[1]) for headers, _ in records]
@@ -94,6 +97,28 @@ def test_flushes_that_are_acknowledged_at_once_do_not_keep_the_worker_busy_for_e
     with within(30):
         told = asyncio.run(scene())
 
+    assert told == 49
+
+
+def test_what_waited_behind_the_brake_is_applied_a_bite_at_a_time_and_all_of_it() -> None:
+    async def scene() -> tuple[int, int]:
+        partition = partition_on(PromptWire())
+        await partition.load({})
+        partition.state.brake.stopped = True
+        for offset in range(50):
+            await partition.take(record(offset, response(f"call-{offset}")))
+
+        partition.state.brake.allow(50)
+        await partition.flush()
+        after_one = partition.state.next_offset
+        await partition.drain()
+        await partition.close()
+        return after_one, partition.told
+
+    with within(30):
+        after_one, told = asyncio.run(scene())
+
+    assert 0 < after_one < 10
     assert told == 49
 
 
