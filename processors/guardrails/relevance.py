@@ -5,10 +5,13 @@ best of the chunks is, for one good chunk is what retrieval is for. Each is the 
 and text, and the part of the question's words (rarer ones counting more) that the text takes up. An answer is read sentence by
 sentence, too, so that a long one is not far from the question for being long.
 
+Where neither reading finds much, that says something only of a question of some words, and of an answer of some. Not of a short
+question ("Why?", "Go on."), which means what stood before it; nor of a task ("Write a limerick", "Summarize this note."), whose
+answer need have no word of it; nor of "500 mg twice daily." These have no score, rather than a low one.
+
 An answer may refuse, ask back, or say that it does not know: that is relevant, and scores at least `DECLINED`. OFF_TOPIC
-is reported only where neither reading finds anything in common, with an encoder, for a question of some words. Not for a short
-one ("Why?", "Go on."), which means what stood before it; nor for a task ("Write a limerick"), whose answer need have no word of
-it. An answer drawn from what was retrieved for the question is as near to it as that is.
+is reported only where neither reading finds anything in common, with an encoder. An answer drawn from what was retrieved for
+the question is as near to it as that is.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ QUESTION_WORDS: Final = 3
 # An answer of fewer words ("Yes.", "42") may well be to the point without a word in common.
 ANSWER_WORDS: Final = 6
 DECLINED: Final = 0.6
+# From here on what is shared speaks for an answer, whatever was asked.
+SPOKEN_FOR: Final = 0.3
 # The question of a long prompt stands at its start or its end; the middle is material.
 QUESTION_CHARS: Final = 600
 # A longer prompt holds its material, and an answer drawn from that is an answer.
@@ -96,7 +101,8 @@ class RelevanceDetector:
             return verdict
         parts = [response] + [response[span.start : span.end] for span in sentences(response)[:MOST_SENTENCES]]
         score = max(near(batch, asked, parts))
-        if len(sample.prompt.split()) > MATERIAL_WORDS:
+        long = len(sample.prompt.split()) > MATERIAL_WORDS
+        if long:
             score = max(score, *near(batch, response[:QUESTION_CHARS], [sample.prompt]))
         if chunks:
             # An answer drawn from what was retrieved for the question is an answer to it, as far as that is.
@@ -104,8 +110,10 @@ class RelevanceDetector:
             score = max(score, min(drawn, verdict.scores[("context", "relevance")]))
         if _DECLINES.search(response[:QUESTION_CHARS]):
             score = max(score, DECLINED)
-        verdict.scores[("response", "relevance")] = score
-        if score < OFF_TOPIC and _is_plain(batch, sample.prompt, response):
+        plain = _is_plain(sample.prompt, response)
+        if score >= SPOKEN_FOR or long or plain:
+            verdict.scores[("response", "relevance")] = score
+        if score < OFF_TOPIC and plain and not long and _has_vectors(batch):
             verdict.findings.append(Finding(self.name, "OFF_TOPIC", "response", 0, len(sample.response or ""), 1 - score))
         return verdict
 
@@ -143,16 +151,18 @@ def _keys(text: str) -> set[str]:
     return {word.key for word in words(text)}
 
 
-def _is_plain(batch: Batch, prompt: str, response: str) -> bool:
+def _is_plain(prompt: str, response: str) -> bool:
     """Whether a prompt is a question, and it and the answer say enough to be compared, in a script the encoder knows."""
+    enough = len(_telling(question(prompt))) >= QUESTION_WORDS and len(_keys(response)) >= ANSWER_WORDS
+    return enough and _ASKS.search(question(prompt)) is not None and _latin(prompt) and _latin(response)
+
+
+def _has_vectors(batch: Batch) -> bool:
     try:
         batch.embed([])
     except LookupError:
         return False
-    if len(prompt.split()) > MATERIAL_WORDS:
-        return False
-    enough = len(_telling(question(prompt))) >= QUESTION_WORDS and len(_keys(response)) >= ANSWER_WORDS
-    return enough and _ASKS.search(question(prompt)) is not None and _latin(prompt) and _latin(response)
+    return True
 
 
 def _latin(text: str) -> bool:

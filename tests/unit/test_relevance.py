@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tidegate.processors.guardrails.encoder import OfflineEncoder
 from tidegate.processors.guardrails.ports import Batch, Encoder, Sample, Verdict
-from tidegate.processors.guardrails.relevance import DECLINED, RelevanceDetector
+from tidegate.processors.guardrails.relevance import DECLINED, SPOKEN_FOR, RelevanceDetector
 
 QUESTION = "What are the common side effects of metformin in adults?"
 ANSWER = "Metformin most often causes nausea, diarrhea and stomach upset, which usually pass after some weeks."
@@ -55,6 +55,46 @@ def test_few_things_are_off_topic(encoder: OfflineEncoder, prompt: str, response
     verdict = judge(encoder, prompt, response)
 
     assert verdict.findings == []
+
+
+NOTE = "The patient is a 45 year old man with diabetes who came in for chest pain. He takes metformin."
+
+
+@pytest.mark.parametrize("with_encoder", [True, False], ids=["encoder", "no encoder"])
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("Summarize this note.", NOTE),
+        ("Summarise the visit of last Monday.", NOTE),
+        ("Go on.", NOTE),
+        ("Why?", NOTE),
+        ("What is the dose of metformin?", "500 mg twice daily."),
+        (QUESTION, "Nausea."),
+        ("Write a limerick about cats.", "There once was a lady named Lou, who chased every bird that she knew."),
+    ],
+    ids=["note", "visit", "go on", "short question", "short answer", "one word", "task"],
+)
+def test_an_answer_that_need_share_no_word_has_a_fair_score_or_none(
+    encoder: OfflineEncoder, with_encoder: bool, prompt: str, response: str
+) -> None:
+    verdict = judge(encoder if with_encoder else None, prompt, response)
+
+    assert verdict.scores.get(("response", "relevance"), 1.0) >= SPOKEN_FOR
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("What is the dose of metformin?", "The usual dose of metformin is 500 mg twice daily."),
+        ("Is it safe?", "Yes, it is safe."),
+        ("Write a limerick about cats.", "A limerick: two cats of Kilkenny thought there was one cat too many."),
+    ],
+    ids=["question", "short question", "task"],
+)
+def test_shared_words_speak_for_an_answer_whatever_was_asked(encoder: OfflineEncoder, prompt: str, response: str) -> None:
+    scores = [judge(by, prompt, response).scores[("response", "relevance")] for by in (encoder, None)]
+
+    assert min(scores) >= 0.5
 
 
 def test_a_refusal_is_not_irrelevant(encoder: OfflineEncoder) -> None:
