@@ -89,6 +89,12 @@ AGES = [
     ("mother 94, alive and well", "94"),
     ('{"age": 94}', "94"),
     ("a hundred and two years old", "a hundred and two"),
+    ("Rosa is 93", "93"),
+    ("Rosa Delgado will be 91 next month", "91"),
+    ("she will be 90 next month", "90"),
+    ("Pt, 97, fell", "97"),
+    ("Mr. Price, 97, fell", "97"),
+    ("Age/Sex: 97/F", "97"),
 ]
 NO_AGES = [
     "a 89-year-old man",
@@ -105,6 +111,9 @@ NO_AGES = [
     "in the nineties this drug was popular",
     "her 90th percentile weight",
     "glucose went to 94, he scored 92",
+    "Sat is 93. MAP is 91. Peak is 95. Room, 97, clean. Temp, 98, normal. Sugar was 97.",
+    "Glucose of Rosa, 97, was normal; scores of Rosa: 97, 98; Rosa is 93% done and was 95 percent better",
+    "Patient, 67, fell; Age/Sex: 45/F; she will be 90 minutes late",
 ]
 
 

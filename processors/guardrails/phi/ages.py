@@ -11,6 +11,7 @@ from typing import Final
 
 from . import zones
 from .dates import UNIT
+from .ner_words import read_lists
 from .spans import Span
 from .zones import Zones, matches
 
@@ -33,12 +34,24 @@ _KIN: Final = (
     "mother|father|mom|dad|grand(?:mother|father|ma|pa)|aunt|uncle|sister|brother|husband|wife|lady|gentleman|woman|man|who"
 )
 _CUE: Final = re.compile(
-    rf"(?:\bage[ds]?[\"']?\s*[:=]?(?:\s+(?:of|is|was))?|\b(?:turn(?:ed|s|ing)?|aged?\s+of)"
-    rf"|\b(?:s?he|patient|pt|{_KIN})(?:['’]s|\s+(?:is|was|turned))|\bi\s?['’]?\s?a?m"
+    rf"(?:\bage[ds]?(?:\s?/\s?(?:sex|gender))?[\"']?\s*[:=]?(?:\s+(?:of|is|was))?|\b(?:turn(?:ed|s|ing)?|aged?\s+of)"
+    rf"|\b(?:s?he|patient|pt|{_KIN})(?:['’]s|\s+(?:is|was|turned|will\s+be)|['’]ll\s+be)|\bi\s?['’]?\s?a?m"
     r"|\b(?:died|dead|passed(?:\s+away)?|deceased|lived|lives|survived)\s+(?:at|to|until|till)(?:\s+(?:the|a|ripe|old)){0,3})"
     r"\s*[:=]?\s*(?:(?:now|just|about|almost|nearly|already|only)\s+)?\Z",
     re.IGNORECASE,
 )
+# "Age/Sex: 97/F".
+_SEX: Final = re.compile(r"\s?/\s?(?:[MF]|male|female)\b", re.IGNORECASE)
+# "Rosa is 93.", and set off by commas: "Mr. Price, 97, fell".
+_NAMED: Final = re.compile(
+    r"(?:(?P<titled>\b(?i:mr|mrs|ms|miss)\b\.?\s+[^\W\d_]{2,})"
+    rf"|(?P<role>\b(?:[Pp]t|(?i:patient|{_KIN})))|(?P<name>\b[^\W\d_]{{2,}}))"
+    r"(?P<link>\s+(?:is|was|will\s+be)\s+(?:(?:now|just|about|almost|nearly|already|only)\s+)?|,\s*)\Z"
+)
+_SAID: Final = re.compile(r"\s*(?:[.,;:!?)\n]|\Z)|\s(?:and|but|now|with|who|when|today|next|this)\b")
+_SET_OFF: Final = re.compile(r",\s+[A-Za-z(]")
+# Names of people as well, and what is 93 oftener.
+_MEASURES: Final = frozenset({"height", "min", "peak"})
 _COUNTED: Final = re.compile(
     r"[\w%/]|\s*(?:%|percent|"
     + UNIT.replace("years?|yrs?|", "")
@@ -96,6 +109,21 @@ def _score(text: str, start: int, end: int) -> float | None:
     before = max(0, start - _BEFORE)
     if _FEMALE.match(text, end) and _SOMEBODY.search(text, before, start) and not _HOT.search(text, before, start):
         return _SURE
-    if _COUNTED.match(text, end) is None and (cue := _CUE.search(text, before, start)) is not None:
+    if (_COUNTED.match(text, end) is None or _SEX.match(text, end) is not None) and (
+        cue := _CUE.search(text, before, start)
+    ) is not None:
         return _SURE if cue.group().lower().startswith("age") else _TOLD
-    return None
+    return _TOLD if _is_of_somebody(text, before, start, end) else None
+
+
+def _is_of_somebody(text: str, before: int, start: int, end: int) -> bool:
+    """Whether a number stands where an age does beside a name or a word for somebody, and nothing measured is spoken of."""
+    if (named := _NAMED.search(text, before, start)) is None or _READING.search(text, before, start) is not None:
+        return False
+    if (_SET_OFF if named["link"].startswith(",") else _SAID).match(text, end) is None:
+        return False
+    if (name := named["name"]) is None:
+        return True
+    lists, lower = read_lists(), name.lower()
+    word = lower in lists.words["common"] or lower in lists.words["label"] or lower in _MEASURES or lists.is_clinical(lower)
+    return name[0].isupper() and lists.names(name) and not word
