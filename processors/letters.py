@@ -5,8 +5,12 @@
             ─► replayed: metered, as the one thing that a producer of its own has sent, so that twice counts once
             ─► dropped
 
-A line that cannot be read may hold anything, so its bytes never rest in the clear, and are shown only to whoever asks for
-them and has the key.
+A line that cannot be read may hold anything, so it is never kept here in the clear, and is shown only to whoever asks for it
+and has the key. What an edge refuses gets no further than that. What only the meter refuses came through the log, and lies in
+`calls` as its service sent it until that topic's retention is over: three days.
+
+A letter is sealed with the key of the tenant that it names, where the ring has one, and else with everybody's. None is made for
+it, as a data folder does for content: a refused line may name anything for its tenant, and a key's name is written down.
 """
 
 from __future__ import annotations
@@ -237,7 +241,7 @@ def outcome(letter: Letter, what: str) -> tuple[None, dict[str, str], bytes]:
 
 
 def _tenant(line: bytes) -> str | None:
-    """Whose key seals it, where it can be told: who shreds a tenant shreds this, too."""
+    """Whose key seals it, where it can be told and there is one: who shreds a tenant shreds this, too."""
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError:
