@@ -212,6 +212,28 @@ def test_without_context_what_the_prompt_gave_is_not_unverifiable(detector: Fait
 @pytest.mark.parametrize(
     ("response", "covered"),
     [
+        ("Call 617-555-0188 for help.", ["617-555-0188"]),
+        ("Call +1 (617) 555-0188.", ["+1 (617) 555-0188"]),
+        ("Call 617.555.0188 for help.", ["617.555.0188"]),
+        ("The server is at 192.168.10.254 now.", ["192.168.10.254"]),
+        ("The company made it in 1990-1995.", ["1990-1995"]),
+        ("See version 1.2.3 of it.", ["1.2.3"]),
+        ("Use 200-400 mg of it.", ["200-400 mg", "400 mg"]),
+        ("It opened on 2021-03-04.", ["2021-03-04"]),
+    ],
+)
+def test_numbers_that_are_joined_are_one_thing_to_verify(
+    detector: FaithfulnessDetector, response: str, covered: list[str]
+) -> None:
+    alone, asked = judge(detector, None, response), judge(detector, None, response, prompt=response)
+
+    assert [response[one.start : one.end] for one in alone.findings if one.type == "UNVERIFIABLE"] == covered
+    assert asked.findings == []
+
+
+@pytest.mark.parametrize(
+    ("response", "covered"),
+    [
         (
             "The drug causes liver damage. It is cheap. The drug does not cause liver damage.",
             "The drug does not cause liver damage.",

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 from ..ports import Finding
@@ -27,6 +29,10 @@ _CITATION: Final = re.compile(
 )
 _URL: Final = re.compile(r"\bhttps?://[^\s)>\]]+|\bwww\.[^\s)>\]]+")
 _YEAR: Final = re.compile(r"\b(?:in|since|of|by|from|until) ((?:1[5-9]|20)\d\d)\b")
+# Numbers joined by a mark are one thing: a telephone number, an address of a network, a part number, a range.
+_JOINED: Final = re.compile(
+    r"(?<![\w.-])(?:\+\d{1,3}[ -]?)?(?:\(\d{1,5}\)[ -]?)?(?:\d+(?:\.\d+){2,}|\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)+)(?![\w-])"
+)
 _HEDGE: Final = re.compile(
     r"\b(?:I(?:(?:'|’)?m| am) not (?:entirely |completely |quite )?(?:sure|certain)|I (?:think|believe|guess|assume|suppose)"
     r"|(?:it|this|that) (?:might|may|could) be|(?:may|might) or may not|not (?:entirely )?clear|as far as I (?:know|can tell)"
@@ -41,11 +47,18 @@ def unverifiable(prompt: str, response: str) -> list[Finding]:
     """UNVERIFIABLE at every specific that the prompt does not give itself; HEDGED; SELF_CONTRADICTION."""
     said = claims(response)
     given = _given(prompt)
+    told = [fact for claim in said for fact in claim.facts if _is_specific(fact)]
+    joined = _joined(response, told)
+    apart = {fact.start for parts in joined.values() for fact in parts}
     found = [
         Finding("faithfulness", "UNVERIFIABLE", "response", fact.start, fact.end, 0.5 if fact.kind == "count" else 0.6)
-        for claim in said
-        for fact in claim.facts
-        if _is_specific(fact) and not any(same_amount(fact, other) for other in given)
+        for fact in told
+        if fact.start not in apart and not any(same_amount(fact, other) for other in given)
+    ]
+    found += [
+        Finding("faithfulness", "UNVERIFIABLE", "response", start, end, 0.5)
+        for start, end in joined
+        if response[start:end] not in prompt
     ]
     for pattern, score in ((_URL, 0.7), (_CITATION, 0.7), (_YEAR, 0.5)):
         for match in pattern.finditer(response):
@@ -61,6 +74,16 @@ def unverifiable(prompt: str, response: str) -> list[Finding]:
 
 def _given(prompt: str) -> list[Fact]:
     return facts(prompt, words(prompt))
+
+
+def _joined(response: str, told: Sequence[Fact]) -> dict[tuple[int, int], list[Fact]]:
+    """Where numbers are joined that count nothing, and which: not "200-400 mg", nor a date."""
+    found: dict[tuple[int, int], list[Fact]] = {}
+    for match in _JOINED.finditer(response):
+        first, last = (bisect_left(told, at, key=lambda fact: fact.start) for at in match.span())
+        if first < last and all(fact.kind == "count" for fact in told[first:last]):
+            found[match.span()] = list(told[first:last])
+    return found
 
 
 def _is_specific(fact: Fact) -> bool:
