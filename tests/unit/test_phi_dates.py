@@ -50,6 +50,7 @@ DAYS = [
     ("Sat 14 Mar", "Sat 14 Mar"),
 ]
 NO_DAYS = [
+    "weekly on Mondays, closed Sundays",
     "in 1984 he immigrated",
     "born in 1958, in school until 1931",
     "for 10 days, every 8 hours, 2 weeks ago, at 10:30",

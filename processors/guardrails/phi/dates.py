@@ -78,14 +78,14 @@ _LONE: Final = re.compile(
     r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December)(?![\w-]|'s\b)"
     r"|(?P<feast>Christmas|Thanksgiving|Easter|Halloween|Hanukkah|Diwali|(?:New Year|Valentine|Mother|Father)['’]s|"
     r"(?:Memorial|Labor|Independence|Veterans|Boxing)(?= Day))(?:\ (?:Day|Eve|Sunday|Monday))?(?!\w)"
-    r"|(?P<day>Mondays?|Tuesdays?|Wednesdays?|Thursdays?|Fridays?|Saturdays?|Sundays?)(?![\w-])"
+    r"|(?P<day>Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)(?![\w-])"  # "Mondays" are of no calendar
 )
 _CAPITALISED: Final = re.compile(r"[A-Z][a-z]{2,}")
 # The words that one of those begins with.
 _ALONE: Final = frozenset(
     [
         *MONTH_NAMES,
-        *(f"{day}{s}" for day in WEEKDAYS for s in ("", "s")),
+        *WEEKDAYS,
         *("Christmas", "Thanksgiving", "Easter", "Halloween", "Hanukkah", "Diwali", "New", "Valentine", "Mother", "Father"),
         *("Memorial", "Labor", "Independence", "Veterans", "Boxing"),
     ]
