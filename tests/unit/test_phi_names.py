@@ -24,6 +24,8 @@ NAMED = [
     ("PERSON", "Signed by J. R. Hartley on Monday", "J. R. Hartley"),
     ("PERSON", "PATIENT JOHN SMITH ARRIVED BY AMBULANCE", "JOHN SMITH"),
     ("PERSON", "Dear Nguyen Thi Hoa,\nthank you for your letter.", "Nguyen Thi Hoa"),
+    ("PERSON", "Delgado, Rosa was seen", "Delgado, Rosa"),
+    ("PERSON", "In Boston, Rosa was seen.", "Rosa"),
     ("LOCATION", "She moved here from Guadalajara last year.", "Guadalajara"),
     ("LOCATION", "I live at 1420 N. Elm Street, Apt 4B.", "1420 N. Elm Street, Apt 4B"),
     ("LOCATION", "Mail it to PO Box 5521 by Monday.", "PO Box 5521"),
@@ -52,6 +54,9 @@ NOBODY = [
     "CPT 93000, DX I10",
     "Coded E11.65, 99214.",
     "Recent: CAD, DM2, PE 2018",
+    "Takes fish oil, St. John's wort, melatonin.",
+    "Answer in JSON.",
+    "Prescriber's DEA, AB1234563.",
 ]
 
 

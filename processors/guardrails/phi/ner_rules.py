@@ -44,6 +44,12 @@ _COMMA: Final = re.compile(
     r"(?<![\w-])(?P<last>[A-Z][a-z]+(?:[’'-][A-Z]?[a-z]+)*),\s(?P<first>[A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?:\s[A-Z]\b\.?)?"
     r"(?=\s*(?:$|\n|\(|;|\||MRN|DOB|\d))"
 )
+# "Delgado, Rosa was seen": at the beginning of a sentence and before what somebody does.
+_FILED: Final = re.compile(
+    r"(?:(?<![^\n])|(?<=[.;:] ))(?P<last>[A-Z][a-z]+(?:[’'-][A-Z]?[a-z]+)*),\s"
+    r"(?P<first>[A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?:\s[A-Z]\b\.?)?"
+    r"(?=\s(?:was|is|has|had|presents|presented|reports|reported|denies|denied|complains|states|called|arrived)\b)"
+)
 # What reads like a name at the beginning of an order, and is a verb or an adjective there.
 _NO_NAME: Final = re.compile(
     r"(?:Mark|Bill|Chase|Grant|Pat|Drew|Rob)\s(?:the|an?|your|this|that|all|each|blood|labs|access|dry|down|insurance"
@@ -77,6 +83,11 @@ _AFRICAN: Final = re.compile(r"(?:african|afro)[\s-]\Z", re.IGNORECASE)
 _CAPITALISED: Final = re.compile(r"[A-Z][^\W\d_]{2,}")
 _SMALL_TAIL: Final = re.compile(r"\s[a-z]+\Z")
 _SURNAME: Final = re.compile(r" (?P<name>[A-Z][a-z]+)(?![\w-])")
+# An herb, the forms that an answer is asked for in, and a number's word.
+_WORT: Final = re.compile(r"(?:['’]?s)?\s+wort\b", re.IGNORECASE)
+_FORMATS: Final = frozenset("JSON XML CSV YAML HTML PDF SQL FHIR API Markdown".split())  # noqa: SIM905
+_DEA: Final = re.compile(r"(?:.{0,24}['’]s )?DEA")
+_ITS_NUMBER: Final = re.compile(r"\W{1,3}(?:(?i:no|number|is|registration)\W{1,3})?[A-Z]{2}\d")
 _WEEKDAY: Final = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?", re.IGNORECASE)
 # So far about a name it is asked whether all is written small, or in capitals: the whole text would be read for every name.
 _ABOUT: Final = 2_000
@@ -97,6 +108,8 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
     yield from in_letters(text, lists)
     yield from everyday(text, lists)
     yield from ordered(text, lists)
+    if "," in text:
+        yield from _filed(text, lists)
     if "," in text or "/" in text or "^" in text:
         for pattern in (_CAPITALS, _COMMA):
             for found in pattern.finditer(text):
@@ -106,6 +119,16 @@ def by_form(text: str, lists: Lists) -> Iterator[Span]:
                     both = last in lists.surnames and first in lists.given
                     told = both and _ENDS.match(text, found.end()) is not None
                     yield Span(found.start(), found.end(), "PERSON", TOLD if told else _CERTAIN if both else 0.85)
+
+
+def _filed(text: str, lists: Lists) -> Iterator[Span]:
+    """Surname first. "Boston, Rosa was seen" names a town and "Maria, Rosa was here" speaks to somebody."""
+    for found in _FILED.finditer(text):
+        last, first = found["last"].lower(), found["first"].lower()
+        if last in lists.places or last in lists.words["common"] or first in lists.words["never"]:
+            continue
+        if last in lists.surnames and last not in lists.given and first in lists.given:
+            yield Span(found.start(), found.end(), "PERSON", _CERTAIN)
 
 
 def again(text: str, spans: Sequence[Span]) -> Iterator[Span]:
@@ -135,7 +158,9 @@ def means_nobody(text: str, span: Span, lists: Lists) -> bool:
         return _RACES.fullmatch(written) is not None or _AFRICAN.search(text, max(0, span.start - 8), span.start) is not None
     if _PLACEHOLDERS.fullmatch(written) or _SPEAKERS.fullmatch(written) or not any(map(str.isalpha, written)):
         return True
-    if _WEEKDAY.fullmatch(written):
+    if _WEEKDAY.fullmatch(written) or written in _FORMATS or _WORT.match(text, span.end) is not None:
+        return True
+    if _DEA.fullmatch(written) and _ITS_NUMBER.match(text, span.end) is not None:
         return True
     if span.type != "ORGANIZATION" and _NO_NAME.match(text, span.start) is not None:
         return True
