@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 # Long enough that one bad envelope is no trend; short enough that a deploy is seen while it rolls out.
-WINDOW_MS: Final = 60_000
+WINDOW_S: Final = 60
 # How far a person has let the meter go: the group under which that is committed.
 GROUP: Final = "brake"
 
@@ -34,7 +34,8 @@ class Brake:
     stopped: bool = False
     lines: int = 0
     refused: int = 0
-    _heard: deque[tuple[int, str, int, int]] = field(default_factory=deque)
+    # Of each second of the window, and of all of it: lines and refused, by producer.
+    _heard: deque[tuple[int, dict[str, list[int]]]] = field(default_factory=deque)
     _of: dict[str, list[int]] = field(default_factory=dict)
     _bad: set[str] = field(default_factory=set)
 
@@ -42,10 +43,15 @@ class Brake:
         """One record was judged. Stops the meter behind it when that is one too many."""
         if offset < self.allowed or self.ratio >= 1:
             return
-        while self._heard and self._heard[0][0] <= at_ms - WINDOW_MS:
-            _, gone, its_lines, its_refused = self._heard.popleft()
-            self._add(gone, -its_lines, -its_refused)
-        self._heard.append((at_ms, producer, lines, refused))
+        second = at_ms // 1_000
+        while self._heard and self._heard[0][0] <= second - WINDOW_S:
+            for gone, (its_lines, its_refused) in self._heard.popleft()[1].items():
+                self._add(gone, -its_lines, -its_refused)
+        if not self._heard or self._heard[-1][0] < second:
+            self._heard.append((second, {}))
+        tally = self._heard[-1][1].setdefault(producer, [0, 0])
+        tally[0] += lines
+        tally[1] += refused
         self._add(producer, lines, refused)
         if refused and self.refused >= self.least and self.refused > self.ratio * self.lines:
             self.stopped = len(self._bad) > self.ratio * len(self._of)

@@ -115,6 +115,17 @@ def test_a_few_bad_lines_stop_nothing_and_neither_do_many_over_a_long_time() -> 
     assert not slow.brake.stopped
 
 
+def test_what_a_producer_sends_in_a_second_is_remembered_as_one_sum() -> None:
+    brake = Brake(0.5, LEAST)
+
+    for number in range(100_000):
+        brake.count(number, NOW_MS + number, f"service-{number % 3}", 1, 0)
+
+    assert sum(len(of) for _, of in brake._heard) <= 3 * 61
+    assert brake.lines <= 60_000
+    assert sum(lines for lines, _ in brake._of.values()) == brake.lines
+
+
 def test_a_ratio_of_one_lets_everything_become_dead_letters() -> None:
     state = new_state(ratio=1.0)
 
