@@ -9,8 +9,9 @@ file has one (`guidelines.yaml`, and a site's own). Each finding covers the drug
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +41,25 @@ _GIVES: Final = frozenset(
 _RELATIVES: Final = frozenset(
     listed("mother father brother sister grandmother grandfather aunt uncle cousin son daughter wife husband")
 )
+# What follows one of these is known, and no reason to the one who speaks.
+_CONCEDES: Final = frozenset(("though", "although", "despite", "spite"))
+_ALLERGY: Final = frozenset(("allergic", "allergy", "anaphylaxis"))
+# "egfr < 30", "< 19 years old": a name, and what its number must be.
+_NUMBERED: Final = re.compile(r"(?:(?P<before><|>=) (?P<most>\d+) )?(?P<name>[^<>]+?)(?: (?P<after><|>=) (?P<least>\d+))?\Z")
+# What may stand between a name and its number: "eGFR has fallen to 22".
+_BETWEEN: Final = frozenset(
+    listed(": = ( is was of at to from and now last today currently only about around has have fallen fell dropped rose risen")
+)
+
+
+class Numbered(NamedTuple):
+    """A name that is true where a number beside it is below a limit, or else at or above it."""
+
+    name: str
+    keys: tuple[str, ...]
+    is_after: bool
+    is_below: bool
+    limit: float
 
 
 class Mention(NamedTuple):
@@ -76,10 +96,11 @@ class GuidelineDetector:
                 self._doses.setdefault(name, []).append(dose)
         known = set(self._doses)
         for rule in rules.contraindications.values():
-            known |= rule.drugs | rule.reasons
+            known |= rule.drugs | rule.reasons | rule.when
         for allergy in rules.allergies.values():
             known |= allergy.drugs | allergy.also
-        for name in sorted(known):
+        self._numbered = [each for name in sorted(known) if (each := _numbered(name))]
+        for name in sorted(known - {each.name for each in self._numbered}):
             keys = tuple(word.key for word in words(name) if word.key)
             self._phrases.setdefault(keys[0], []).append((keys, name))
         for phrases in self._phrases.values():
@@ -118,8 +139,11 @@ class GuidelineDetector:
         """The sentences of `text` that name something."""
         found: list[Said] = []
         for _, said in read(text):
-            if mentions := self._mentions(said):
-                found.append(Said(said, polarity(said), mentions, facts(text, said)))
+            mentions, numbers = self._mentions(said), facts(text, said)
+            for each in self._numbered:
+                mentions += _with_number(each, said, numbers)
+            if mentions:
+                found.append(Said(said, polarity(said), mentions, numbers))
         return found
 
     def _mentions(self, said: Sequence[Word]) -> list[Mention]:
@@ -174,7 +198,9 @@ class GuidelineDetector:
     def _forbidden(self, said: Sequence[Said], about: Sequence[Said]) -> Iterable[Finding]:
         true = {mention.name for each in about if not _is_family(each) for mention in _affirmed(each)}
         rules = [
-            rule for rule in self._rules.contraindications.values() if not self._is_warned_of(said, rule.drugs, rule.reasons)
+            rule
+            for rule in self._rules.contraindications.values()
+            if not self._is_warned_of(said, rule.drugs, rule.reasons | rule.when)
         ]
         for each in said:
             if not _gives(each):
@@ -183,6 +209,8 @@ class GuidelineDetector:
             for rule in rules:
                 here = true | set(given)
                 for name, mention in given.items():
+                    if rule.when and not here & rule.when:
+                        continue
                     for drugs, reasons in ((rule.drugs, rule.reasons), (rule.reasons, rule.drugs)):
                         told = name in drugs and (here - {name}) & reasons
                         if told and (drugs is rule.drugs or self._is_drug(name)):
@@ -207,7 +235,10 @@ class GuidelineDetector:
         for each in said:
             if not _gives(each):
                 continue
+            known = _conceded(each)
             for mention in _affirmed(each):
+                if mention.first in known:
+                    continue
                 if mention.name in allergens:
                     yield self._contraindicated(mention, 1.0, "allergy")
                 for rule in self._rules.allergies.values():
@@ -221,10 +252,58 @@ class GuidelineDetector:
         return Finding(self.name, kind, "response", start, end, severity, rule=rule)
 
 
+def _numbered(name: str) -> Numbered | None:
+    match = _NUMBERED.match(name)
+    if match is None or not (sign := match["after"] or match["before"]):
+        return None
+    keys = tuple(word.key for word in words(match["name"]) if word.key)
+    return Numbered(name, keys, match["after"] is not None, sign == "<", float(match["least"] or match["most"]))
+
+
+def _with_number(one: Numbered, said: Sequence[Word], numbers: Sequence[Fact]) -> list[Mention]:
+    """Where a name stands with a number that makes it true; not with two, of which one does not: "eGFR rose from 22 to 65"."""
+    told = [(place, word.key) for place, word in enumerate(said) if word.key]
+    found: list[Mention] = []
+    for at in range(len(told) - len(one.keys) + 1):
+        if any(told[at + step][1] != key for step, key in enumerate(one.keys)):
+            continue
+        first, last = told[at][0], told[at + len(one.keys) - 1][0]
+        if one.is_after:
+            beside = _following(said, last + 1, numbers)
+        else:
+            beside = [fact for fact in numbers if at and fact.last == told[at - 1][0]]
+        if beside and all((fact.value < one.limit) == one.is_below for fact in beside):
+            found.append(Mention(one.name, said[first].start, said[last].end, first, last))
+    return found
+
+
+def _following(said: Sequence[Word], at: int, numbers: Sequence[Fact]) -> list[Fact]:
+    """The numbers from word `at` on, up to a word that may belong to another: "eGFR normal, potassium 4"."""
+    by_first = {fact.first: fact for fact in numbers}
+    found: list[Fact] = []
+    while at < len(said) and (at in by_first or said[at].low in _BETWEEN):
+        if at in by_first:
+            found.append(by_first[at])
+            at = by_first[at].last
+        at += 1
+    return found
+
+
 def _warns(said: Said) -> bool:
     lows = [word.low for word in said.words]
     more_than = any(one == "more" and other == "than" for one, other in pairwise(lows))
-    return more_than or any(word.key in _WARNS for word in said.words)
+    known = _conceded(said)
+    return more_than or any(word.key in _WARNS for place, word in enumerate(said.words) if place not in known)
+
+
+def _conceded(said: Said) -> range:
+    """The words of "even though you are allergic to penicillin", if a sentence has such: an allergy that it sets aside."""
+    for place, word in enumerate(said.words):
+        if word.low in _CONCEDES:
+            clause = list(takewhile(lambda each: each.low not in (",", ";"), said.words[place:]))
+            if any(each.key in _ALLERGY for each in clause):
+                return range(place, place + len(clause))
+    return range(0)
 
 
 def _gives(said: Said) -> bool:
@@ -245,9 +324,10 @@ def _is_family(said: Said) -> bool:
 def _allergens(said: Said) -> list[str]:
     """The names that a sentence says someone is allergic to: after "allergic to", "allergy:", or before "allergy"."""
     for place, word in enumerate(said.words):
-        if word.key not in ("allergic", "allergy", "anaphylaxis") or said.polarity[place] < 0:
+        if word.key not in _ALLERGY or said.polarity[place] < 0:
             continue
-        return [mention.name for mention in said.mentions if said.polarity[mention.first] > 0]
+        known = _conceded(said)
+        return [mention.name for mention in _affirmed(said) if not known or mention.first in known]
     return []
 
 

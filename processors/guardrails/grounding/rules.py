@@ -16,7 +16,7 @@ SHIPPED: Final = Path(__file__).with_name("guidelines.yaml")
 _DOSE_UNITS: Final = ("mcg", "mg", "g", "unit")
 _KEYS: Final = {
     "doses": ({"id", "names", "unit", "severity", "source"}, {"single", "daily", "per_day_of_daily_use"}),
-    "contraindications": ({"id", "drugs", "with", "severity", "source"}, set[str]()),
+    "contraindications": ({"id", "drugs", "with", "severity", "source"}, {"when"}),
     "allergies": ({"id", "group", "severity", "source"}, {"also"}),
 }
 
@@ -45,11 +45,12 @@ class Dose:
 
 @dataclass(frozen=True, slots=True)
 class Contraindication:
-    """Not `drugs` where any of `reasons` is so."""
+    """Not `drugs` where any of `reasons` is so, and any of `when`, if it has some."""
 
     id: str
     drugs: frozenset[str]
     reasons: frozenset[str]
+    when: frozenset[str]
     severity: float
     source: str
 
@@ -161,7 +162,8 @@ class _Checked:
             rules.doses[name] = self._dose(name, given, severity, source)
         elif section == "contraindications":
             drugs, reasons = self.grouped(given["drugs"]), self.grouped(given["with"])
-            rules.contraindications[name] = Contraindication(name, drugs, reasons, severity, source)
+            when = self.grouped(given["when"]) if "when" in given else frozenset[str]()
+            rules.contraindications[name] = Contraindication(name, drugs, reasons, when, severity, source)
         else:
             group = str(given["group"].value).lower()
             if group not in self.groups:
