@@ -28,12 +28,18 @@ REDACTED = [
     ("delgado, rosa m. 45 y/o", "<PERSON> 45 y/o"),
     ("Seen by Emily Call and Rosa Page.", "Seen by <PERSON> and <PERSON>."),
     ("Mr. Page is here.", "Mr. <PERSON> is here."),
+    ("Discharge Summary Anna Foley", "Discharge Summary <PERSON>"),
+    ("Anna Foley is here. Dr. Foley called.", "<PERSON> is here. Dr. <PERSON> called."),
+    ("Spoke with Foley, who agrees.", "Spoke with <PERSON>, who agrees."),
+    ("DISCHARGE CHIDI OKAFOR HOME", "DISCHARGE <PERSON> HOME"),
 ]
 NOBODYS = [
     "Increase Lasix to 40 mg. Order Ativan prn. Check Mg in the morning.",
     "Discharge Instructions: rest.",
     "Continue Augmentin for 7 days; Continue Plan Of Care.",
     "Transfer Center notified. Order Set opened. Text Message sent.",
+    "Lines: PIV, Foley, NG tube",
+    "Foley, PICC, ETT in place. Place Foley, send UA. Continue Foley. Remove Foley.",
     "Resume Ringer's Lactate; Give Maalox; Stop Zosyn; Start Bactrim DS.",
 ]
 

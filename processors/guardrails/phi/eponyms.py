@@ -42,6 +42,17 @@ _DISEASES: Final = frozenset(
 _POSSESSED: Final = re.compile(r"['’]s?(?=\s?[,.;:)/]|\s?\Z|\s(?:on|flare|exacerbation|with|and|or|since|x\d)\b)")
 _COUNTED: Final = frozenset("apgar apgars bishop braden morse norton glasgow gleason wells ranson forrest barthel".split())  # noqa: SIM905
 _NUMBER: Final = re.compile(r"(?:\s(?:is|of|was|score))?\s?[:=]?\s?\d{1,3}\b")
+# A tool that goes without its noun: behind what is done with one, and in a list of lines.
+_TOOLS: Final = frozenset({"foley", "hickman", "holter"})
+_HANDLED: Final = re.compile(
+    r"\b(?:(?:insert|remov|plac)(?:e|ed|ing)|continue|keep|d/c|dc|indwelling|an?|no|lines?:|(?:PIVs?|PICC|IV|ETT|NGT?|OGT|CVC),)"
+    r"\s\Z",
+    re.IGNORECASE,
+)
+_SET_OFF: Final = re.compile(r"\s?[.,;)]|\s?\Z|\s(?:and|for|today)\b")
+# How far before a tool it is asked what is done with it.
+_BEFORE: Final = 16
+_LINES: Final = re.compile(r",\s(?:PIVs?|PICC|IVs?|ETT|NGT?|OGT|CVC|central|arterial|art|a-)\b")
 # Before a name these say that somebody is meant, and behind it.
 _SOMEBODY: Final = re.compile(
     r"(?:\b(?:mr|mrs|ms|miss|mx|dr|doctor|prof|professor|nurse|sir|rev|patient|pt|name|named|dear|hi|hello|signed|attending"
@@ -74,6 +85,10 @@ def means_medicine(text: str, start: int, end: int) -> bool:
     if rare or (len(names) < len(words) and _PERHAPS.fullmatch(" " + words[-1]) is None):
         return True
     folded = _folded(names[-1])
+    if len(words) == 1 and folded in _TOOLS:
+        handled = _HANDLED.search(text, max(0, start - _BEFORE), start) is not None
+        if (handled and _SET_OFF.match(text, end) is not None) or _LINES.match(text, end) is not None:
+            return True
     return (
         (folded in _COUNTED and _NUMBER.match(text, end) is not None)
         or (folded in _DISEASES and _POSSESSED.match(text, end - 2 if names[-1][-2:] in {"'s", "’s"} else end) is not None)

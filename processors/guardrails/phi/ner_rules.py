@@ -82,13 +82,17 @@ _RACES: Final = re.compile(r"(?:african|afro)(?:[\s-]americans?)?|caucasians?|hi
 _AFRICAN: Final = re.compile(r"(?:african|afro)[\s-]\Z", re.IGNORECASE)
 _CAPITALISED: Final = re.compile(r"[A-Z][^\W\d_]{2,}")
 _SMALL_TAIL: Final = re.compile(r"\s[a-z]+\Z")
-_SURNAME: Final = re.compile(r" (?P<name>[A-Z][a-z]+)(?![\w-])")
+_SURNAME: Final = re.compile(r" (?P<name>[A-Z](?:[a-z]+|[A-Z]{2,}))(?![\w-])")
 # An herb, the forms that an answer is asked for in, and a number's word.
 _WORT: Final = re.compile(r"(?:['’]?s)?\s+wort\b", re.IGNORECASE)
 _FORMATS: Final = frozenset("JSON XML CSV YAML HTML PDF SQL FHIR API Markdown".split())  # noqa: SIM905
 _DEA: Final = re.compile(r"(?:.{0,24}['’]s )?DEA")
 _ITS_NUMBER: Final = re.compile(r"\W{1,3}(?:(?i:no|number|is|registration)\W{1,3})?[A-Z]{2}\d")
 _WEEKDAY: Final = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?", re.IGNORECASE)
+# Surnames that a tool or a sign bears as well.
+_BORNE: Final = frozenset(
+    "addison baker barrett becker bell foley fowler johnson murphy stevens turner weber weiss wells wilson".split()  # noqa: SIM905
+)
 # So far about a name it is asked whether all is written small, or in capitals: the whole text would be read for every name.
 _ABOUT: Final = 2_000
 # As sure as the tagger ever is.
@@ -213,11 +217,19 @@ def whole(text: str, span: Span, lists: Lists) -> Span:
     while (tail := _SMALL_TAIL.search(text, start, end)) is not None and _is_only_word(tail.group().strip(), lists):
         end = tail.start()
     last, more = text[start:end].rpartition(" ")[2], _SURNAME.match(text, end)
-    if more is not None and last.lower() in lists.given and last.istitle():
+    if more is not None and last.lower() in lists.given and (last.istitle() if more["name"].istitle() else last.isupper()):
         name = more["name"].lower()
-        if name in lists.surnames and name not in lists.words["never"] and not lists.is_clinical(name):
+        word = name in lists.words["common" if last.isupper() else "never"]
+        if name in lists.surnames and not word and not _is_eponym(text, name, more.end(), lists):
             end = more.end()
     return span._replace(end=end)
+
+
+def _is_eponym(text: str, name: str, end: int, lists: Lists) -> bool:
+    """Whether behind a given name a drug or a disease stands, and no surname that a disease or a tool bears as well."""
+    if name in lists.words["drug"] or name not in _BORNE:
+        return lists.is_clinical(name)
+    return _OF_MEDICINE.match(text, end) is not None
 
 
 def bridged(text: str, spans: Sequence[Span]) -> Iterator[Span]:
