@@ -23,6 +23,7 @@ from tidegate.dashboards.terminal import plain
 from tidegate.processors.letters import Keeper, Letter, LetterId, Letters
 from tidegate.producers.folder_audit import audit_of
 from tidegate.producers.key_source import KeySource, key_source
+from tidegate.schemas.audit import EVERYBODY
 from tidegate.schemas.errors import Unreadable, UsageError
 from tidegate.schemas.settings import Settings
 
@@ -314,7 +315,7 @@ def _by_the_hundred(letters: Iterator[Letter]) -> Iterator[list[Letter]]:
 
 def _whose(letter: Letter, keys: KeySource) -> str:
     """The tenant, by the key: what a refused line says of itself may be anything."""
-    return keys.opening(letter.sealed.key_id).tenant or "everybody"
+    return keys.opening(letter.sealed.key_id).tenant or EVERYBODY
 
 
 def _tell_audit(action: str, data: Path | None, subject: str = "", **details: Any) -> None:
