@@ -227,12 +227,14 @@ def _audit(figures: Figures) -> list[Section]:
         )
     if checked.remarks:
         words += f" To note: {'; '.join(checked.remarks)}."
-    others = figures.acts("node.", "policies.", "schema.", "retention.", "audit.")
+    letters = figures.acts("letters.")
+    others = figures.acts("node.", "meter.", "policies.", "schema.", "retention.", "audit.")
     return [
         Section("Audit log", words),
         Section("Keys", "" if keys else "No key was made, retired or shredded.", table=_entries(keys), level=3),
         Section("Reads of transcripts", "" if reads else "None.", table=_entries(reads), level=3),
-        Section("Node, policies and schema", "" if others else "Nothing.", table=_entries(others), level=3),
+        Section("Dead letters", "" if letters else "None was opened or changed.", table=_entries(letters), level=3),
+        Section("Node, meters, policies and schema", "" if others else "Nothing.", table=_entries(others), level=3),
     ]
 
 

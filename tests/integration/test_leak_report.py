@@ -226,6 +226,17 @@ def test_markdown_says_the_same_with_its_pictures_beside_it(store: Store, tmp_pa
         assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) >= 3
 
 
+def test_who_opened_a_dead_letter_or_let_a_meter_go_on_is_in_it(store: Store, tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit", now=november)
+    audit.append("letters.opened", "harbor-health", {"letter": "0:17:4"})
+    audit.append("meter.resumed")
+
+    text, _ = markdown(told_of(store, audit), november(), "report")
+
+    assert "letters.opened | harbor-health | letter 0:17:4" in text
+    assert "meter.resumed" in text
+
+
 def test_what_nobody_judged_is_unknown_and_no_log_is_not_a_whole_one(store: Store, tmp_path: Path) -> None:
     calls, _ = made(50)
     store.insert("calls", ndjson(calls), "calls:0:0-1")
