@@ -31,11 +31,13 @@ REDACTED = [
     ("Discharge Summary Anna Foley", "Discharge Summary <PERSON>"),
     ("Anna Foley is here. Dr. Foley called.", "<PERSON> is here. Dr. <PERSON> called."),
     ("Spoke with Foley, who agrees.", "Spoke with <PERSON>, who agrees."),
+    ("Discharge Okafor today. Remind Larkin's wife.", "Discharge <PERSON> today. Remind <PERSON>'s wife."),
     ("DISCHARGE CHIDI OKAFOR HOME", "DISCHARGE <PERSON> HOME"),
 ]
 NOBODYS = [
     "Increase Lasix to 40 mg. Order Ativan prn. Check Mg in the morning.",
     "Discharge Instructions: rest.",
+    "Discharge Planning for tomorrow. Notify Anesthesia. Discharge Orders, Discharge Labs.",
     "Continue Augmentin for 7 days; Continue Plan Of Care.",
     "Transfer Center notified. Order Set opened. Text Message sent.",
     "Lines: PIV, Foley, NG tube",

@@ -28,6 +28,10 @@ _DEGREE: Final = re.compile(
 )
 _AGED: Final = re.compile(r"[\s,(]+\d{1,3}[\s-]*(?:y[\s/.]*o\b\.?|yrs?\b.*|years?\b.*|[mf])\Z", re.IGNORECASE)
 _OWNED: Final = re.compile(r"['’]s?\s+(?=[^\W\d_])")
+_DONE_WITH_PEOPLE: Final = re.compile(
+    r"\b(?i:discharge|admit|extubate|intubate|ambulate|notify|remind|bathe|sedate|escort)[ \t](?P<name>[A-Z][a-z]{2,})"
+    r"(?=['’]s\b|\s?[.,;!?\n]|\s?\Z|\s(?:today|tomorrow|tonight|now|home|to|and|when|if|in|on|at|with|before|after|for)\b)"
+)
 # How far before a name it is asked whether a sentence begins.
 _BEFORE: Final = 24
 _TOLD: Final = 0.85
@@ -67,6 +71,16 @@ def ordered(text: str, lists: Lists) -> Iterator[Span]:
         verb = _BEHIND.search(text, max(0, given.start() - _BEFORE), given.start())
         if verb is not None and verb[1].lower() in lists.words["order"]:
             yield Span(given.start(), given.end("last"), "PERSON", _TOLD)
+    yield from _lone(text, lists)
+
+
+def _lone(text: str, lists: Lists) -> Iterator[Span]:
+    """One name behind what is done with people alone: "Discharge Okafor today"."""
+    for found in _DONE_WITH_PEOPLE.finditer(text):
+        name = found["name"].lower()
+        word = any(name in lists.words[kind] for kind in ("common", "label", "group", "day", "title"))
+        if lists.names(name) and not (word or name in lists.places or lists.is_clinical(name)):
+            yield Span(*found.span("name"), "PERSON", _TOLD)
 
 
 def _is_order(text: str, start: int, end: int, lists: Lists) -> bool:
