@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from support import ndjson, scored
 from tidegate.sinks import migrations
 from tidegate.sinks.clickhouse import Store
 
@@ -44,6 +45,30 @@ def test_the_example_runs(store: Store, view: str) -> None:
     assert f"FROM {view}(" in example[1]
 
     assert store.query(example[1]).rows == []
+
+
+def test_the_question_of_bias_over_time_tells_each_days_mean_of_each_group(store: Store) -> None:
+    scores = [
+        (2, {"response.bias_women": 0.5, "response.toxicity": 0.9}),
+        (2, {"response.bias_women": 0.25}),
+        (3, {"response.bias_women": 1.0, "response.bias_muslim": 0.0}),
+    ]
+    placed = {"producer": "guardrails-0", "ingested_at": "2026-11-03T09:00:00Z", "source_partition": 0}
+    rows = [
+        scored(f"c{place}", started_at=f"2025-11-0{day}T08:00:00Z", scores=each, seq=place, source_offset=place, **placed)
+        for place, (day, each) in enumerate(scores)
+    ]
+    store.insert("scored_calls", ndjson(rows), "t:0:1-3")
+    question = re.search(r"\*\*Bias over time\*\*.*?```sql\n(.*?)```", PAGE, re.DOTALL)
+    assert question is not None
+
+    answer = store.query(question[1].replace("2026-", "2025-")).rows  # of a year that no other example asks about
+
+    assert [(str(day), *rest) for day, *rest in answer] == [
+        ("2025-11-02", "response.bias_women", 2, 0.375),
+        ("2025-11-03", "response.bias_muslim", 1, 0.0),
+        ("2025-11-03", "response.bias_women", 1, 1.0),
+    ]
 
 
 def test_every_view_with_parameters_is_on_the_page() -> None:

@@ -104,7 +104,13 @@ def many_verdicts(count: int, seed: int) -> list[Row]:
             detectors=pick.choice((None, {"phi": "1"}, {"phi": "1", "toxicity": "1"})),
             failed=pick.choice((None, None, {"toxicity": "TimeoutError"}, {"phi": "ValueError", "bias": "KeyError"})),
             # Halves add up exactly.
-            scores=pick.choice((None, {"prompt.toxicity": 0.5}, {"prompt.toxicity": 0.25, "response.faithfulness": 1.0})),
+            scores=pick.choice(
+                (
+                    None,
+                    {"prompt.toxicity": 0.5, "response.bias_women": 0.25},
+                    {"prompt.toxicity": 0.25, "response.faithfulness": 1.0},
+                )
+            ),
             cached=pick.random() < 0.3,
         )
         rows.append({name: value for name, value in row.items() if value is not None})
