@@ -157,6 +157,10 @@ DOSE_LINE = "- {id: a, names: [b], unit: mg, daily: 3, severity: 0.5, source: S 
         ("doses:\n" + DOSE_LINE.replace("daily: 3, ", ""), r"line 2: a dose without a limit; give `single`, `daily` or both"),
         ("doses:\n" + DOSE_LINE.replace(", source: S (2026)", ""), r"line 2: a rule of doses lacks `source`"),
         ("doses:\n" + DOSE_LINE.replace("daily: 3", "daily: much"), r"line 2: must be a number above 0"),
+        (
+            "doses:\n" + DOSE_LINE.replace("[b]", '["egfr <30"]'),
+            r"line 2: cannot read 'egfr <30'; write a name with a number as",
+        ),
         ("doses:\n" + DOSE_LINE + DOSE_LINE, r"line 3: a second rule with the id 'a'"),
         ("doses:\n" + DOSE_LINE.replace("daily:", "dialy:"), r"line 2: unknown `dialy`"),
         ("dozes:\n" + DOSE_LINE, r"line 2: unknown section 'dozes'; use groups"),

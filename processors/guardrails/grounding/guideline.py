@@ -9,7 +9,6 @@ file has one (`guidelines.yaml`, and a site's own). Each finding covers the drug
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..ports import Batch, Finding, Sample, Verdict
 from .facts import Fact, facts
 from .polarity import polarity
 from .reading import Word, key_of, listed, read, words
-from .rules import Dose, Rules, read_rules
+from .rules import NUMBERED, Dose, Rules, read_rules
 
 # How far a drug's name may stand from its amount, in words: "metformin extended release tablets, 500 mg", "500 mg of aspirin".
 AFTER_WORDS, BEFORE_WORDS = 8, 3
@@ -44,8 +43,6 @@ _RELATIVES: Final = frozenset(
 # What follows one of these is known, and no reason to the one who speaks.
 _CONCEDES: Final = frozenset(("though", "although", "despite", "spite"))
 _ALLERGY: Final = frozenset(("allergic", "allergy", "anaphylaxis"))
-# "egfr < 30", "< 19 years old": a name, and what its number must be.
-_NUMBERED: Final = re.compile(r"(?:(?P<before><|>=) (?P<most>\d+) )?(?P<name>[^<>]+?)(?: (?P<after><|>=) (?P<least>\d+))?\Z")
 # What may stand between a name and its number: "eGFR has fallen to 22".
 _BETWEEN: Final = frozenset(
     listed(": = ( is was of at to from and now last today currently only about around has have fallen fell dropped rose risen")
@@ -253,7 +250,7 @@ class GuidelineDetector:
 
 
 def _numbered(name: str) -> Numbered | None:
-    match = _NUMBERED.match(name)
+    match = NUMBERED.match(name)
     if match is None or not (sign := match["after"] or match["before"]):
         return None
     keys = tuple(word.key for word in words(match["name"]) if word.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ _KEYS: Final = {
     "contraindications": ({"id", "drugs", "with", "severity", "source"}, {"when"}),
     "allergies": ({"id", "group", "severity", "source"}, {"also"}),
 }
+
+# "egfr < 30", "< 19 years old": a name, and what its number must be.
+NUMBERED: Final = re.compile(r"(?:(?P<before><|>=) (?P<most>\d+) )?(?P<name>[^<>]+?)(?: (?P<after><|>=) (?P<least>\d+))?\Z")
 
 
 class GuidelineError(ValueError):
@@ -138,7 +142,13 @@ class _Checked:
 
     def names(self, node: yaml.Node) -> list[str]:
         if isinstance(node, yaml.SequenceNode) and node.value and all(isinstance(each, yaml.ScalarNode) for each in node.value):
-            return [str(each.value).lower() for each in node.value]
+            names = [str(each.value).lower() for each in node.value]
+            for name, each in zip(names, node.value, strict=True):
+                if not NUMBERED.match(name):
+                    raise self.fail(
+                        each, f"cannot read {name!r}; write a name with a number as `egfr < 30` or `>= 20 weeks pregnant`"
+                    )
+            return names
         raise self.fail(node, "must be a list of names, `[one, other]`, with at least one")
 
     def add(self, rules: Rules, section: str, node: yaml.Node) -> None:
