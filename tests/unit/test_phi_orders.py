@@ -6,6 +6,8 @@ import pytest
 from tidegate.processors.guardrails.phi import clinical
 from tidegate.processors.guardrails.phi.detector import PhiDetector
 from tidegate.processors.guardrails.phi.ner import Span
+from tidegate.processors.guardrails.phi.ner_words import read_lists
+from tidegate.processors.guardrails.phi.orders import bare
 
 VERBS = """Discharge Discontinue Obtain Administer Wean Taper Titrate Recheck Continue Increase Decrease Hold Resume Review
     Order Call Move Forget Examine Admit Page Book Find Email Consult""".split()  # noqa: SIM905
@@ -32,6 +34,7 @@ REDACTED = [
     ("Anna Foley is here. Dr. Foley called.", "<PERSON> is here. Dr. <PERSON> called."),
     ("Spoke with Foley, who agrees.", "Spoke with <PERSON>, who agrees."),
     ("Discharge Okafor today. Remind Larkin's wife.", "Discharge <PERSON> today. Remind <PERSON>'s wife."),
+    ("Page Turner, MD. Page Turner is here.", "<PERSON>, MD. <PERSON> is here."),
     ("DISCHARGE CHIDI OKAFOR HOME", "DISCHARGE <PERSON> HOME"),
 ]
 NOBODYS = [
@@ -49,6 +52,14 @@ NOBODYS = [
 @pytest.fixture(scope="module")
 def detector() -> PhiDetector:
     return PhiDetector.load()
+
+
+def test_a_name_behind_what_is_owned_stays_in_the_span() -> None:
+    text = "Rosa's daughter Emily"
+
+    kept = bare(text, Span(0, len(text), "PERSON", 0.9), read_lists())
+
+    assert kept == Span(0, len(text), "PERSON", 0.9)
 
 
 def redacted(detector: PhiDetector, text: str) -> str:

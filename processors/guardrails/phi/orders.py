@@ -22,11 +22,17 @@ _BEHIND: Final = re.compile(r"(?<![\w-])([^\W\d_]+)[ \t]\Z")
 _BEGINS: Final = re.compile(
     r"(?:\A|[.;:!?\n\r•*(\"“]|[-–—]\s)[\s\d.)]{0,6}(?:(?:please|then|and|now|also)[, ]\s?)?\Z", re.IGNORECASE
 )
+# Behind one more name these say that the verb is none: "Page Turner, MD", "Page Turner is here".
+_SAID: Final = re.compile(
+    r"[ \t]+[A-Z][\w’'-]*(?:,\s(?:M\.?D|R\.?N|D\.?O|N\.?P)\b|\s(?:is|was|has|presents|presented|reports|denies|says|said)\b)"
+)
 _DEGREE: Final = re.compile(
     r"(?:,\s*(?:R\.?N|M\.?D|D\.?O|N\.?P|PA(?:-C)?|LPN|CNA|APRN|FNP|CRNA|PharmD|PHARMD|Ph\.?D|PHD|DDS|DPM|LCSW|MSW|BSN|RT|PT|OT)\.?"
     r"|\s+(?:RN|MD|LPN|CNA|APRN|CRNA|PhD|PharmD))+\Z"
 )
-_AGED: Final = re.compile(r"[\s,(]+\d{1,3}[\s-]*(?:y[\s/.]*o\b\.?|yrs?\b.*|years?\b.*|[mf])\Z", re.IGNORECASE)
+_AGED: Final = re.compile(
+    r"[\s,(]+\d{1,3}[\s-]*(?:y[\s/.]*o\b\.?|yrs?\b(?:\s?old)?|years?\b(?:[\s-]?old)?|[mf])\Z", re.IGNORECASE
+)
 _OWNED: Final = re.compile(r"['’]s?\s+(?=[^\W\d_])")
 _DONE_WITH_PEOPLE: Final = re.compile(
     r"\b(?i:discharge|admit|extubate|intubate|ambulate|notify|remind|bathe|sedate|escort)[ \t](?P<name>[A-Z][a-z]{2,})"
@@ -47,7 +53,8 @@ def bare(text: str, span: Span, lists: Lists) -> Span:
             break
         start = first.end()
     if (owned := _OWNED.search(text, start, end)) is not None and _is_somebody(text[start : owned.start()], span.type, lists):
-        return Span(start, owned.start(), "PERSON", span.score)
+        others = (word for word in text[owned.end() : end].split() if word[0].isupper() and lists.names(word))
+        return span._replace(start=start) if any(others) else Span(start, owned.start(), "PERSON", span.score)
     if span.type == "PERSON":
         for pattern in (_AGED, _DEGREE):
             if (tail := pattern.search(text, start, end)) is not None and tail.start() > start:
@@ -92,6 +99,8 @@ def _is_order(text: str, start: int, end: int, lists: Lists) -> bool:
         return False
     if name.lower() in lists.words["order"] or not lists.names(word):
         return True  # "Please call …"
+    if _SAID.match(text, end) is not None:
+        return False
     told = name.lower() in lists.given or following["more"] is not None
     return told and _BEGINS.search(text, max(0, start - _BEFORE), start) is not None
 
