@@ -17,6 +17,7 @@ from typing import Any, Final
 from tidegate.processors.guardrails.evaluation import TASKS, Evaluation
 from tidegate.processors.guardrails.evaluation_report import table
 from tidegate.processors.guardrails.loading import load_suite
+from tidegate.processors.guardrails.phi.ner import WEIGHTS as TAGGER
 from tidegate.schemas.settings import Settings
 
 from . import dev_sets
@@ -60,7 +61,10 @@ def page(targets: str) -> str:
         "logistic head over embedding, hashed words and what the families found",
         "bench.training.train_injection",
     )
-    tables = {"targets": f"{BEGIN}\n{targets.strip()}\n{END}", "toxicity": toxicity, "injection": injection}
+    digest = json.loads(TAGGER.with_suffix(".json").read_bytes())["sha256"]
+    network = "four layers over word shapes, word lists and neighbours, in NumPy"
+    tagger = f"| tagger | {network}; `phi/{TAGGER.name}`, SHA-256 `{digest}` |"
+    tables = {"tagger": tagger, "targets": f"{BEGIN}\n{targets.strip()}\n{END}", "toxicity": toxicity, "injection": injection}
     return re.sub(r"^@(\w+)$", lambda match: tables[match[1]], WORDS.read_text("utf-8"), flags=re.MULTILINE)
 
 

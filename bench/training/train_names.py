@@ -12,6 +12,8 @@ were added with an eye on the mistakes made in `presidio_templates.txt`: what is
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
 from collections import Counter
@@ -268,6 +270,7 @@ def main(
     found = train(silver, epochs, made, seed, None if begin is None else np.load(begin, allow_pickle=False))
     halves: dict[str, Any] = {name: value if name == "known" else value.astype(np.float16) for name, value in found.items()}
     np.savez_compressed(out, **halves)
+    out.with_suffix(".json").write_text(json.dumps({"sha256": hashlib.sha256(out.read_bytes()).hexdigest()}) + "\n")
     typer.echo(f"{out}: {out.stat().st_size:,} bytes")
 
 

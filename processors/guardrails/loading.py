@@ -105,11 +105,13 @@ class _Loader:
 
     def _phi(self) -> Detector:
         from .phi.detector import PhiDetector
+        from .phi.ner import TaggerUnavailable
 
         def transformers(name: str) -> Detector:
             return PhiDetector.load(ner=f"transformers:{name}")
 
-        return self._backend("guard_ner", {"transformers": transformers}, PhiDetector.load)
+        with _a_persons_to_mend(TaggerUnavailable):
+            return self._backend("guard_ner", {"transformers": transformers}, PhiDetector.load)
 
     def _toxicity(self) -> Detector:
         def detoxify(name: str) -> Detector:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidegate.processors.guardrails.backends.transformer_ner import BesideOwn
 from tidegate.processors.guardrails.phi import ner_words
-from tidegate.processors.guardrails.phi.ner import NameFinder, Span
+from tidegate.processors.guardrails.phi.ner import WEIGHTS, NameFinder, Span, TaggerUnavailable
 from tidegate.processors.guardrails.phi.ner_rules import again
 
 NAMED = [
@@ -232,3 +233,19 @@ def _shared() -> NameFinder:
 def _rounded(span: Span) -> tuple[int, int, str]:
     """Without the score, whose last digit depends on how the batch was cut."""
     return span.start, span.end, span.type
+
+
+def test_weights_that_are_not_what_their_card_says_are_refused(tmp_path: Path) -> None:
+    copy = tmp_path / WEIGHTS.name
+    copy.with_suffix(".json").write_bytes(WEIGHTS.with_suffix(".json").read_bytes())
+    held = bytearray(WEIGHTS.read_bytes())
+    copy.write_bytes(held)
+    NameFinder.load(copy)
+
+    held[len(held) // 2] ^= 1
+    copy.write_bytes(held)
+
+    with pytest.raises(TaggerUnavailable, match="SHA-256 differs"):
+        NameFinder.load(copy)
+    with pytest.raises(TaggerUnavailable, match="cannot be read"):
+        NameFinder.load(tmp_path / "none.npz")

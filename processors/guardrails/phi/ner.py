@@ -8,6 +8,7 @@ Days and dates are found by form (`dates`), not here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
@@ -34,6 +35,10 @@ _ANEW: Final = 2.0
 _EDGES: Final = " \t\n\r,;:()[]{}<>\"'’“”|-–—*#@!?/\\_=+&•"
 
 
+class TaggerUnavailable(RuntimeError):
+    """The tagger's weights are missing, or are not what their card says."""
+
+
 class NameFinder:
     """Finds names in batches of texts; see `load`. Used from one thread."""
 
@@ -44,8 +49,15 @@ class NameFinder:
 
     @classmethod
     def load(cls, weights: Path = WEIGHTS) -> NameFinder:
-        """Read the weights beside this file, or others that `bench/training/train_names.py` wrote."""
-        held = weights.read_bytes()
+        """Read the weights beside this file, or others that `bench/training/train_names.py` wrote, and the card beside them.
+        Raises `TaggerUnavailable`."""
+        try:
+            held = weights.read_bytes()
+            card = json.loads(weights.with_suffix(".json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise TaggerUnavailable(f"{weights.name} and its card cannot be read") from error
+        if sha256(held).hexdigest() != card["sha256"]:
+            raise TaggerUnavailable(f"{weights.name} is not the file its card describes: its SHA-256 differs")
         with np.load(BytesIO(held), allow_pickle=False) as arrays:
             return cls(Tagger(arrays), f"names-{sha256(held).hexdigest()[:8]}")
 
