@@ -184,6 +184,11 @@ _VALUE: Final = re.compile(
 )
 
 
+def without_values(statement: str) -> str:
+    """A statement as a file may keep it: its names in backquotes stay, strings, comments and long numbers go."""
+    return _VALUE.sub(lambda match: match[0] if match[0][0] == "`" else "''", statement)
+
+
 class _Talk:
     """What one conversation has settled on, and how it answers."""
 
@@ -249,7 +254,7 @@ def _typed(data_dir: Path, folder: Folder) -> Iterator[str]:
         """A string may name a person: the file, and so the next conversation, has statements without theirs."""
 
         def store_string(self, string: str) -> None:
-            super().store_string(_QUOTED.sub(lambda match: match[0] if match[0][0] in '`"' else "''", string))
+            super().store_string(without_values(string))
 
     history = data_dir / "shell_history"
     os.close(os.open(history, os.O_RDWR | os.O_CREAT, 0o600))

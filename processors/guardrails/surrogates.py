@@ -51,7 +51,6 @@ _KEPT: Final = frozenset(
 _STATES: Final = tuple(places.STATES.split("|"))
 _SAID: Final = _words("zero one two three four five six seven eight nine")
 _WORDS_AND_REST: Final = re.compile(rf"(?P<word>{WORD.pattern})|(?P<of>(?<=\w)['’]s\b)|(?P<rest>.)", re.IGNORECASE | re.DOTALL)
-_DIGITS_AND_REST: Final = re.compile(r"(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<rest>[\W\d_]+)")
 _EXTENSION: Final = re.compile(r"\s?,?\s?(?:x|ext|extn|extension)[.:\s]*\d+\Z", re.IGNORECASE)
 # The code of a country names no place smaller than one, and a number without one of those is none.
 _COUNTRY: Final = re.compile(r"\+\s?(?:[17]|\d\d)")
