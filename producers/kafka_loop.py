@@ -155,6 +155,8 @@ class KafkaLoop(Generic[C]):
                 await last(clients)
 
     def _begin(self, work: Callable[[C], Awaitable[R]], future: Future[R]) -> None:
+        if self._main.done():
+            return  # nobody steps a task any more; whoever waits is told when the loop has ended
         job = self._loop.create_task(self._do(work, future))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)

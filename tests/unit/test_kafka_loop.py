@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -136,6 +137,23 @@ def test_what_is_not_done_at_the_close_is_never_done(clients: Clients, make: Mak
     assert isinstance(loop.cast(lambda clients: clients.work("after")).exception(LONG_S), LoopEnded)
     assert not any(thread.name == "tidegate-test" for thread in threading.enumerate())
     assert (clients.done, clients.closed) == (["before"], 1)
+
+
+def test_what_is_cast_in_the_last_turn_of_the_loop_is_told_and_leaves_nothing_behind(clients: Clients, make: Make) -> None:
+    loop = make()
+    loop.call(lambda clients: clients.work("before"), LONG_S)
+    cast: list[Future[str]] = []
+    leave = loop._loop.shutdown_asyncgens  # the last thing that the loop does
+
+    async def cast_and_leave() -> None:
+        await leave()
+        cast.append(loop.cast(lambda clients: clients.work("too late")))
+
+    loop._loop.shutdown_asyncgens = cast_and_leave  # type: ignore[method-assign]
+    loop.close()
+
+    assert isinstance(cast[0].exception(LONG_S), LoopEnded)
+    assert loop._jobs == set()  # a task that nobody steps is a coroutine never awaited
 
 
 def test_last_words_are_said_when_everything_else_has_ended(clients: Clients, make: Make) -> None:
