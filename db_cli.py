@@ -94,7 +94,7 @@ def migrate(data: DataOption = None) -> None:
 
 @db_app.command()
 def keep(
-    table: Annotated[str, typer.Argument(help="calls, call_requests, scored_calls, transcripts, alerts or dead_letters")],
+    table: Annotated[str, typer.Argument(help=", ".join(keeping.TABLES))],
     days: Annotated[str, typer.Argument(help="How many days after a row came it goes; or: for-ever")],
     tenant: Annotated[
         str | None, typer.Option(help="Of one tenant alone, sooner than everybody's; for-ever takes its rule back")

@@ -33,6 +33,7 @@ from ..schemas.unit_prices import PRICES_KEY, UnitPrices, decode_unit_prices
 from .judging import NEAR
 from .policies import PoliciesOutputs, PoliciesState, policies
 from .series import Values, usage_prefix
+from .signal_rows import Kept
 
 # A gate announces itself every second; after five it is gone, and what it could have spent is the others' again.
 GATE_GONE_S: Final = 5.0
@@ -74,11 +75,12 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class Publication:
     """What is to be said: `records` of the signals topic in their order, where an empty value takes a key back; and
-    `alerts`. `signals` counts those among the records."""
+    `alerts`. `signals` counts those among the records; `kept` are the words that the store keeps."""
 
     records: list[tuple[bytes, bytes]]
     alerts: list[Alert]
     signals: int
+    kept: list[Kept]
     beat: Gates | None
     prices: Prices
     trouble: int
@@ -198,8 +200,9 @@ class Enforcement:
         alerts = [*outputs.alerts, *self._outputs.alerts, *self.trouble]
         # What is taken back first: of each key the last record counts. Gates forget what was said under other policies
         # when they hear the new ones, so those come before their signals.
-        records = [(signal_key(*key), b"") for key in (*outputs.removed, *self._outputs.removed)]
-        records += [(key, b"") for key in self._outdated]
+        removed = [signal_key(*key) for key in (*outputs.removed, *self._outputs.removed)]
+        removed += self._outdated
+        records = [(key, b"") for key in removed]
         if self._news is not None:
             records.append((POLICIES_KEY, self._news))
         records += [(signal.key(), msgspec.json.encode(signal)) for signal in outputs.signals]
@@ -211,7 +214,9 @@ class Enforcement:
         prices = self._prices | self._unit_prices()
         if prices != self._prices:
             records.append((PRICES_KEY, msgspec.json.encode(UnitPrices(prices, now))))
-        return Publication(records, alerts, len(outputs.signals), beat, prices, len(self.trouble))
+        kept = [Kept(signal) for signal in outputs.kept]
+        kept += self._taken_back(set(removed).difference(signal.key() for signal in outputs.signals), now)
+        return Publication(records, alerts, len(outputs.signals), kept, beat, prices, len(self.trouble))
 
     def published(self, publication: Publication) -> None:
         """What was to be said is said, for good."""
@@ -234,6 +239,16 @@ class Enforcement:
         if 0 <= now - self._beat_at < BEAT_S and self._told == (live, settled):
             return None
         return Gates(live, now, list(settled), self._share.of, self.policy_set.version)
+
+    def _taken_back(self, keys: Iterable[bytes], now: float) -> Iterator[Kept]:
+        """The last words under these keys, which are no more in force."""
+        for key in sorted(keys):
+            if stored := self._memory.signal(key):
+                last = decode_signal(stored)
+                at = max(now, last.at)
+                sequence = max(last.sequence + 1, int(at * 1_000))
+                reason = f"{last.policy}: no longer in force"
+                yield Kept(msgspec.structs.replace(last, state="ok", reason=reason, at=at, sequence=sequence), withdrawn=True)
 
     def _signals(self, prefix: bytes) -> Iterator[tuple[bytes, Signal]]:
         for key, value in self._memory.signals(prefix):

@@ -26,6 +26,9 @@ from .signalling import alert_of, signal_of, withdrawn
 
 # A gate may use its lease up in a fraction of a second; four words a second keep it going without flooding the topic.
 HEARTBEAT_S: Final = 0.25
+# A scope has four words a second, most of them about what is left. The store has each that changes something, and of the
+# others the first in each five minutes: enough to draw how a budget goes, and never more rows than calls.
+KEPT_EVERY_S: Final = 300.0
 # How long a scope that is fine and silent stays in memory. The meter keeps it for longer; hearing it again is cheap.
 IDLE_S: Final = 120.0
 # A clock that was set back does not make a signal older than the one before it.
@@ -61,9 +64,11 @@ class Watched:
 
 @dataclass(slots=True)
 class PoliciesOutputs:
-    """News of one step. `removed` are signals to take back, unless there is a new one."""
+    """News of one step. `removed` are signals to take back, unless there is a new one; `kept`, those of the signals that the
+    store keeps."""
 
     signals: list[Signal] = field(default_factory=list)
+    kept: list[Signal] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     removed: list[ScopeKey] = field(default_factory=list)
 
@@ -286,9 +291,12 @@ def _judge_scope(
         if worse or scope.news or not word.says(verdict):
             if worse or all_news:
                 previous, before = word.state, word.step
+                kept = _is_kept(word, verdict, now)
                 _say(word, verdict, now)
                 signal = signal_of(state, rule, values, word, usage, verdict, now)
                 outputs.signals.append(signal)
+                if kept:
+                    outputs.kept.append(signal)
                 if previous != verdict.state or verdict.step > before:
                     outputs.alerts.append(alert_of(signal, previous, worse))
             else:
@@ -310,6 +318,13 @@ def _judge_scope(
             scope.timer = at
             state._timers_set += 1
             heapq.heappush(state._timers, (at, state._timers_set, key))
+
+
+def _is_kept(word: Word, verdict: Verdict, now: float) -> bool:
+    """Whether the store is to know: the policy says something else than before, or speaks for the first time in a while."""
+    if word.since < 0 or (word.state, word.step, word.limit) != (verdict.state, verdict.step, verdict.limit):
+        return True
+    return now // KEPT_EVERY_S != word.at // KEPT_EVERY_S
 
 
 def _say(word: Word, verdict: Verdict, now: float) -> None:

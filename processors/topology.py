@@ -6,7 +6,8 @@ calls ──► meter ──► metered ─────────────�
   │          ├────► dead_letters ──────────────────► sink
   │          ├────► refused, for a person
   │          └────► usage ──► policies ──► alerts ─► sink
-  │                 gates ───────┘  └────► signals ─► gates in services
+  │                 gates ───────┘  ├────► signal_rows ► sink
+  │                                 └────► signals ─► gates in services
   └── scored ──┐
 content ──► guardrails ──► transcripts ────────────► sink
                   ├──────► alerts ─────────────────► sink
@@ -36,6 +37,7 @@ from ..schemas.topics import (
     QUARANTINE,
     REFUSED,
     REQUESTS,
+    SIGNAL_ROWS,
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
@@ -54,8 +56,8 @@ class Step:
 
 METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE))
 GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
-POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, ALERTS))
-SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS))
+POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, SIGNAL_ROWS, ALERTS))
+SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS))
 
 STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK)
 
@@ -66,6 +68,7 @@ TABLES: Final = {
     FINDINGS.name: "scored_calls",
     TRANSCRIPTS.name: "transcripts",
     DEAD_LETTERS.name: "dead_letters",
+    SIGNAL_ROWS.name: "signals",
     ALERTS.name: "alerts",
 }
 

@@ -42,6 +42,8 @@ USAGE: Final = Topic("tidegate.usage", None, compacted=True, tombstone_s=60)
 SIGNALS: Final = Topic("tidegate.signals", None, compacted=True)
 # Gates announce themselves every second; one that has been silent for a minute is gone.
 GATES: Final = Topic("tidegate.gates", 60, compacted=True)
+# What policies have said, for the store: the signals themselves are forgotten as soon as there are newer ones.
+SIGNAL_ROWS: Final = Topic("tidegate.signal_rows", 3_600)
 ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
@@ -67,6 +69,7 @@ TOPICS: Final = {
         USAGE,
         SIGNALS,
         GATES,
+        SIGNAL_ROWS,
         ALERTS,
         DEAD_LETTERS,
         REFUSED,

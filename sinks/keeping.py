@@ -15,9 +15,10 @@ TABLES: Final = {
     "calls": "ingested_at",
     "dead_letters": "at",
     "scored_calls": "ingested_at",
+    "signals": "at",
     "transcripts": "ingested_at",
 }
-_TENANT: Final = {"alerts": "scope['tenant']"} | dict.fromkeys(
+_TENANT: Final = dict.fromkeys(("alerts", "signals"), "scope['tenant']") | dict.fromkeys(
     ("call_requests", "calls", "scored_calls", "transcripts"), "tenant"
 )
 

@@ -32,6 +32,8 @@ GRANT SELECT ON tidegate.v_scored_1h TO tidegate_oncall, tidegate_analyst, tideg
 GRANT SELECT ON tidegate.findings_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_findings_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.alerts TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.signals TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.signals_now TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.policy_states TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.blocks TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.dead_letters TO tidegate_oncall, tidegate_analyst, tidegate_compliance;
@@ -99,12 +101,12 @@ CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
     tidegate.transcripts
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
-CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.alerts
+CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.alerts, tidegate.signals
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', scope['tenant'])) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_all_tenants ON
     tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h,
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
-    tidegate.transcripts, tidegate.alerts
+    tidegate.transcripts, tidegate.alerts, tidegate.signals
     FOR SELECT USING 1 TO ALL EXCEPT tidegate_tenant;
 
 -- ---- What one question, and one person, may take.

@@ -23,7 +23,7 @@ What a record looks like:
     guardrails.names the name       –                                                      see `names_met.py`
     signals          as embedded    schema=signals/1                                       as embedded; none: taken back
     gates            gate id        –                                                      {}; none: goodbye
-    alerts           –              schema=rows/1 count                                    NDJSON, one row a line
+    alerts, signal_rows –            schema=rows/1 count                                    NDJSON, one row a line
 
 Only `faust_engine.py` imports faust.
 """

@@ -1,6 +1,6 @@
 """Who may do what, at least: the `kafka-acls` commands for each role, ready to be run.
 
-    service  ─ writes calls, content      policies ─ reads usage, gates, the meters' memory; writes signals, alerts
+    service  ─ writes calls, content      policies ─ reads usage, gates, the meters' memory; writes what it says
     gate     ─ reads signals, writes gates    sink     ─ reads what goes to the store, writes dead letters
     meter    ─ reads calls; writes all that is derived from them, and its memory
     guardrails ─ reads content, and nobody else does, and signals; writes verdicts into calls, transcripts, quarantine, dead
@@ -37,6 +37,7 @@ from ...schemas.topics import (
     QUARANTINE,
     REFUSED,
     REQUESTS,
+    SIGNAL_ROWS,
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
@@ -88,22 +89,20 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     ),
     POLICIES.name: (
         Grant(("Read",), topics=(USAGE, GATES, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(SIGNALS, ALERTS)),
+        Grant(("Write",), topics=(SIGNALS, SIGNAL_ROWS, ALERTS)),
         # How many meters' memories there are.
         Grant(("Describe",), topics=(CALLS,)),
         Grant(("Read",), groups=(POLICIES.name,)),
     ),
     SINK.name: (
-        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, ALERTS)),
+        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS)),
         Grant(("Write",), topics=(DEAD_LETTERS,)),
         Grant(("Read",), groups=(SINK.name,)),
     ),
     "node": (
         Grant(("Write",), topics=(CALLS, CONTENT, GATES)),
         Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
-        Grant(
-            ("Describe",), topics=(USAGE, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, ALERTS)
-        ),
+        Grant(("Describe",), topics=(USAGE, REFUSED, QUARANTINE, *SINK.reads)),
         Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
     ),
     "reviewer": (

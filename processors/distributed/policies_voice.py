@@ -1,4 +1,4 @@
-"""How a policies worker speaks: signals and alerts, each batch there whole or not at all, and signed."""
+"""How a policies worker speaks: signals, rows of them and alerts, each batch there whole or not at all, and signed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ...schemas.errors import LogUnavailable, UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.signal import SCHEMA, Alert
-from ...schemas.topics import ALERTS, SIGNALS, Topic
+from ...schemas.topics import ALERTS, SIGNAL_ROWS, SIGNALS, Topic
 from ..alert_rows import alert_record
+from ..signal_rows import Kept, signal_records
 
 # A broker that restarts is back in ten seconds; after thirty, somebody should hear that nothing can be said.
 _GIVE_UP_S: Final = 30.0
@@ -96,6 +97,10 @@ class Voice:
     async def alert(self, alerts: Sequence[Alert]) -> None:
         starts = range(0, len(alerts), _ROWS)
         await self._send(ALERTS, (alert_record(alerts[start : start + _ROWS]) for start in starts))
+
+    async def keep(self, words: Sequence[Kept]) -> None:
+        """Send these words to the store."""
+        await self._send(SIGNAL_ROWS, signal_records(words))
 
     async def say(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Say these on the signals topic, in this order; an empty value takes a key back."""

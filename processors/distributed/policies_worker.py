@@ -1,6 +1,6 @@
 """The policies on one partition of the usage topic: blocks of scopes in; signals and alerts out.
 
-    usage ─► take ─┐                                   ┌─► alerts, acknowledged
+    usage ─► take ─┐                                   ┌─► alerts, rows for the store, acknowledged
     gates ─────────┤ run_once: hear, judge, publish ───┤
     signals ───────┘                                   └─► signals, acknowledged ─► the blocks may be committed
 
@@ -8,7 +8,7 @@ Nothing is kept but what the topics hold. A start reads the signals (what was sa
 counted); each scope that was counted further than the last heartbeat says is judged anew. Blocks that come again are in
 that already.
 
-Alerts go first: a crash between the two tells an alert twice, as the word that would keep it back is not said yet. The
+Alerts and rows go first: a crash between the two tells an alert twice, as the word that would keep it back is not said yet. The
 other way round it would never be told. What could not be published is published again, the same, before anything is
 judged: signals are numbered, so hearing one twice changes nothing.
 
@@ -36,10 +36,11 @@ from ...schemas.kafka_url import KafkaAddress
 from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.signal import COMING_KEY, POLICIES_KEY, Alert, heartbeat_key, parse_signal_key
-from ...schemas.topics import ALERTS, GATES, METER_CHANGELOG, SIGNALS, USAGE
+from ...schemas.topics import ALERTS, GATES, METER_CHANGELOG, SIGNAL_ROWS, SIGNALS, USAGE
 from ..enforcement import Enforcement, Publication
 from ..policy_file import PolicyWatch
 from ..series import series_of
+from ..signal_rows import Kept
 from .policies_memory import PoliciesMemory
 from .policies_start import Start, read_start, read_words
 from .policies_voice import LARGEST, Voice, unavailable
@@ -64,6 +65,7 @@ class _Unsaid:
 
     records: list[tuple[bytes, bytes]]
     alerts: list[Alert]
+    kept: list[Kept]
     publication: Publication | None
 
 
@@ -121,7 +123,7 @@ class PoliciesPartition:
         self._own_words = True
         await self._voice.start()
         of = await self._voice.partitions(USAGE)
-        for topic in (SIGNALS, GATES, ALERTS, METER_CHANGELOG):
+        for topic in (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, METER_CHANGELOG):
             await self._voice.partitions(topic)
         if not 0 <= self.partition < of:
             raise UsageError(f"the usage topic has {of} partitions; there is no number {self.partition}")
@@ -211,7 +213,8 @@ class PoliciesPartition:
             return None
         self._extra = {}
         records = publication.records if publication else []
-        return _Unsaid([*records, *extra.items()], publication.alerts if publication else [], publication)
+        alerts, kept = (publication.alerts, publication.kept) if publication else ([], [])
+        return _Unsaid([*records, *extra.items()], alerts, kept, publication)
 
     async def _publish(self) -> int:
         unsaid = self._unsaid
@@ -222,6 +225,9 @@ class PoliciesPartition:
             await self._voice.alert(unsaid.alerts)
             self.alerts += len(unsaid.alerts)
             unsaid.alerts = []
+        if unsaid.kept:
+            await self._voice.keep(unsaid.kept)
+            unsaid.kept = []
         self._at("2 alerted")
         await self._voice.say(unsaid.records)
         self._at("3 signalled")

@@ -4,7 +4,7 @@
     content          P   delete, 1 day     findings, transcripts     P   delete, 1 day     signals  1   compact
     meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
     usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
-    refused          P   compact + delete, 30 days
+    refused          P   compact + delete, 30 days         signal_rows       1   delete, 1 day
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -28,6 +28,7 @@ from ...schemas.topics import (
     QUARANTINE,
     REFUSED,
     REQUESTS,
+    SIGNAL_ROWS,
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
@@ -45,7 +46,7 @@ REPLICATION: Final = 3
 # whose verdicts go to the partition of `calls` that has the number of the content's.
 LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, METER_CHANGELOG)
 # The order of what policies and gates say is the order of one partition.
-SINGLE: Final = (SIGNALS, GATES, ALERTS, GUARDRAILS_NAMES)
+SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, GUARDRAILS_NAMES)
 
 _MIB: Final = 1024 * 1024
 _MINUTE_MS: Final = 60_000
@@ -113,6 +114,7 @@ def plan(
         PlannedTopic(USAGE, policy_partitions, "what meters counted, for the policies", (*_USAGE, *shared)),
         PlannedTopic(SIGNALS, 1, "what policies say now; every gate reads it from the start", (*_SIGNALS, *shared)),
         PlannedTopic(GATES, 1, "which gates live, and so how to share what remains", (*_GATES, *shared)),
+        PlannedTopic(SIGNAL_ROWS, 1, "what policies have said, on its way to the store", (*_ROWS, *shared)),
         PlannedTopic(ALERTS, 1, "what people must know", (*_ALERTS, *shared)),
         PlannedTopic(GUARDRAILS_NAMES, 1, "which models and prompt versions were met, and when first", (*_NAMES, *shared)),
     )

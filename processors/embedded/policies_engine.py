@@ -1,6 +1,6 @@
 """Runs the policies step on the embedded log, right behind the meter and in the same thread.
 
-    usage, gates ─► read to the end ─► step ─► signals, alerts and offsets in one transaction
+    usage, gates ─► read to the end ─► step ─► signals, rows of them, alerts and offsets in one transaction
 
 One run, numbered as the crash test aborts it: 1 judged, 2 signalled (inside the transaction), 3 committed. A crash before
 the commit leaves the old offsets: the same usage is heard again and says the same. A restart takes up what the policies
@@ -17,10 +17,11 @@ from typing import Final
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.signal import SCHEMA
-from ...schemas.topics import ALERTS, GATES, SIGNALS, USAGE
+from ...schemas.topics import ALERTS, GATES, SIGNAL_ROWS, SIGNALS, USAGE
 from ..alert_rows import alert_record
 from ..enforcement import Enforcement, Prices, Publication
 from ..policies import PoliciesState
+from ..signal_rows import signal_records
 from ..topology import POLICIES
 
 _HEADERS: Final = {"schema": SCHEMA}
@@ -110,6 +111,7 @@ class PoliciesEngine:
         self._at("1 judged")
         with self._log.transaction():
             self._log.append(SIGNALS.name, 0, [(key, _HEADERS, value) for key, value in publication.records])
+            self._log.append(SIGNAL_ROWS.name, 0, signal_records(publication.kept))
             if publication.alerts:
                 self._log.append(ALERTS.name, 0, [alert_record(publication.alerts)])
             for partition, offset in self._next.items():

@@ -22,7 +22,7 @@ from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import GATES_KEY, Signal, decode_gates, decode_signal
-from tidegate.schemas.topics import ALERTS, CALLS, SIGNALS
+from tidegate.schemas.topics import ALERTS, CALLS, SIGNAL_ROWS, SIGNALS
 
 STEPS = ("1 read", "2 step", "3 append", "4 store", "5 commit", "1 judged", "2 signalled", "3 committed")
 # A thousand tokens in and a hundred out of gpt-4o.
@@ -128,6 +128,21 @@ def alerted(folder: Path) -> Counter[tuple[str, str, str, str]]:
     return Counter((row["policy"], str(row["scope"]), row["previous_state"], row["state"]) for row in rows)
 
 
+def kept(folder: Path) -> Counter[tuple[str, str, str, str]]:
+    """The changes of state among the words that go to the store."""
+    with SqliteLog(folder, fsync="normal") as log:
+        rows = [orjson.loads(row) for record in log.read(SIGNAL_ROWS.name, 0, 0) for row in record.value.split(b"\n")]
+    found: Counter[tuple[str, str, str, str]] = Counter()
+    last: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = row["policy"], str(row["scope"])
+        before = last.get(key, "ok")
+        if row["state"] != before:
+            found[*key, before, row["state"]] += 1
+        last[key] = row["state"]
+    return found
+
+
 def expected_alerts() -> Counter[tuple[str, str, str, str]]:
     """Every change of the plain sums' verdict, as seen at each round and a quarter of a second after it."""
     everything = [call for _, _, calls in rounds() for call in calls]
@@ -167,6 +182,7 @@ def test_an_outage_after_any_step_changes_no_last_word_and_no_alert(tmp_path: Pa
             then = truth(each, everything, values, signal.at)
             assert (signal.state, signal.spend, signal.reserved) == (then.state, then.spend, then.reserved)
     assert alerted(tmp_path) == expected_alerts()
+    assert kept(tmp_path) == expected_alerts()
     assert len(alerted(tmp_path)) > 6
     with SqliteLog(tmp_path, fsync="normal") as opened:
         beat = opened.last(SIGNALS.name, 0, GATES_KEY)

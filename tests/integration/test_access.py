@@ -69,6 +69,10 @@ ROWS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "calls": lambda tenant: {"tenant": tenant, "started_at": "2026-03-01 12:00:00", "cost_nano_usd": 5, "producer": tenant},
     "call_requests": lambda tenant: {"tenant": tenant, "started_at": "2026-03-01 12:00:00", "producer": tenant},
     "alerts": lambda tenant: {"at": "2026-03-01 12:00:00", "kind": "policy", "state": "block", "scope": {"tenant": tenant}},
+    "signals": lambda tenant: {
+        **{"at": "2026-03-01 12:00:00", "policy": "budget", "state": "block", "sequence": 1},
+        **{"scope": {"tenant": tenant}, "scope_key": tenant},
+    },
     "scored_calls": lambda tenant: {
         "tenant": tenant,
         "started_at": "2026-03-01 12:00:00",

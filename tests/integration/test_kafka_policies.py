@@ -51,7 +51,7 @@ from tidegate.schemas.signal import (
     heartbeat_key,
     signal_key,
 )
-from tidegate.schemas.topics import ALERTS, GATES, SIGNALS, USAGE, Topic
+from tidegate.schemas.topics import ALERTS, GATES, SIGNAL_ROWS, SIGNALS, USAGE, Topic
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -309,6 +309,12 @@ def test_a_worker_that_dies_at_any_step_is_followed_by_one_that_says_nothing_wro
             assert states(told) == ["ok", "warn", "block"] or states(told) == ["warn", "block"]
             assert [s.sequence for s in told] == sorted({s.sequence for s in told})
             assert told[-1].applied == [1, 1]
+            rows = [orjson.loads(row) for record in await town.records(SIGNAL_ROWS) for row in record.value.split(b"\n")]
+            kept = [row["state"] for row in rows if row["policy"] == "hourly"]
+            assert list(dict.fromkeys(kept)) == states(told)
+            # There, too, the store may have a word that no gate heard.
+            unheard = {row["sequence"] for row in rows if row["policy"] == "hourly"} - {s.sequence for s in told}
+            assert len(unheard) == (1 if step == "2 alerted" else 0)
             changes = [(before, after) for key, before, after in await town.alerts() if key.startswith("policy|hourly")]
             # Between the alert and the word that keeps it back, and only there, somebody is told twice.
             assert changes.count(("warn", "block")) == (2 if step == "2 alerted" else 1)
