@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import block, distributed, embedded, emit, gate, guardrails, metering, overspend, phi, report, scopes, sink
+from . import analysts, block, distributed, embedded, emit, gate, guardrails, metering, overspend, phi, report, scopes, sink
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -25,6 +25,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "metering": metering.run,
     "emit": emit.run,
     "sink": sink.run,
+    "analysts": analysts.run,
     "embedded": embedded.run,
     "kafka": distributed.run,
     "gate": gate.run,

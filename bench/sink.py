@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,10 +79,10 @@ def run(quick: bool, tick: Tick) -> Result:
     )
 
 
-def metered_rows(encoded: Sequence[bytes]) -> bytes:
+def metered_rows(encoded: Sequence[bytes], now: datetime = START) -> bytes:
     """The priced rows that the meter makes of encoded calls, as they stand in the log."""
     state = MeterState(0, UsageState(ScopeSets(DEFAULT_SCOPE_SETS)))
-    now_ms = int(START.timestamp() * 1_000)
+    now_ms = int(now.timestamp() * 1_000)
     records = [Record(n, now_ms, one.value, one.headers()) for n, one in enumerate(envelopes(list(encoded), 100))]
     _, outputs = meter(state, records, PriceBook.load(None), max_future_s=86_400)
     return b"\n".join(value for _, value in outputs.metered)
@@ -103,8 +104,8 @@ def measure(sizes: Sequence[int], rounds: int) -> list[Case]:
                 mine_cpu: list[float] = []
                 its_cpu: list[float] = []
                 sides: dict[str, Side] = {
-                    "mine": _lines_side(mine, b"\n".join(rows[:size]), size, mine_cpu),
-                    "its": _columns_side(client, [column[:size] for column in columns], size, its_cpu),
+                    "mine": lines_side(mine, b"\n".join(rows[:size]), size, mine_cpu),
+                    "its": columns_side(client, [column[:size] for column in columns], its_cpu),
                 }
                 spreads = take_turns(sides, rounds, lambda _: None)
                 _check(mine, its, size * (rounds + 1), with_views)
@@ -147,12 +148,13 @@ def _check(mine: Store, its: Store, rows: int, with_views: bool) -> None:
         raise RuntimeError("the two sides did not roll up the same rows")
 
 
-def _lines_side(store: Store, batch: bytes, rows: int, cpu_s: list[float]) -> Side:
+def lines_side(store: Store, batch: bytes, rows: int, cpu_s: list[float], name: str = "bench:0") -> Side:
+    """Rows a second of the sink's way; `name` and a number are each batch's token."""
     tokens = itertools.count()
 
     def once() -> float:
         begun, cpu = time.perf_counter(), time.process_time()
-        store.insert("calls", batch, f"bench:0:{next(tokens)}")
+        store.insert("calls", batch, f"{name}:{next(tokens)}")
         took_s = time.perf_counter() - begun
         cpu_s.append(time.process_time() - cpu)
         return rows / took_s
@@ -160,20 +162,23 @@ def _lines_side(store: Store, batch: bytes, rows: int, cpu_s: list[float]) -> Si
     return once
 
 
-def _columns_side(client: Client, columns: list[list[Any]], rows: int, cpu_s: list[float]) -> Side:
+def columns_side(
+    client: Client, columns: list[list[Any]], cpu_s: list[float], name: str = "bench:0", table: str = "calls"
+) -> Side:
+    """Rows a second of clickhouse-connect's insert of columns, in the order of `COLUMNS`."""
     tokens = itertools.count()
 
     def once() -> float:
         begun, cpu = time.perf_counter(), time.process_time()
         client.insert(
-            "calls",
+            table,
             columns,
             column_names=list(COLUMNS),
             column_oriented=True,
-            settings={"insert_deduplication_token": f"bench:0:{next(tokens)}"},
+            settings={"insert_deduplication_token": f"{name}:{next(tokens)}"},
         )
         took_s = time.perf_counter() - begun
         cpu_s.append(time.process_time() - cpu)
-        return rows / took_s
+        return len(columns[0]) / took_s
 
     return once
