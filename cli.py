@@ -31,6 +31,7 @@ from tidegate.quarantine_cli import quarantine_app
 from tidegate.query_cli import must_exist, query, shell
 from tidegate.reconcile_cli import reconcile
 from tidegate.reprice_cli import reprice
+from tidegate.residency_cli import residency_app
 from tidegate.running import Stopping, log_to_stderr, progress_bar
 from tidegate.schemas.errors import TidegateError, UsageError
 from tidegate.schemas.settings import Settings
@@ -57,6 +58,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(models_app, name="models")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(residency_app, name="residency")
 out = Console()
 err = Console(stderr=True)
 
@@ -227,7 +229,9 @@ def replay(
     from tidegate.producers.emitter import Emitter
     from tidegate.producers.key_source import key_source
     from tidegate.producers.local_log import LocalLog
+    from tidegate.schemas.residency_file import residency_of
 
+    residency = residency_of(settings)
     with opened(settings.data_dir, settings) as folder:
         before = folder.status()["totals"]
         if isinstance(folder, OwnFolder):
@@ -242,6 +246,7 @@ def replay(
                 producer_id=identity,
                 reopen=lambda: LocalLog(settings.data_dir, fsync=settings.fsync),
                 keys=lambda: key_source(settings, settings.data_dir),
+                residency=residency,
             )
 
         report = _publish(files, emitter, pace, producer, final, content)

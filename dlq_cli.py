@@ -25,6 +25,7 @@ from tidegate.producers.folder_audit import audit_of
 from tidegate.producers.key_source import KeySource, key_source
 from tidegate.schemas.audit import EVERYBODY
 from tidegate.schemas.errors import Unreadable, UsageError
+from tidegate.schemas.residency_file import residency_of
 from tidegate.schemas.settings import Settings
 
 dlq_app = typer.Typer(
@@ -219,17 +220,18 @@ def resume(data: DataOption = None) -> None:
 
 
 class _Judge:
-    """What the meter would say now, with the prices it has."""
+    """What the meter would say now, with the prices and the residency map it has."""
 
     def __init__(self, settings: Settings) -> None:
         from tidegate.processors.pricing import PriceBook
 
         self._book, self._max_future_s = PriceBook.load(settings.price_file), settings.max_future_s
+        self._residency = residency_of(settings)
 
     def wrong(self, lines: list[bytes]) -> str | None:
         from tidegate.processors.mending import still_wrong
 
-        return still_wrong(lines, time.time_ns() // 1_000_000, self._book, self._max_future_s)
+        return still_wrong(lines, time.time_ns() // 1_000_000, self._book, self._max_future_s, self._residency)
 
 
 def _on_kafka(settings: Settings, data: Path | None) -> bool:

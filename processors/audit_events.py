@@ -15,6 +15,7 @@ import structlog
 from ..producers.audit_log import AuditLog
 from ..schemas.errors import UsageError
 from ..schemas.policy import PolicySet
+from ..schemas.residency import Residency
 from ..schemas.settings import Settings
 
 log = structlog.get_logger("tidegate.audit")
@@ -49,13 +50,31 @@ def tell_kept(audit: AuditLog, table: str, days: int | None, tenant: str | None)
     audit.append("retention.set", tenant or "", {"table": table, "days": days})
 
 
+def tell_residency(audit: AuditLog, residency: Residency, file: Path | None) -> None:
+    """A node holds to a residency map."""
+    told = {
+        "version": residency.map.version,
+        "region": residency.here,
+        "tenants": len(residency.map.tenants),
+        "file_owner_uid": _owner(file),
+    }
+    audit.append("residency.in_force", details=told)
+
+
 def tell_policies(audit: AuditLog, policies: PolicySet, file: Path | None) -> None:
     """Policies came in force; whose the file is, as the file system says, beside what it held."""
-    owner: int | None = None
-    with contextlib.suppress(OSError):  # gone, and with it the policies
-        owner = file.stat().st_uid if file is not None else None
-    told: dict[str, Any] = {"version": policies.version, "policies": len(policies.policies), "file_owner_uid": owner}
+    told: dict[str, Any] = {
+        "version": policies.version,
+        "policies": len(policies.policies),
+        "file_owner_uid": _owner(file),
+    }
     _try(audit, "policies.in_force", told)
+
+
+def _owner(file: Path | None) -> int | None:
+    with contextlib.suppress(OSError):  # gone, and with it what it said
+        return file.stat().st_uid if file is not None else None
+    return None
 
 
 def _try(audit: AuditLog, action: str, details: Mapping[str, Any]) -> None:

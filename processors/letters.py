@@ -9,6 +9,8 @@ A line that cannot be read may hold anything, so it is never kept here in the cl
 and has the key. What an edge refuses gets no further than that. What only the meter refuses came through the log, and lies in
 `calls` as its service sent it until that topic's retention is over: three days.
 
+What may not rest in this region, or does not say where it is from while the residency map refuses such lines, is not kept.
+
 A letter is sealed with the key of the tenant that it names, where the ring has one, and else with everybody's. None is made for
 it, as a data folder does for content: a refused line may name anything for its tenant, and a key's name is written down.
 """
@@ -30,6 +32,8 @@ from ..producers.sealing import Opens, open_bytes, seal_bytes
 from ..schemas.call import MAX_SEALED_LINE_CHARS
 from ..schemas.envelope import MAX_EVENT_BYTES, Envelope
 from ..schemas.errors import Unreadable, UsageError
+from ..schemas.residency import Residency
+from ..schemas.residency_file import residency_of
 from ..schemas.settings import Settings
 
 log = structlog.get_logger("tidegate.letters")
@@ -87,15 +91,16 @@ class Refused:
 class Keeper:
     """Seals what is refused. From any thread. Never raises: a ring that is not there costs the line, not the work."""
 
-    def __init__(self, keys: KeySource | None) -> None:
+    def __init__(self, keys: KeySource | None, residency: Residency | None = None) -> None:
         self._keys = keys
+        self._residency = residency
         self._problem = ""
 
     @classmethod
     def of(cls, settings: Settings, data_dir: Path | None = None) -> Self:
         """With the ring that the settings name, or else that of the data folder."""
         try:
-            return cls(key_source(settings, data_dir))
+            return cls(key_source(settings, data_dir), residency_of(settings))
         except UsageError as error:
             log.warning("dead_letters_not_kept", error=str(error))
             return cls(None)
@@ -104,8 +109,11 @@ class Keeper:
         """The line for whoever has the key; None where only its fingerprint can be kept."""
         if self._keys is None or not line or len(line) > MAX_EVENT_BYTES:
             return None
+        tenant, region = _named(line)
+        if self._residency is not None and self._residency.refusal(tenant, region) is not None:
+            return None
         try:
-            key = self._keys.ring().sealing(_tenant(line))
+            key = self._keys.ring().sealing(tenant)
         except UsageError as error:
             if str(error) != self._problem:
                 self._problem = str(error)
@@ -240,11 +248,11 @@ def outcome(letter: Letter, what: str) -> tuple[None, dict[str, str], bytes]:
     return None, {"schema": "rows/1", "count": "1"}, orjson.dumps(letter.became(what, datetime.now(UTC)))
 
 
-def _tenant(line: bytes) -> str | None:
-    """Whose key seals it, where it can be told and there is one: who shreds a tenant shreds this, too."""
+def _named(line: bytes) -> tuple[str | None, str | None]:
+    """(tenant, region) of it, where they can be told. The tenant's key seals it: who shreds a tenant shreds this, too."""
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return None
-    tenant = event.get("tenant") if isinstance(event, dict) else None
-    return tenant if isinstance(tenant, str) else None
+        return None, None
+    tenant, region = (event.get(name) for name in ("tenant", "region")) if isinstance(event, dict) else (None, None)
+    return tenant if isinstance(tenant, str) else None, region if isinstance(region, str) else None

@@ -11,6 +11,7 @@ import orjson
 from ..schemas.envelope import MAX_EVENT_BYTES, Envelope
 from ..schemas.errors import UsageError
 from ..schemas.hot import HotRejected, decode_event
+from ..schemas.residency import Residency
 from .aggregate import ScopeSets, UsageState
 from .letters import REPLAYED
 from .meter import MeterState, meter
@@ -38,11 +39,13 @@ def lines_of(content: bytes) -> list[bytes]:
     return lines
 
 
-def still_wrong(lines: Sequence[bytes], now_ms: int, book: PriceBook, max_future_s: float) -> str | None:
+def still_wrong(
+    lines: Sequence[bytes], now_ms: int, book: PriceBook, max_future_s: float, residency: Residency | None = None
+) -> str | None:
     """Why the meter would refuse one of them; None when it takes them all. Changes nothing anywhere."""
     envelope = Envelope.of(f"{REPLAYED}tried", 0, lines)
     state = MeterState(0, UsageState(ScopeSets(((),))))
-    _, outputs = meter(state, [_Tried(0, now_ms, envelope.value, envelope.headers())], book, max_future_s)
+    _, outputs = meter(state, [_Tried(0, now_ms, envelope.value, envelope.headers())], book, max_future_s, residency)
     if outputs.refused:
         return outputs.refused[0].reason
     if any(isinstance(decode_event(line), HotRejected) for line in lines):

@@ -9,6 +9,7 @@
 
 Every line in comes out once: as a row, a dead letter, or a counted duplicate. `totals` keeps that account for ever. Where
 most come out as dead letters the brake stops the step: the records behind it are not applied, and come again.
+What may not rest in this log's region, by the residency map, is a dead letter of which nothing is kept.
 The step looks at no clock but the log's own (`appended_ms`), so that a replay judges every line as it did before.
 """
 
@@ -28,6 +29,7 @@ from ..schemas.envelope import Envelope
 from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, HotScored, decode_event
 from ..schemas.provider_usage import normalise_usage
+from ..schemas.residency import CrossRegion, Residency
 from .aggregate import UsageKey, UsageState
 from .brake import Brake
 from .letters import REPLAYED, REPLAYED_RETENTION_MS, LetterId, Refused, Sealed
@@ -61,6 +63,10 @@ MOST_ASKED: Final = 1_000
 MOST_WAYS: Final = 8
 
 Out = tuple[dict[str, str], bytes]
+
+
+class _MayNotRest(InvalidEvent):
+    """An event is of another region: its line must not be kept."""
 
 
 class SourceRecord(Protocol):
@@ -109,18 +115,24 @@ class MeterState:
 
 @dataclass(slots=True)
 class MeterOutputs:
-    """What one step yields besides the state: records for four topics, as (headers, value), and the lines that were refused."""
+    """What one step yields besides the state: records for four topics, as (headers, value), the lines that were refused, and
+    the writes that an edge or the meter refused because they may not rest where they would."""
 
     metered: list[Out] = field(default_factory=list)
     requests: list[Out] = field(default_factory=list)
     findings: list[Out] = field(default_factory=list)
     dead_letters: list[Out] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    crossed: list[CrossRegion] = field(default_factory=list)
     events: int = 0
 
 
 def meter(
-    state: MeterState, records: Sequence[SourceRecord], book: PriceBook, max_future_s: float
+    state: MeterState,
+    records: Sequence[SourceRecord],
+    book: PriceBook,
+    max_future_s: float,
+    residency: Residency | None = None,
 ) -> tuple[MeterState, MeterOutputs]:
     """Apply records of one partition, in order, to the state given (which is changed), and say what they yield.
 
@@ -133,7 +145,7 @@ def meter(
             continue
         if state.brake.stopped:
             break
-        _Envelope(state, record, book, max_future_s, outputs).apply()
+        _Envelope(state, record, book, max_future_s, residency, outputs).apply()
         state.next_offset = record.offset + 1
     state.usage.roll_up()
     return state, outputs
@@ -143,11 +155,18 @@ class _Envelope:
     """One record on its way through; holds what its lines share."""
 
     def __init__(
-        self, state: MeterState, record: SourceRecord, book: PriceBook, max_future_s: float, outputs: MeterOutputs
+        self,
+        state: MeterState,
+        record: SourceRecord,
+        book: PriceBook,
+        max_future_s: float,
+        residency: Residency | None,
+        outputs: MeterOutputs,
     ) -> None:
         self.state = state
         self.record = record
         self.book = book
+        self.residency = residency
         self.outputs = outputs
         self.appended_s = record.appended_ms / 1_000
         self.latest_s = self.appended_s + max_future_s
@@ -198,7 +217,8 @@ class _Envelope:
             except InvalidEvent as error:
                 _count(totals, "dead_letters")
                 refused += 1
-                self._dead_letter(line, error.reason, producer=envelope.producer, seq=seq)
+                kept = not isinstance(error, _MayNotRest)
+                self._dead_letter(line, error.reason, producer=envelope.producer, seq=seq, kept=kept)
         seen.next_seq = envelope.seq + len(lines)
         _count(totals, "responses", len(self.rows))
         _count(totals, "requests", len(self.requests))
@@ -243,10 +263,16 @@ class _Envelope:
         if isinstance(event, HotRejected):
             _count(self.state.totals, "rejected")
             self.dead.append(_rejected_row(event, self.producer, seq, self.state.partition, self.record.offset))
-            if event.sealed is not None and event.key_id is not None:
+            if event.refused_in is not None:
+                self._crossed(CrossRegion(event.tenant, event.region, event.refused_in))
+            elif event.sealed is not None and event.key_id is not None:
                 sealed = Sealed(event.key_id, event.sealed)
                 self._keep("edge", event.reason, self.producer, seq, event.size_bytes, event.sha256, sealed=sealed)
             return
+        # First: of what may not rest here nothing may be kept, whatever else is wrong with it.
+        if self.residency is not None and (crossed := self.residency.refusal(event.tenant, event.region)) is not None:
+            self._crossed(crossed)
+            raise _MayNotRest(self.residency.reason(crossed))
         started_s = event.started_at.timestamp()
         if started_s > self.latest_s:
             raise InvalidEvent("started_at is too far ahead of the log's clock; check the producer's clock - at `$.started_at`")
@@ -290,6 +316,10 @@ class _Envelope:
         # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
         self.rows.append(_encode(event)[:-1] + priced.encode())
 
+    def _crossed(self, crossed: CrossRegion) -> None:
+        _count(self.state.totals, "residency")
+        self.outputs.crossed.append(crossed)
+
     def _note_asked(self, event: ResponseEvent) -> None:
         way = (event.provider_name, event.response_model, event.service_tier)
         asked = self.state.asked
@@ -328,9 +358,9 @@ class _Envelope:
         letter_id = LetterId(self.state.partition, self.record.offset, seq)
         self.outputs.refused.append(Refused(letter_id, stage, reason, producer, size_bytes, sha256, line, sealed))
 
-    def _dead_letter(self, value: bytes, reason: str, producer: str, seq: int | None) -> None:
+    def _dead_letter(self, value: bytes, reason: str, producer: str, seq: int | None, kept: bool = True) -> None:
         sha256 = hashlib.sha256(value).hexdigest()
-        self._keep("meter", reason, producer, seq, len(value), sha256, value)
+        self._keep("meter", reason, producer, seq, len(value), sha256, value if kept else b"")
         self.dead.append(
             orjson.dumps(
                 {

@@ -5,6 +5,7 @@ calls ──► meter ──► metered ─────────────�
   │          ├────► findings ──────────────────────► sink
   │          ├────► dead_letters ──────────────────► sink
   │          ├────► refused, for a person
+  │          ├────► alerts ────────────────────────► sink
   │          └────► usage ──► policies ──► alerts ─► sink
   │                 gates ───────┘  ├────► signal_rows ► sink
   │                                 └────► signals ─► gates in services
@@ -54,7 +55,7 @@ class Step:
     writes: tuple[Topic, ...] = ()
 
 
-METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE))
+METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, ALERTS))
 GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, SIGNAL_ROWS, ALERTS))
 SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS))

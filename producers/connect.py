@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import UsageError
+from ..schemas.residency_file import residency_of_service
 from ..schemas.settings import Settings
 from .emitter import Emitter
 from .key_source import key_source
@@ -69,6 +70,7 @@ def connect(
         reopen = lambda: LocalLog(folder, fsync=settings.fsync)  # noqa: E731
         signals = lambda: LocalSignals(folder)  # noqa: E731
     key_source(settings, ring_of)  # what is wrong with its settings is told here
+    residency = residency_of_service(settings)
     return Emitter(
         reopen(),
         settings=settings,
@@ -77,6 +79,7 @@ def connect(
         reopen=reopen,
         signals=signals if gate else None,
         keys=lambda: key_source(settings, ring_of),
+        residency=residency,
     )
 
 

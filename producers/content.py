@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..schemas.content import ContentMode
+from ..schemas.residency import Residency
 from ..schemas.settings import Settings
 from .content_pump import ContentPump, Plain
 from .key_source import KeySource
@@ -27,7 +28,7 @@ from .stats import ContentStats, Tally
 
 _logger: Final = logging.getLogger("tidegate")
 
-_REFUSALS: Final = ("buffer_full", "spool_full", "too_large", "no_key", "invalid", "closed")
+_REFUSALS: Final = ("buffer_full", "spool_full", "too_large", "no_key", "residency", "invalid", "closed")
 # Pairs of provider and reason: a name comes from the caller, and must not grow this without end.
 _MOST_PASSED_OVER: Final = 256
 _NO_KEY: Final = (
@@ -46,6 +47,7 @@ class ContentOutlet:
         *,
         open_log: Callable[[], Log] | None,
         keys: Callable[[], KeySource | None],
+        residency: Residency | None = None,
         owner: object,
         errors: Tally,
         now: Callable[[], datetime],
@@ -55,6 +57,7 @@ class ContentOutlet:
         self._producer = f"{producer[:192]}-content"
         self._open_log = open_log
         self._keys = keys
+        self._residency = residency
         self._owner = owner
         self._errors = errors
         self._now = now
@@ -77,6 +80,9 @@ class ContentOutlet:
         mode = self.mode(call.get("tenant"))
         if mode == "off" or not (prompt or response or any(context)):
             return True
+        if self._residency is not None and self._residency.refusal(call.get("tenant"), call.get("region")) is not None:
+            # That the call itself is refused says so where somebody hears it.
+            return self._refuse("residency")
         if self.closed:
             return self._refuse("closed")
         lane = self._lanes.get("lane") or self._made()

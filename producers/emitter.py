@@ -32,8 +32,10 @@ from pydantic import BaseModel
 from ..schemas.call import RejectedEvent, RequestEvent, ResponseEvent
 from ..schemas.content import ContentMode, Texts, Where
 from ..schemas.envelope import MAX_ENVELOPE_BYTES, MAX_EVENT_BYTES
+from ..schemas.hot import HotRejected
 from ..schemas.message_parts import PassedOver
 from ..schemas.provider_usage import short_code
+from ..schemas.residency import Residency
 from ..schemas.settings import Settings
 from . import lifecycle
 from .content import ContentOutlet
@@ -48,7 +50,7 @@ from .stats import EmitterStats, Tally
 if TYPE_CHECKING:
     from .gate import Gate
 
-_REFUSALS: Final = ("buffer_full", "spool_full", "event_too_large", "unencodable", "closed")
+_REFUSALS: Final = ("buffer_full", "spool_full", "event_too_large", "unencodable", "residency", "closed")
 
 # What is of no known shape can be handed over as text.
 _HAND_OVER: Final[Mapping[Where, str]] = {
@@ -72,7 +74,8 @@ class Emitter(Observer):
     `producer_id` with `first_seq` is for replays, which give the same event the same number every time. A producer id
     from the settings is a name that each run makes its own: with the bare name, a restarted service would begin at 0
     again, and the meter would take all it sends for repetitions. `reopen` makes another log of the same kind, for content and
-    for a forked child; `signals` what the gate follows; `keys` what content is sealed with (default: the settings' ring).
+    for a forked child; `signals` what the gate follows; `keys` what content is sealed with (default: the settings' ring);
+    `residency` which data may rest where the log is (default: all).
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Emitter(Observer):
         reopen: Callable[[], Log] | None = None,
         signals: Callable[[], SignalSource] | None = None,
         keys: Callable[[], KeySource | None] | None = None,
+        residency: Residency | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -94,6 +98,7 @@ class Emitter(Observer):
         self._reopen = reopen
         self._signals = signals
         self._keys = keys if keys is not None else lambda: key_source(self.settings)
+        self._residency = residency
         self._gate: Gate | None = None
         self._max_events = self.settings.buffer_events
         self._max_bytes = self.settings.buffer_bytes
@@ -128,6 +133,7 @@ class Emitter(Observer):
             f"{producer[:180]}-{first_seq}" if first_seq else producer,
             open_log=self._reopen,
             keys=self._keys,
+            residency=self._residency,
             owner=self,
             errors=self.internal_errors,
             now=self.now,
@@ -169,6 +175,10 @@ class Emitter(Observer):
                 line = bytes(memoryview(orjson.dumps(event.model_dump(exclude_none=True))))
             else:
                 line = bytes(memoryview(orjson.dumps(dict(event))))
+            if self._residency is not None and self._crosses(self._residency, event, line):
+                if settled is not None:
+                    settled.placed(None)
+                return False
             if settled is None:
                 return self._put(line)
             accepted = self._put(line, settled)
@@ -179,6 +189,26 @@ class Emitter(Observer):
             if settled is not None:
                 settled.placed(None)
             return self._refuse("unencodable")
+
+    def _crosses(self, residency: Residency, event: Encodable, line: bytes) -> bool:
+        """Whether an event may not rest where the log is. That it was refused does: who must know hears of it there."""
+        if isinstance(event, Mapping):
+            kind, tenant, region = (event.get(name) for name in ("event", "tenant", "region"))
+        else:
+            kind, tenant, region = (getattr(event, name, None) for name in ("event", "tenant", "region"))
+        if kind == "rejected" or isinstance(event, HotRejected):
+            return False
+        crossed = residency.refusal(tenant if isinstance(tenant, str) else None, region if isinstance(region, str) else None)
+        if crossed is None:
+            return False
+        self._refuse("residency")
+        _, origin, refused_in = residency.labels(crossed)
+        self._tell_once(
+            f"residency_refused region={origin} log_region={refused_in}"
+            " hint=these events may not rest where TIDEGATE_URL is; send them to a node of their own region"
+        )
+        self._put(rejected(line, residency.reason(crossed), "emitter", None, self.now(), crossed))
+        return True
 
     def reject(self, line: bytes, reason: str, source: str, line_no: int | None = None) -> bool:
         """Accept the news that an edge could not make an event of `line`; only its fingerprint and size are kept."""

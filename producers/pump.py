@@ -26,6 +26,7 @@ import orjson
 from ..schemas.envelope import SCHEMA
 from ..schemas.errors import EnvelopeRefused, InvalidEvent, LogUnavailable, TidegateError
 from ..schemas.hot import decode_event
+from ..schemas.residency import CrossRegion
 from ..schemas.settings import Settings
 from .ports import Log, Settled
 from .shipper import Shipper
@@ -389,8 +390,11 @@ class Pump:
             _logger.warning(self.voice + message, *values)
 
 
-def rejected(line: bytes, reason: str, source: str, line_no: int | None, at: datetime) -> bytes:
-    """The event that says a line was no event: its fingerprint and size, never what it says."""
+def rejected(
+    line: bytes, reason: str, source: str, line_no: int | None, at: datetime, crossed: CrossRegion | None = None
+) -> bytes:
+    """The event that says a line was no event: its fingerprint and size, never what it says. `crossed`: or that it may not
+    rest where it would."""
     event: dict[str, Any] = {
         "event": "rejected",
         "rejected_at": at,
@@ -401,6 +405,8 @@ def rejected(line: bytes, reason: str, source: str, line_no: int | None, at: dat
     }
     if line_no is not None:
         event["line"] = line_no
+    if crossed is not None:
+        event |= {name: _printable(value, 128) for name, value in crossed._asdict().items() if value is not None}
     return orjson.dumps(event)
 
 

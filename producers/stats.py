@@ -23,7 +23,7 @@ class Tally:
 @dataclass(frozen=True, slots=True)
 class ContentStats:
     """Counts of texts sent, of one call each, in the words of `EmitterStats`; and their own reasons to be dropped: `no_key`
-    (no ring, or none for the tenant), `too_large` (above what a record holds), `invalid`.
+    (no ring, or none for the tenant), `too_large` (above what a record holds), `residency`, `invalid`.
 
     `passed_over` counts calls by provider and by what their texts leave out: `unknown` (a shape that is not known, of which
     only prose is read), `media`, `reasoning`, `choices` (all but the first).
@@ -45,7 +45,8 @@ class EmitterStats:
     Each of the `emitted` (accepted) events is in `appended` (in the log), `spooled` (on disk), `pending` (in memory), or
     was dropped afterwards (`refused`, `unsent`, `spool_lost`, and `closed` for one that raced with `close`).
     `invalid` of them went on as `rejected` events. An event that was not accepted is only in `dropped`, under
-    `buffer_full`, `spool_full` (memory is full and so is the disk), `event_too_large`, `unencodable` or `closed`.
+    `buffer_full`, `spool_full` (memory is full and so is the disk), `event_too_large`, `unencodable`, `closed` or `residency`
+    (it may not rest in the log's region; a `rejected` event that says so is emitted in its place).
     A reason that is absent reads 0.
     """
 

@@ -196,7 +196,10 @@ class ResponseEvent(CallEvent):
 
 
 class RejectedEvent(_Model):
-    """A line that an edge refused: its fingerprint, size and the reason; its bytes never but sealed."""
+    """A line that an edge refused: its fingerprint, size and the reason; its bytes never but sealed.
+
+    What was refused because it may not rest in the region `refused_in` says whose it was and from where, and is not sealed.
+    """
 
     event: Literal["rejected"]
     rejected_at: Timestamp
@@ -209,6 +212,9 @@ class RejectedEvent(_Model):
     sealed: Annotated[str, Field(min_length=1, max_length=MAX_SEALED_LINE_CHARS, pattern=r"^[A-Za-z0-9+/]+={0,2}\Z")] | None = (
         None
     )
+    tenant: Identifier | None = None
+    region: Identifier | None = None
+    refused_in: Identifier | None = None
 
 
 def check_response(event: Any) -> None:

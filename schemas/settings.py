@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     flush_bytes: Annotated[int, Field(ge=1, description="log read in one meter commit; bounds memory and rework")] = 1 << 20
     policy_file: Annotated[Path | None, Field(description="budgets, rate limits, breakers; read again when it changes")] = None
     price_file: Path | None = None
+    residency_file: Annotated[
+        Path | None, Field(description="where tenants' data may rest; for services, nodes and workers; needs region")
+    ] = None
     brake_ratio: Annotated[
         float, Field(gt=0, le=1, description="a partition's meter stops when more of its lines are refused; 1: never")
     ] = 0.5

@@ -77,7 +77,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
     METER.name: (
         Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG)),
+        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, ALERTS, METER_CHANGELOG)),
         Grant(("Read",), groups=(METER.name,)),
         # Whether a person lets it go on.
         Grant(("Describe",), groups=(BRAKE,)),

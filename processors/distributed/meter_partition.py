@@ -22,7 +22,7 @@ import contextlib
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,13 +30,17 @@ import msgspec
 import structlog
 
 from ...schemas.errors import TidegateError, UsageError
+from ...schemas.residency import Residency
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REFUSED, REQUESTS, USAGE
+from ...schemas.signal import Alert
+from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REFUSED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
+from ..alert_rows import alert_record
 from ..brake import Brake
 from ..letters import Keeper
 from ..meter import MeterOutputs, meter, retention_ms
 from ..pricing import PriceBook
+from ..residency_alerts import Refusals
 from ..series import History, ScopeUsage, Series, Values, parse_usage_key
 from ..watch import Watch
 from . import changelog
@@ -83,6 +87,8 @@ class MeterPartition:
         failed: Callable[[BaseException], None],
         end_of: Callable[[int], int | None] = lambda _partition: None,
         keeper: Keeper | None = None,
+        residency: Residency | None = None,
+        refusals: Refusals | None = None,
         hold: Hold = lambda _partition, _held: None,
         at: Step = lambda _step: None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -98,6 +104,8 @@ class MeterPartition:
         self._clock_ms = clock_ms
         self._telling = Telling(usage_partitions, book)
         self._keeper = keeper if keeper is not None else Keeper(None)
+        self._residency = residency
+        self._refusals = refusals if refusals is not None else Refusals(residency)
         self._brake = MeterBrake(partition, wire, settings, hold)
         self._series: dict[str, Series] = {}
         self._waiting = Waiting()
@@ -262,7 +270,7 @@ class MeterPartition:
                 return
             self._flushed_at = time.monotonic()
             before_totals = dict(self.state.totals)
-            _, outputs = meter(self.state, records, self._book, self._settings.max_future_s)
+            _, outputs = meter(self.state, records, self._book, self._settings.max_future_s, self._residency)
             if self.state.brake.stopped:
                 # What it has left waits on.
                 self._waiting.put_back([record for record in records if record.offset > self._upto])
@@ -280,15 +288,18 @@ class MeterPartition:
                 written,
                 self._telling.blocks(self.state, self._memory, heard),
                 self._upto,
-                await self._send_rows(outputs),
+                await self._send_rows(outputs, self._refusals.tell(outputs.crossed, now_ms)),
             )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
             task.add_done_callback(self._seen_off)
             self._under_way.append(task)
 
-    async def _send_rows(self, outputs: MeterOutputs) -> list[asyncio.Future[Any]]:
+    async def _send_rows(self, outputs: MeterOutputs, alerts: Sequence[Alert]) -> list[asyncio.Future[Any]]:
         acknowledged: list[asyncio.Future[Any]] = []
+        if alerts:
+            _, headers, rows = alert_record(alerts)
+            acknowledged += await self._wire.send_rows(ALERTS, 0, [(headers, rows)])
         for topic, out in (
             (METERED, outputs.metered),
             (REQUESTS, outputs.requests),

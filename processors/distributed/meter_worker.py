@@ -13,10 +13,12 @@ from collections.abc import Callable
 import structlog
 
 from ...schemas.errors import UsageError
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
 from ..letters import Keeper
 from ..pricing import PriceBook
+from ..residency_alerts import Refusals
 from ..series import Series
 from .call_record import CallRecord
 from .meter_brake import Hold
@@ -35,6 +37,8 @@ class MeterWorker:
         self.ends: Callable[[], dict[int, int]] = dict
         self.hold: Hold = lambda _partition, _held: None
         self._keeper = Keeper.of(settings)
+        self._residency = residency_of(settings)
+        self.refusals = Refusals(self._residency)
         self._metrics = metrics
         self._settings = settings
         self._wire = wire
@@ -119,6 +123,8 @@ class MeterWorker:
                 failed=self._failed,
                 end_of=lambda number: self.ends().get(number),
                 keeper=self._keeper,
+                residency=self._residency,
+                refusals=self.refusals,
                 hold=lambda number, held: self.hold(number, held),
             )
             await fresh.load(self._series)

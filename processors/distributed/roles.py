@@ -71,7 +71,7 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
         await faust.start()
         # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
         worker.ends, worker.hold = faust.ends, faust.hold
-        metrics.lags, metrics.stopped = worker.lags, worker.stopped
+        metrics.lags, metrics.stopped, metrics.refusals = worker.lags, worker.stopped, worker.refusals
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(worker.close)
         yield wrong

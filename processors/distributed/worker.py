@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError
 from ...producers.kafka_trouble import translated
 from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ..listening import bind
 from .roles import BY_NAME, Role
@@ -41,6 +42,7 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
     """
     if role not in BY_NAME:
         raise UsageError(f"this version has no role {role}; choose from {', '.join(BY_NAME)}")
+    residency_of(settings)  # what may not be written to is not opened
     bound = bind(settings.worker_host, settings.worker_port, "TIDEGATE_WORKER_PORT")
     metrics = WorkerMetrics(role)
     at_work: list[Role] = []

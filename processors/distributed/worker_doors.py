@@ -18,6 +18,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..guardrails.telling import metrics as guardrails_metrics
+from ..residency_alerts import Refusals
+from ..residency_metric import residency_metric
 
 Lags = dict[tuple[str, int], int]
 # From a flush on an idle broker to one behind a leader election.
@@ -49,6 +51,7 @@ class WorkerMetrics:
         self.role = role
         self.lags: Callable[[], Lags] = dict
         self.stopped: Callable[[], int] | None = None
+        self.refusals: Refusals | None = None
         self._sink: Writing | None = None
         self._guardrails: Callable[[], Mapping[str, Any]] | None = None
         self.registry = CollectorRegistry()
@@ -88,6 +91,8 @@ class WorkerMetrics:
         yield lag
         if self.stopped is not None:
             yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=self.stopped())
+        if self.refusals is not None:
+            yield residency_metric((*labels, count) for labels, count in self.refusals.counts.copy().items())
         if self._guardrails is not None:
             yield from guardrails_metrics(self._guardrails())
         sink = self._sink

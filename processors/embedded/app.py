@@ -29,6 +29,7 @@ from ...dashboards.page import render
 from ...producers.audit_log import AuditLog, operator
 from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
+from ...schemas.residency import Residency
 from ...schemas.settings import Settings
 from ..letters import REPLAYED
 from ..meter import KEYED, VERDICTS
@@ -56,7 +57,13 @@ class Doors:
     """The request handlers of one node, the same whatever is behind them."""
 
     def __init__(
-        self, backend: Backend, settings: Settings, own_token: str, status: Callable[[], dict[str, Any]], audit: AuditLog
+        self,
+        backend: Backend,
+        settings: Settings,
+        own_token: str,
+        status: Callable[[], dict[str, Any]],
+        audit: AuditLog,
+        residency: Residency | None = None,
     ) -> None:
         self._backend = backend
         self._settings = settings
@@ -65,7 +72,8 @@ class Doors:
         self._metrics = Metrics(status)
         self._bodies = Bodies(settings.max_body_bytes)
         self._intake = Intake(backend.log)
-        self._content = ContentDoor(backend.content_log, settings.max_body_bytes, _identity)
+        self._content = ContentDoor(backend.content_log, settings.max_body_bytes, _identity, residency)
+        self._residency = residency
         # Several judge, so that a small body does not wait for a huge one; they append one at a time.
         self._ingest_pool = ThreadPoolExecutor(4, "tidegate-ingest")
         # Queries get their own, so that none waits for ingest.
@@ -156,7 +164,7 @@ class Doors:
             plain = ingest.unpack(body, headers.get("content-encoding", ""), self._settings.max_body_bytes * 4)
             lines = ingest.split(plain, headers.get("content-type", ""))
             producer, seq, dropped = _identity(headers, len(lines))
-            judged = ingest.judge(lines, "http", now, self._backend.keeper.seal)
+            judged = ingest.judge(lines, "http", now, self._backend.keeper.seal, self._residency)
         except ingest.BadBody as error:
             sealed = self._backend.keeper.seal(body)
             self._intake.append(None, 0, 0, [ingest.rejection(body, error.reason, "http", None, now, sealed)])

@@ -25,6 +25,7 @@ import structlog
 
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METERED, REFUSED, REQUESTS, USAGE, Topic
@@ -36,6 +37,7 @@ from ..brake import GROUP, Brake, what_to_do
 from ..letters import Keeper
 from ..meter import MeterState, Seen, meter, retention_ms
 from ..pricing import PriceBook
+from ..residency_alerts import Refusals
 from ..series import CALL, History, Series, SeriesState, Values, series_of
 from ..topology import METER, SINK
 from ..watch import Watch
@@ -90,6 +92,8 @@ class MeterEngine:
         self._scope_sets = ScopeSets(settings.scope_sets)
         self._prices = AskedPrices(self.book)
         self._keeper = Keeper.of(settings, data_dir)
+        self._residency = residency_of(settings)
+        self.refusals = Refusals(self._residency)
         # Since when each partition's meter stands still.
         self._stopped_ms: dict[int, int] = {}
         self._watches: dict[int, dict[str, Watch]] = {}
@@ -112,7 +116,8 @@ class MeterEngine:
         if not records and not state.series.due(now_ms):
             return 0
         try:
-            _, outputs = meter(state, records, self.book, self._settings.max_future_s)
+            _, outputs = meter(state, records, self.book, self._settings.max_future_s, self._residency)
+            alerts = self.refusals.tell(outputs.crossed, now_ms)
             state.series.expire(now_ms)
             letters = self._keeper.records(outputs.refused)
             self._at("2 step")
@@ -125,6 +130,8 @@ class MeterEngine:
                 ):
                     self.log.append(topic.name, partition, ((None, headers, value) for headers, value in out))
                 self.log.append(REFUSED.name, partition, letters)
+                if alerts:
+                    self.log.append(ALERTS.name, 0, [alert_record(alerts)])
                 if state.brake.stopped:
                     self._tell(state, now_ms)
                 self._at("3 append")
@@ -132,6 +139,7 @@ class MeterEngine:
                 self._at("4 store")
             self._at("5 commit")
         except BaseException:
+            self.refusals.forget()
             self.states[partition] = self._load(partition)
             raise
         state.flushed()

@@ -105,6 +105,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "sink_lag_records": sink_lag,
         "backlog_bytes": pipeline.backlog_bytes,
         "meters_stopped": pipeline.meter.stopped(),
+        "residency": pipeline.meter.refusals.status(),
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "guardrails": pipeline.guardrails.status(),

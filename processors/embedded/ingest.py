@@ -21,7 +21,8 @@ import orjson
 from ...producers.ports import Position
 from ...schemas.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_EVENTS, MAX_EVENT_BYTES, SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent
-from ...schemas.hot import HotScored, decode_event
+from ...schemas.hot import HotRejected, HotScored, decode_event
+from ...schemas.residency import CrossRegion, Residency
 from ..letters import Sealed
 
 # Enough to see what is wrong; a body of a million bad lines need not come back as long as it went in.
@@ -139,19 +140,28 @@ def _too_many() -> BadBody:
 Keep = Callable[[bytes], Sealed | None]
 
 
-def judge(lines: Sequence[Line], source: str, now: datetime, keep: Keep = lambda _line: None) -> Judged:
-    """Validate every line; a bad one is replaced by its `rejected` event and told to the client. `keep` seals it."""
+def judge(
+    lines: Sequence[Line], source: str, now: datetime, keep: Keep = lambda _line: None, residency: Residency | None = None
+) -> Judged:
+    """Validate every line; a bad one is replaced by its `rejected` event and told to the client. `keep` seals it, but not one
+    that may not rest here."""
     judged = Judged()
     for number, line in lines:
+        crossed = None
         try:
             if len(line) > MAX_EVENT_BYTES:
                 raise InvalidEvent(f"an event may be at most {MAX_EVENT_BYTES} bytes; text never belongs in it")
-            if isinstance(decode_event(line), HotScored):
+            event = decode_event(line)
+            if isinstance(event, HotScored):
                 raise InvalidEvent("what is found in texts is for the guardrails to say - at `$.event`")
+            if residency is not None and not isinstance(event, HotRejected):
+                crossed = residency.refusal(event.tenant, event.region)
+                if crossed is not None:
+                    raise InvalidEvent(residency.reason(crossed))
         except InvalidEvent as error:
             judged.rejected += 1
-            sealed = keep(line) if judged.rejected <= MAX_KEPT else None
-            judged.lines.append(rejection(line, error.reason, source, number, now, sealed))
+            sealed = keep(line) if judged.rejected <= MAX_KEPT and crossed is None else None
+            judged.lines.append(rejection(line, error.reason, source, number, now, sealed, crossed))
             if len(judged.errors) < MAX_ERRORS_TOLD:
                 judged.errors.append({"line": number, "error": error.reason})
         else:
@@ -160,14 +170,18 @@ def judge(lines: Sequence[Line], source: str, now: datetime, keep: Keep = lambda
     return judged
 
 
-def rejection(line: bytes, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None) -> bytes:
+def rejection(
+    line: bytes, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None,
+    crossed: CrossRegion | None = None,
+) -> bytes:  # fmt: skip
     """The `rejected` event that stands in the log for a line that was refused."""
-    return refusal(hashlib.sha256(line).hexdigest(), len(line), reason, source, number, now, sealed)
+    return refusal(hashlib.sha256(line).hexdigest(), len(line), reason, source, number, now, sealed, crossed)
 
 
 def refusal(
-    sha256: str, size_bytes: int, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None
-) -> bytes:
+    sha256: str, size_bytes: int, reason: str, source: str, number: int | None, now: datetime, sealed: Sealed | None = None,
+    crossed: CrossRegion | None = None,
+) -> bytes:  # fmt: skip
     """The same for what was too large to be held."""
     return orjson.dumps(
         {
@@ -179,6 +193,7 @@ def refusal(
             "sha256": sha256,
             "reason": "".join(char if char.isprintable() else " " for char in reason)[:256],
             **({} if sealed is None else {"key_id": sealed.key_id, "sealed": sealed.text}),
+            **({} if crossed is None else crossed._asdict()),
         }
     )
 

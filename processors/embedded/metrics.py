@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..guardrails.telling import metrics as guardrails_metrics
+from ..residency_metric import residency_metric
 
 _OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
 _GAUGES: Final = (
@@ -58,6 +59,8 @@ class Metrics:
             # What a backend does not know it does not tell.
             if (value := status.get(key)) is not None:
                 yield GaugeMetricFamily(name, text, value=value)
+        if (refused := status.get("residency")) is not None:
+            yield residency_metric((one["tenant"], one["from"], one["to"], one["refused"]) for one in refused)
         if quarantine := status.get("quarantine"):
             yield GaugeMetricFamily("tidegate_quarantine_bytes", "Sealed texts in quarantine", value=quarantine["bytes"])
             yield CounterMetricFamily(

@@ -14,9 +14,10 @@ import uvicorn
 
 from ...producers.folder_audit import audit_of
 from ...schemas.errors import UsageError
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ..audit_copy import AuditCopying
-from ..audit_events import tell_started, tell_stopped
+from ..audit_events import tell_residency, tell_started, tell_stopped
 from ..folder import FolderLock, own_or_find
 from ..listening import bind, is_loopback
 from .app import Doors
@@ -38,6 +39,7 @@ class Node:
             raise UsageError(
                 f"listening on {settings.host} is open to other machines: set TIDEGATE_TOKEN to a long random value first"
             )
+        self._residency = residency_of(settings)
         found = own_or_find(data_dir)
         if not isinstance(found, FolderLock):
             raise UsageError(f"a node (pid {found.pid}) already runs on {data_dir} at {found.url}")
@@ -61,9 +63,11 @@ class Node:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.backend = self._open_backend(self._data_dir, self.settings)
         tell_started(self._audit, self.settings)
+        if self._residency is not None:
+            tell_residency(self._audit, self._residency, self.settings.residency_file)
         self._copying = AuditCopying(self._audit, self.backend.store)
         own_token = secrets.token_urlsafe(24)
-        self._doors = Doors(self.backend, self.settings, own_token, self.status, self._audit)
+        self._doors = Doors(self.backend, self.settings, own_token, self.status, self._audit, self._residency)
         config = uvicorn.Config(
             self._doors.app(),
             log_config=None,

@@ -20,6 +20,7 @@ from ...producers.folder_audit import audit_of
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.policy import PolicySet
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, CONTENT
 from ...sinks.clickhouse import Store
@@ -53,6 +54,7 @@ class Pipeline:
     def __init__(self, data_dir: Path, settings: Settings, *, at: Callable[[str], None] = lambda _step: None) -> None:
         self.data_dir = data_dir
         self.settings = settings
+        residency_of(settings)  # what may not be written to is not opened
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
         self.audit = audit_of(data_dir, settings)

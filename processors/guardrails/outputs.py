@@ -172,6 +172,8 @@ class Writing:
         return orjson.dumps(row)
 
     def _rejected(self, line: Line, now: float) -> bytes:
+        if line.rejected is not None:
+            return line.rejected
         return orjson.dumps(
             {
                 "event": "rejected",
@@ -180,6 +182,7 @@ class Writing:
                 "size_bytes": len(line.raw),
                 "sha256": hashlib.sha256(line.raw).hexdigest(),
                 "reason": line.problem or "not a content event",
+                **(line.crossed._asdict() if line.crossed is not None else {}),
             }
         )
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from ...producers.key_source import KeySource
 from ...schemas.errors import UsageError
+from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ..meter import SourceRecord
@@ -80,6 +81,7 @@ class Runtime:
         self.partitions: dict[int, Partition] = {}
         self.alerting = Alerting()
         self.tally = Tally()
+        self._residency = residency_of(settings)
         self._keys = keys
         self._loader = loader
         self._clock = clock
@@ -105,6 +107,7 @@ class Runtime:
             self._numbers.__next__,
             next_offset=next_offset,
             recall=recall,
+            residency=self._residency,
         )
 
     def revoke(self, number: int) -> None:

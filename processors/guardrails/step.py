@@ -21,6 +21,8 @@ from typing import Any, Final, Protocol
 from ...schemas.content import decode_content
 from ...schemas.envelope import CONTENT_SCHEMAS, Envelope
 from ...schemas.errors import InvalidEvent, Unreadable
+from ...schemas.hot import HotRejected, decode_event
+from ...schemas.residency import Residency
 from ..meter import SourceRecord
 from .alerting import Alerting
 from .jobs import Job, Judged
@@ -63,6 +65,7 @@ class Partition:
         *,
         next_offset: int = 0,
         recall: Recall = lambda _producer: None,
+        residency: Residency | None = None,
     ) -> None:
         self.number = number
         self.next_offset = next_offset
@@ -73,6 +76,7 @@ class Partition:
         self._next_number = next_number
         self._producers: OrderedDict[str, int] = OrderedDict()
         self._recall = recall
+        self._residency = residency
         self._under_way: deque[Record] = deque()
         self._lines: dict[int, Line] = {}
 
@@ -137,6 +141,10 @@ class Partition:
             line.event = event = decode_content(raw)
         except InvalidEvent as error:
             line.problem = error.reason
+            line.rejected = _refused_by_a_door(raw)
+            return line
+        if self._residency is not None and (crossed := self._residency.refusal(event.tenant, event.region)) is not None:
+            line.crossed, line.problem = crossed, self._residency.reason(crossed)
             return line
         if event.mode == "hashed" or event.sealed is None or event.key_id is None:
             line.verdict = Judged(number=-1, outcome="hashed")
@@ -187,3 +195,12 @@ class Partition:
             size += len(record.value)
         self.size_bytes -= size
         return outputs
+
+
+def _refused_by_a_door(raw: bytes) -> bytes | None:
+    """What stands in the place of content that a door has refused for its region; None for anything else."""
+    try:
+        event = decode_event(raw)
+    except InvalidEvent:
+        return None
+    return raw if isinstance(event, HotRejected) and event.refused_in is not None and event.sealed is None else None

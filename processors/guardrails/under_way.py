@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ...schemas.content import ContentEvent
 from ...schemas.envelope import Envelope
+from ...schemas.residency import CrossRegion
 from .jobs import Job, Judged
 from .sampling import Choice
 
@@ -21,6 +22,9 @@ class Line:
     problem: str | None = None
     job: Job | None = None
     choice: Choice = Choice.ORDINARY
+    # Why it may not rest here; or the `rejected` event by which a door says so, which goes on as it is.
+    crossed: CrossRegion | None = None
+    rejected: bytes | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -47,7 +47,13 @@ SHARED = (
     "producers.audit_chain",
 )
 ENGINES = ("processors.embedded", "processors.distributed")
-PURE = ("processors/meter.py", "processors/aggregate.py", "processors/sketch.py", "processors/pricing.py")
+PURE = (
+    "processors/meter.py",
+    "processors/aggregate.py",
+    "processors/sketch.py",
+    "processors/pricing.py",
+    "schemas/residency.py",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
 from tidegate.processors.guardrails.runtime import Tally
 from tidegate.processors.guardrails.telling import told
+from tidegate.processors.residency_alerts import Refusals
+from tidegate.schemas.residency import CrossRegion
 
 PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
 ALERTMANAGER: Final = read(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
@@ -67,6 +69,7 @@ def node_page() -> str:
         "log_away": False,
         "guardrails_lag_records": 0,
         "guardrails": told(judged()),
+        "residency": [{"tenant": "other", "from": "eu-west-1", "to": "us-east-1", "refused": 2}],
     }
     metrics = Metrics(lambda: status)
     metrics.ingested(1, 1, 100)
@@ -83,6 +86,8 @@ def worker_page(role: str) -> str:
         metrics.guardrails(lambda: told(judged()), lambda: {("tidegate.content", 0): 3})
     else:
         metrics.lags, metrics.stopped = lambda: {("tidegate.calls", 0): 3}, lambda: 0
+        metrics.refusals = Refusals(None)
+        metrics.refusals.tell([CrossRegion("st-anne", "eu-west-1", "us-east-1")], 0)
     return generate_latest(metrics.registry).decode()
 
 

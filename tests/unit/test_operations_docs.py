@@ -40,11 +40,13 @@ from tidegate.processors.guardrails.telling import told
 from tidegate.processors.meter import MeterState, meter
 from tidegate.processors.policy_file import read_policies
 from tidegate.processors.pricing import PriceBook
+from tidegate.processors.residency_alerts import Refusals
 from tidegate.processors.series import SeriesState, series_of
 from tidegate.producers.kafka_client import client_options
 from tidegate.schemas.hot import decode_event
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.policy import Policy, PolicySet
+from tidegate.schemas.residency import CrossRegion
 from tidegate.schemas.settings import DEFAULT_SCOPE_SETS, Settings
 from tidegate.schemas.topics import ALERTS, CALLS, DEAD_LETTERS, METERED
 
@@ -155,6 +157,8 @@ def _shown() -> set[str]:
     tally.outcomes["scored"] = tally.findings["phi", "PERSON"] = 1
     worker.guardrails(lambda: told(tally), lambda: {("tidegate.content", 0): 3})
     worker.stopped = lambda: 0
+    worker.refusals = Refusals(None)
+    worker.refusals.tell([CrossRegion("st-anne", "eu-west-1", "us-east-1")], 0)
     worker.events.labels("events").inc()
     node = Metrics(lambda: {"totals": {}, "store_away": False, "log_away": False, "meter_lag_records": 0})
     page = generate_latest(worker.registry).decode() + node.render().decode()

@@ -123,7 +123,7 @@ def _object(keys: st.SearchStrategy[bytes], values: st.SearchStrategy[bytes]) ->
 FIELDS: dict[str, st.SearchStrategy[bytes]] = {
     **dict.fromkeys(("call_id", "tenant", "team", "user", "service", "environment", "region", "task_type"), identifier),
     **dict.fromkeys(("provider_name", "request_model", "operation_name", "prompt_name", "prompt_version"), identifier),
-    **dict.fromkeys(("fallback_from", "experiment", "variant", "conversation_id", "response_model"), identifier),
+    **dict.fromkeys(("refused_in", "fallback_from", "experiment", "variant", "conversation_id", "response_model"), identifier),
     **dict.fromkeys(("response_id", "source"), identifier),
     **dict.fromkeys(("service_tier", "trace_id", "span_id", "finish_reason", "error_code", "key_id"), slug),
     "sealed": _raw(b'"QUJD"', b'"QUI="', b'"+/=="', b'"A"', b'"' + b"A" * 98_304 + b'"'),

@@ -1,0 +1,75 @@
+"""Refused writes as a person hears of them: one alert an hour of each tenant, region and region; and counts for metrics.
+
+One for an engine. Labels are words of the residency map; an alert names the tenant as the event did, as its calls would.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..schemas.residency import OTHER, UNTAGGED, CrossRegion, Residency
+from ..schemas.signal import Alert
+
+# An incident that goes on is told again after this.
+AGAIN_MS: Final = 3_600_000
+# Tenants are anybody's words: beyond so many incidents at once they are told as one.
+MOST_INCIDENTS: Final = 1_000
+RUNBOOK: Final = "docs/residency.md"
+
+
+class Refusals:
+    """What was refused, told and counted. Without a map of its own it knows what others have refused, and no names for it."""
+
+    def __init__(self, residency: Residency | None) -> None:
+        self._residency = residency
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self._told_ms: dict[CrossRegion, int] = {}
+        self._untold: Counter[CrossRegion] = Counter()
+
+    def tell(self, found: Sequence[CrossRegion], now_ms: int) -> list[Alert]:
+        """The alerts that are due, of what was refused by now."""
+        if not found:
+            return []
+        for old in [incident for incident, told_ms in self._told_ms.items() if now_ms - told_ms >= AGAIN_MS]:
+            del self._told_ms[old]
+        met: dict[CrossRegion, None] = {}
+        for one in found:
+            labels = self._labels(one)
+            self.counts[labels] += 1
+            incident = CrossRegion(one.tenant, *labels[1:])
+            if incident not in self._told_ms and len(self._told_ms) + len(met) >= MOST_INCIDENTS:
+                incident = CrossRegion(OTHER, *labels[1:])
+            self._untold[incident] += 1
+            met[incident] = None
+        due = [incident for incident in met if incident not in self._told_ms]
+        self._told_ms |= dict.fromkeys(due, now_ms)
+        return [self._alert(incident, now_ms) for incident in due]
+
+    def forget(self) -> None:
+        """What was told was not written: tell it again."""
+        self._told_ms.clear()
+
+    def status(self) -> list[dict[str, Any]]:
+        """Since this process began. From any thread."""
+        return [
+            {"tenant": tenant, "from": origin, "to": refused_in, "refused": count}
+            for (tenant, origin, refused_in), count in sorted(self.counts.copy().items())
+        ]
+
+    def _labels(self, one: CrossRegion) -> tuple[str, str, str]:
+        return self._residency.labels(one) if self._residency is not None else (OTHER, OTHER, OTHER)
+
+    def _alert(self, incident: CrossRegion, now_ms: int) -> Alert:
+        tenant, origin, refused_in = incident.tenant or "(none)", incident.region or UNTAGGED, incident.refused_in
+        count = self._untold.pop(incident)
+        return Alert(
+            key=f"residency|{tenant}|{origin}|{refused_in}",
+            kind="residency",
+            severity="critical",
+            title=f"residency: data of tenant {tenant} from region {origin} was refused in {refused_in} ({count} times)",
+            scope={"tenant": incident.tenant},
+            at=now_ms / 1_000,
+            runbook=RUNBOOK,
+        )
