@@ -32,7 +32,7 @@ from .rounds import Side, Spread, Tick, take_turns
 from .traffic import START, calls, envelopes, lines
 
 LIBRARIES: Final = ("chdb", "clickhouse-connect")
-_VIEWS: Final = ("calls_to_1m", "calls_to_1h")
+_VIEWS: Final = ("calls_to_1m", "calls_to_1h", "calls_to_1d")
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,14 @@ class Store:
             return cls(Folder(path), database or DATABASE)
         raise UsageError("give the store either a data folder or a server's DSN")
 
+    def is_behind(self) -> bool:
+        """Whether it has a schema, and migrations wait."""
+        with self._writing, store_errors():
+            if not self._writer.query("EXISTS TABLE schema_migrations").result_rows[0][0]:
+                return False
+            applied = {number for (number,) in self._writer.query("SELECT number FROM schema_migrations").result_rows}
+        return bool(applied) and any(migration.number not in applied for migration in migrations.read())
+
     def migrate(self, folder: Path = migrations.FOLDER) -> list[int]:
         """Bring the schema up to date; the numbers of the migrations applied now. Harmless when there is nothing to do.
 

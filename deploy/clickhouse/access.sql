@@ -25,8 +25,10 @@ GRANT SELECT ON system.columns TO tidegate_sink;
 
 GRANT SELECT ON tidegate.calls_1m TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.calls_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.calls_1d TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_calls_1m TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_calls_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.v_calls_1d TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.scored_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_scored_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.findings_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
@@ -97,14 +99,14 @@ GRANT SELECT ON tidegate.transcript_reads TO tidegate_compliance;
 -- ---- nothing to those whom none names.
 
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON
-    tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h,
+    tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
     tidegate.transcripts
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.alerts, tidegate.signals
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', scope['tenant'])) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_all_tenants ON
-    tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h,
+    tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
     tidegate.transcripts, tidegate.alerts, tidegate.signals
     FOR SELECT USING 1 TO ALL EXCEPT tidegate_tenant;

@@ -58,7 +58,6 @@ class Pipeline:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
         self.audit = audit_of(data_dir, settings)
-        tell_migrated(self.audit, self.store.migrate())
         # Made here, so that the folder's number of partitions is settled before anyone appends.
         self.watch = PolicyWatch(settings.policy_file)
         self.meter = MeterEngine(data_dir, settings, policies=self.watch.current, at=at)
@@ -66,6 +65,9 @@ class Pipeline:
             self.meter.log, self.watch.current, self.meter.counted, unit_prices=self.meter.unit_prices, at=at
         )
         self.sink = Sink(data_dir, settings, self.store, at=at)
+        if self.store.is_behind():
+            self.sink.keep_promises()
+        tell_migrated(self.audit, self.store.migrate())
         self.backfill = Backfill(self.meter, self.store, at=at)
         self.guardrails = GuardrailsThread(data_dir, settings, at=at)
         self.trimming = Trimming(data_dir, settings)

@@ -74,6 +74,14 @@ class Sink:
             for partition in range(self.log.partitions)
         )
 
+    def keep_promises(self) -> None:
+        """Send what was promised and is not committed, and nothing else. Before the store's schema changes: a new rollup is
+        made of what the store has, and would not know a batch again that it was made of."""
+        for topic in SINK.reads:
+            for partition in range(self.log.partitions):
+                if self._standing(topic, partition) is not None:
+                    self._partition(topic, TABLES[topic.name], partition, drain=True)
+
     def _partition(self, topic: Topic, table: str, partition: int, drain: bool) -> int:
         promise = self._standing(topic, partition)
         if promise is not None:

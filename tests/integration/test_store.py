@@ -157,7 +157,7 @@ def everything(store: Store) -> dict[str, Any]:
     """What the table and the rollups say, for comparing before and after."""
     sums = ", ".join(f"sum({name}) AS {name}" for name in ADDITIVE)
     said: dict[str, Any] = {"calls": store.query("SELECT count(), sum(cityHash64(call_id, seq)) FROM calls").rows}
-    for view in ("v_calls_1m", "v_calls_1h"):
+    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
         said[view] = store.query(f"SELECT {sums}, sumMap(errors_by_type), count() FROM {view}").rows
         said[f"{view} quantiles"] = sorted(
             store.query(f"SELECT tenant, team, latency_p50_s, latency_p99_s, latency_max_s FROM {view}").rows, key=repr
@@ -354,15 +354,20 @@ def test_names_that_could_break_out_of_a_statement_are_refused(store: Store, tab
 
 @pytest.mark.parametrize(
     ("view", "bucket", "seconds", "dimensions"),
-    [("v_calls_1m", "minute", 60, MINUTE_DIMENSIONS), ("v_calls_1h", "hour", 3600, HOUR_DIMENSIONS)],
+    [
+        ("v_calls_1m", "minute", 60, MINUTE_DIMENSIONS),
+        ("v_calls_1h", "hour", 3600, HOUR_DIMENSIONS),
+        ("v_calls_1d", "day", 86_400, HOUR_DIMENSIONS),
+    ],
 )
 def test_rollups_equal_the_calls_and_a_plain_sum(
     store: Store, view: str, bucket: str, seconds: int, dimensions: tuple[str, ...]
 ) -> None:
-    rows = many_calls(3_000, seed=7)
+    rows = many_calls(3_000, seed=7, hours=60)
     for start in range(0, len(rows), 1_000):
         store.insert("calls", ndjson(rows[start : start + 1_000]), f"t:0:{start}")
     keys = ", ".join((bucket, *dimensions))
+    rolled_keys = ", ".join((f"toDateTime({bucket}, 'UTC')", *dimensions))
     by_hand = ", ".join(
         {
             "requests": "count() AS requests",
@@ -373,12 +378,12 @@ def test_rollups_equal_the_calls_and_a_plain_sum(
         for name in ADDITIVE
     )
 
-    rolled = store.query(f"SELECT {keys}, {', '.join(ADDITIVE)} FROM {view} ORDER BY ALL").rows
+    rolled = store.query(f"SELECT {rolled_keys}, {', '.join(ADDITIVE)} FROM {view} ORDER BY ALL").rows
     plain = store.query(
         f"SELECT toStartOfInterval(started_at, INTERVAL {seconds} SECOND) AS {bucket}, {', '.join(dimensions)}, {by_hand}"
         f" FROM calls GROUP BY {keys} ORDER BY ALL"
     ).rows
-    errors = store.query(f"SELECT {keys}, errors_by_type FROM {view}").rows
+    errors = store.query(f"SELECT {rolled_keys}, errors_by_type FROM {view}").rows
 
     assert rolled == plain
     truth = _truth(rows, dimensions, seconds)
@@ -469,12 +474,13 @@ def test_a_batch_becomes_one_part_in_the_table_and_in_each_rollup(store: Store) 
     parts = "SELECT table, count(), sum(rows) FROM system.parts WHERE database = 'tidegate' AND min_block_number = 1"
     assert store.query(f"{parts} AND max_block_number = 1 AND table LIKE 'calls%' GROUP BY table ORDER BY table").rows == [
         ("calls", 1, 15_000),
+        ("calls_1d", 1, 15_000),
         ("calls_1h", 1, 15_000),
         ("calls_1m", 1, 15_000),
     ]
 
 
-@pytest.mark.parametrize("missing", ["calls_to_1m", "calls_to_1h"])
+@pytest.mark.parametrize("missing", ["calls_to_1m", "calls_to_1h", "calls_to_1d"])
 def test_a_batch_that_missed_one_rollup_is_healed_by_sending_it_again(store: Store, missing: str) -> None:
     lines = ndjson(many_calls(500, seed=3))
     store.insert("calls", ndjson([a_call(1)]), "t:0:0-0")
@@ -489,7 +495,7 @@ def test_a_batch_that_missed_one_rollup_is_healed_by_sending_it_again(store: Sto
     healed = everything(store)
     assert torn != healed
     assert healed["calls"] == torn["calls"]
-    for view in ("v_calls_1m", "v_calls_1h"):
+    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
         assert store.query(f"SELECT sum(requests) FROM {view}").rows == [(501,)]
 
 
@@ -505,11 +511,11 @@ def test_a_batch_that_failed_between_its_rollups_is_healed_by_sending_it_again(s
     store.insert("calls", lines, "t:0:1-500")
 
     assert len(set(torn)) > 1
-    assert _counts(store) == [500, 500, 500]
+    assert _counts(store) == [500] * 4
 
 
 def _counts(store: Store) -> list[int]:
-    asked = ("count() FROM calls", "sum(requests) FROM calls_1m", "sum(requests) FROM calls_1h")
+    asked = ("count() FROM calls", *(f"sum(requests) FROM calls_{rollup}" for rollup in ("1m", "1h", "1d")))
     return [store.query(f"SELECT {what}").rows[0][0] for what in asked]
 
 
@@ -527,7 +533,7 @@ with Store.open(path=Path(sys.argv[1])) as store:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["calls", "calls_1h", "calls_1m"])
+@pytest.mark.parametrize("table", ["calls", "calls_1d", "calls_1h", "calls_1m"])
 def test_a_batch_cut_off_by_a_kill_is_healed_by_sending_it_again(tmp_path: Path, table: str) -> None:
     rows = many_calls(5_000, seed=5)
     (tmp_path / "lines").write_bytes(ndjson(rows))
@@ -554,7 +560,7 @@ def test_a_batch_cut_off_by_a_kill_is_healed_by_sending_it_again(tmp_path: Path,
 
         assert store.query("SELECT count(), uniqExact(seq) FROM calls").rows == [(5_000, 5_000)]
         cost = sum(row["cost_nano_usd"] or 0 for row in rows)
-        for view in ("v_calls_1m", "v_calls_1h"):
+        for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
             assert store.query(f"SELECT sum(requests), sum(cost_nano_usd) FROM {view}").rows == [(5_000, cost)]
 
 
@@ -825,7 +831,7 @@ def test_every_table_remembers_its_batches_and_outlives_a_power_cut(store: Store
 
     tables = dict(store.query(f"{engines} AND name != 'schema_migrations'").rows)
 
-    assert {"calls", "call_requests", "dead_letters", "calls_1m", "calls_1h"} <= tables.keys()
+    assert {"calls", "call_requests", "dead_letters", "calls_1m", "calls_1h", "calls_1d"} <= tables.keys()
     assert {"scored_calls", "scored_1h", "findings_1h", "transcripts"} <= tables.keys()
     for setting in ("non_replicated_deduplication_window = 10000", "fsync_after_insert = 1", "fsync_part_directory = 1"):
         assert all(setting in made for made in tables.values())

@@ -17,7 +17,7 @@ import pytest
 from tidegate.schemas.errors import StoreUnavailable
 from tidegate.sinks.clickhouse import Store
 
-TABLES = ("calls", "calls_1m", "calls_1h")
+TABLES = ("calls", "calls_1m", "calls_1h", "calls_1d")
 # Batches of ten days each, so that some lie in one month and some in two.
 FIRST, SECOND, THIRD = range(0, 10), range(10, 20), range(20, 40)
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
@@ -47,7 +47,7 @@ def insert(store: Store, numbers: range) -> None:
 
 def counts(store: Store) -> dict[str, int]:
     """How many calls each table holds, as rows or as a sum."""
-    asked = {"calls": "count()", "calls_1m": "sum(requests)", "calls_1h": "sum(requests)"}
+    asked = {table: "count()" if table == "calls" else "sum(requests)" for table in TABLES}
     return {table: store.query(f"SELECT {what} FROM {table}").rows[0][0] for table, what in asked.items()}
 
 

@@ -37,6 +37,7 @@ def _calls(count: int, pick: random.Random) -> list[Row]:
         started = START + timedelta(seconds=pick.random() * DAYS * 86400)
         if pick.random() < 0.1:
             started = started.replace(minute=0, second=0, microsecond=pick.choice((0, 0, 1, 999_999)))
+            started = started.replace(hour=pick.choice((0, started.hour)))
         rows.append(
             {
                 "event": "response",
@@ -154,8 +155,15 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
 
 def _ranges() -> list[tuple[str, datetime, datetime]]:
     hour = START.replace(minute=0, second=0, microsecond=0) + timedelta(hours=30)
+    midnight = hour.replace(hour=0)
     pick = random.Random(7)
     ragged = [sorted(START + timedelta(seconds=pick.random() * DAYS * 86400) for _ in range(2)) for _ in range(4)]
+    # Whole hours of many days, and just beside midnight: where one table ends and the next begins.
+    edges = (0, 1, -1, 60_000_000, 3_600_000_000, -3_600_000_000)
+    days = [
+        sorted(midnight + timedelta(days=pick.randrange(DAYS), microseconds=pick.choice(edges)) for _ in range(2))
+        for _ in range(12)
+    ]
     return [
         ("*", START - timedelta(days=1), START + timedelta(days=DAYS + 1)),
         ("*", hour, hour + timedelta(hours=50)),
@@ -165,6 +173,11 @@ def _ranges() -> list[tuple[str, datetime, datetime]]:
         ("*", hour + timedelta(microseconds=1), hour + timedelta(hours=3, microseconds=1)),
         ("t2", START + timedelta(days=200), START + timedelta(days=201)),
         *((tenant, first, last) for tenant, (first, last) in zip(("*", "*", "t0", "t2"), ragged, strict=True)),
+        ("*", midnight, midnight + timedelta(days=1)),
+        ("t0", midnight, midnight + timedelta(days=5)),
+        ("*", midnight + timedelta(hours=20), midnight + timedelta(hours=28)),
+        ("*", midnight - timedelta(hours=23), midnight + timedelta(hours=23)),
+        *(("*", first, last) for first, last in days),
     ]
 
 
@@ -476,6 +489,8 @@ def test_the_versions_of_a_prompt_stand_beside_one_another(
         known = [call["latency_s"] for call in calls if call["latency_s"] is not None]
         unpriced = _missing(calls, "cost_nano_usd")
         assert (row["requests"], row["requests_without_price"]) == (len(calls), unpriced)
+        hours = sorted(datetime.fromisoformat(call["started_at"]).replace(minute=0, second=0, microsecond=0) for call in calls)
+        assert (row["first_hour"], row["last_hour"]) == (hours[0], hours[-1])
         assert row["error_rate"] == sum(bool(call["error_type"]) for call in calls) / len(calls)
         assert row["cost_usd"] == _usd(_sum(calls, "cost_nano_usd"))
         assert row["cost_usd_per_request"] == _per(_sum(calls, "cost_nano_usd") / 1e9, len(calls) - unpriced)

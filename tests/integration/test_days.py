@@ -1,0 +1,175 @@
+"""The rollup by day over a store that has a past: each call is carried over once, however often the migration is cut off."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partialmethod
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from support import ndjson, response
+from tidegate.processors.embedded.pipeline import Pipeline
+from tidegate.producers.local_log import LocalLog
+from tidegate.schemas.envelope import Envelope
+from tidegate.schemas.settings import Settings
+from tidegate.sinks import migrations
+from tidegate.sinks.clickhouse import Store
+
+START: Final = datetime(2026, 10, 30, 22, 30, tzinfo=UTC)
+DAYS: Final = next(migration for migration in migrations.read() if migration.name == "0011_days")
+
+
+def a_past(count: int, seed: int) -> list[dict[str, Any]]:
+    """Calls of ten days, in two months; one in five has no price."""
+    pick = random.Random(seed)
+    return [
+        {
+            "event": "response",
+            "call_id": f"c{number}",
+            "started_at": (START + timedelta(minutes=pick.randrange(14_400))).isoformat(),
+            "tenant": f"t{pick.randrange(2)}",
+            "user": f"u{pick.randrange(5)}",
+            "request_model": "gpt-4o",
+            "latency_s": pick.random(),
+            "cost_nano_usd": pick.choice((None, *range(4))),
+            "price_status": "priced",
+            "price_book": "b",
+            "producer": "p",
+            "seq": number,
+            "ingested_at": START.isoformat(),
+            "source_partition": 0,
+            "source_offset": number,
+        }
+        for number in range(count)
+    ]
+
+
+def of_days(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """The rollup as a plain computation: requests, those without a price, cost, the largest latency, and the hours' ends."""
+    requests, without, cost = Counter[Any](), Counter[Any](), Counter[Any]()
+    largest: dict[Any, float] = {}
+    hours: dict[Any, list[datetime]] = {}
+    for row in rows:
+        hour = datetime.fromisoformat(row["started_at"]).replace(minute=0)
+        key = (hour.date(), row["tenant"], row["user"])
+        requests[key] += 1
+        without[key] += row["cost_nano_usd"] is None
+        cost[key] += row["cost_nano_usd"] or 0
+        largest[key] = max(largest.get(key, 0.0), row["latency_s"])
+        hours.setdefault(key, []).append(hour)
+    return {key: (requests[key], without[key], cost[key], largest[key], min(hours[key]), max(hours[key])) for key in requests}
+
+
+def said(store: Store) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    found = store.query(
+        "SELECT day, tenant, user, sum(requests), sum(requests_without_price), sum(cost_nano_usd), max(latency_s_max),"
+        " min(first_hour), max(last_hour) FROM calls_1d GROUP BY day, tenant, user"
+    ).rows
+    return {row[:3]: row[3:] for row in found}
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """The migrations of the version before there were days."""
+    folder = tmp_path / "before"
+    folder.mkdir()
+    for file in migrations.FOLDER.glob("*.sql"):
+        if file.name < "0011":
+            shutil.copy(file, folder)
+    return folder
+
+
+def test_what_the_store_has_is_carried_over_once_wherever_the_migration_was_cut_off(tmp_path: Path, before: Path) -> None:
+    past, more = a_past(600, seed=1), a_past(300, seed=2)
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate(before)
+        store.insert("calls", ndjson(past), "t:0:1-600")
+        for done in range(len(DAYS.statements) + 1):
+            for statement in DAYS.statements[:done]:
+                store._writer.command(statement)
+
+        store.migrate()
+
+        carried = said(store)
+        store.insert("calls", ndjson(more), "t:0:601-900")
+        store.insert("calls", ndjson(more), "t:0:601-900")
+        after = said(store)
+        quantile = "SELECT latency_p50_s FROM latency_by(by = 'model', tenant = '*', since = '2026-10-31', until = '2026-11-8')"
+        [(median,)] = store.query(quantile).rows
+
+    assert carried == of_days(past)
+    assert after == of_days(past + more)
+    whole = [row for row in past + more if "2026-10-31" <= row["started_at"] < "2026-11-08"]
+    latencies = sorted(row["latency_s"] for row in whole)
+    assert median == pytest.approx(latencies[len(latencies) // 2], rel=0.02)
+
+
+def test_the_hours_without_a_price_are_carried_over(tmp_path: Path, before: Path) -> None:
+    past = a_past(200, seed=3)
+    asked = "SELECT first_hour, last_hour FROM unpriced_models(tenant = '*', since = '2026-10-30', until = '2026-11-20')"
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate(before)
+        store.insert("calls", ndjson(past), "t:0:1-200")
+
+        store.migrate()
+
+        answer = store.query(asked).rows
+
+    hours = [datetime.fromisoformat(row["started_at"]).replace(minute=0) for row in past if row["cost_nano_usd"] is None]
+    assert answer == [(min(hours), max(hours))]
+
+
+def test_a_month_is_made_anew_as_the_page_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    mending = next(block for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) if "calls_1d" in block)
+    rows = a_past(300, seed=4)
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate()
+        store.insert("calls", ndjson(rows), "t:0:1-300")
+        store._writer.command("ALTER TABLE calls_1d DELETE WHERE user = 'u1' SETTINGS mutations_sync = 2")
+        torn = said(store)
+        for month in ("202610", "202611"):
+            for statement in mending.replace("202611", month).split(";\n")[:-1]:
+                store._writer.command(statement)
+
+        assert torn != of_days(rows)
+        assert said(store) == of_days(rows)
+
+
+class Abort(BaseException):
+    """The power goes out."""
+
+
+def test_a_batch_that_was_promised_to_the_version_before_counts_once(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LocalLog(tmp_path / "data", fsync="normal", partitions=2)
+    lines = ndjson([response(f"c{number}") for number in range(20)]).split(b"\n")
+    log.append([Envelope.of(f"p{producer}", 0, lines) for producer in range(4)])
+    log.close()
+
+    def outage(step: str) -> None:
+        if step == "3 insert":
+            raise Abort
+
+    settings = Settings.read(fsync="normal", sink_linger_s=0.0)
+    with monkeypatch.context() as old_version:
+        old_version.setattr(Store, "migrate", partialmethod(Store.migrate, before))
+        pipeline = Pipeline(tmp_path / "data", settings, at=outage)
+        with pytest.raises(Abort):
+            pipeline.drain()
+        inserted = pipeline.store.query("SELECT count() FROM calls").rows
+        pipeline.close()
+
+    pipeline = Pipeline(tmp_path / "data", settings)
+    pipeline.drain()
+    counted = pipeline.store.query("SELECT (SELECT count() FROM calls), (SELECT sum(requests) FROM calls_1d)").rows
+    pipeline.close()
+
+    assert inserted != [(0,)]
+    assert counted == [(80, 80)]
