@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.processors.folder_mark import kafka_of
 from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import must_exist, write_whole
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.settings import Settings
 
 if TYPE_CHECKING:
-    from tidegate.processors.audit_check import Ask, Checked
+    from tidegate.processors.audit_check import Ask, Checked, Told
 
 audit_app = typer.Typer(
     name="audit",
@@ -32,6 +33,12 @@ err = Console(stderr=True)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
+]
+OtherOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other", metavar="LOG", help="A log whose file is in another folder, by its name; as often as there are some"
+    ),
 ]
 _MONTH: Final = re.compile(r"(\d{4})-(\d{2})\Z", re.ASCII)
 _MARK: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})\Z")
@@ -47,8 +54,11 @@ def verify(
         typer.Option("--known", metavar="N:HASH", help="A mark that an earlier run printed: is that entry still the same?"),
     ] = None,
     file_only: Annotated[bool, typer.Option("--file-only", help="Do not compare with the store's copy")] = False,
+    other: OtherOption = None,
 ) -> None:
     """Find every entry that was changed, taken away, put elsewhere or added. Ends with 1 where there is any.
+
+    Also where the store has a log that is not here. With TIDEGATE_URL on Kafka, what its workers told is looked at too.
 
     Keep the mark that it prints where this machine cannot write, in a ticket say: with --known it proves what was there then.
     """
@@ -65,8 +75,8 @@ def verify(
     else:
         must_exist(settings)
         with asking(settings) as ask:
-            checked = check(audit_of(settings.data_dir, settings), ask, shared=settings.store is not None)
-    problems = [str(problem) for problem in sorted(checked.problems, key=lambda problem: problem.seq)]
+            checked = check(audit_of(settings.data_dir, settings), ask, _workers(settings, data), other or ())
+    problems = [str(problem) for problem in sorted(checked.problems, key=lambda problem: (problem.log, problem.seq))]
     if mark is not None and checked.chain.hash_of(int(mark[1])) != mark[2]:
         problems.append(f"entry {int(mark[1]):,} is not the one of the mark: all up to it may have been written anew")
     _tell(checked, problems)
@@ -82,6 +92,7 @@ def report(
     ] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Of this tenant alone")] = None,
     data: DataOption = None,
+    other: OtherOption = None,
 ) -> None:
     """Tell a month's leaks of health information: by whom, of what, how soon they were stopped; and who had to do with it.
 
@@ -101,9 +112,9 @@ def report(
     must_exist(settings)
     audit = audit_of(settings.data_dir, settings)
     with asking(settings) as ask:
-        checked = check(audit, ask, shared=settings.store is not None)
+        checked = check(audit, ask, _workers(settings, data), other or ())
         entries = [entry for line in audit.lines()[0] if (entry := Entry.parse(line)) is not None]
-        told = figures(ask, checked, entries, Month(int(found[1]), int(found[2])), tenant)
+        told = figures(ask, checked, [*entries, *checked.workers], Month(int(found[1]), int(found[2])), tenant)
     now = datetime.now(UTC)
     if to is not None and to.suffix == ".html":
         written = {to: html(told, now)}
@@ -116,6 +127,20 @@ def report(
     for path, content in written.items():
         write_whole(path, content.encode())
     err.print(Text(plain(f"{', '.join(map(str, written))} written"), style="dim"), soft_wrap=True)
+
+
+def _workers(settings: Settings, data: Path | None) -> Callable[[], Told] | None:
+    """What workers told, where the folder's rows come from Kafka. Raises `UsageError` when it is not known how to get there."""
+    mark = kafka_of(settings.data_dir)
+    if mark is None and data is not None:
+        return None
+    if not settings.url.lower().startswith("kafka://"):
+        if mark is not None:
+            raise UsageError(f"the workers of {settings.data_dir} tell what they do on Kafka: set TIDEGATE_URL={mark}")
+        return None
+    from tidegate.processors.distributed.worker_audit import told_by_workers
+
+    return lambda: told_by_workers(settings)
 
 
 @contextmanager
@@ -134,6 +159,11 @@ def _tell(checked: Checked, problems: list[str]) -> None:
         err.print(Text(f"and {len(problems) - _SHOWN:,} more", style="red"))
     for remark in checked.remarks:
         err.print(Text(plain(remark), style="yellow"), soft_wrap=True)
+    if checked.workers:
+        logs = len({entry.log for entry in checked.workers})
+        out.print(
+            Text(f"Workers told {len(checked.workers):,} entries on Kafka, in {logs:,} logs of their own"), soft_wrap=True
+        )
     if checked.last is None:
         out.print("No entries: nothing has been done here yet, or the log was taken away whole.")
         return

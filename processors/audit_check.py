@@ -1,17 +1,18 @@
-"""The audit log compared with itself, its head and its copy in the store.
+"""The audit log compared with itself, its head and its copy in the store; and so what workers told on Kafka.
 
-    audit.jsonl ─► Chain ─► problems, remarks ◄─ table audit
+    audit.jsonl ───► Chain ──────┬─► problems, remarks ◄─ table audit
+    topic audit ───► Chain each ─┘
 
-The file is the truth, and a little ahead of the table. The table is ahead of it only where somebody has cut the file, or put
-another one in its place.
+File and topic are the truth, and a little ahead of the table. The table is ahead of them only where somebody has cut them, or
+put others in their place. So each log that the table knows must be here, or a person must say that it is elsewhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,7 +37,8 @@ Ask = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What there is to say of a log. `problems` are empty where it is whole."""
+    """What there is to say of a folder's log, and of the others beside it. `problems` are empty where all are whole; of
+    `workers`, the entries that workers have told."""
 
     log: str
     entries: int
@@ -44,38 +46,85 @@ class Checked:
     problems: list[Problem]
     remarks: list[str]
     chain: Chain
+    workers: list[Entry]
 
 
-def check(audit: AuditLog, ask: Ask | None, *, shared: bool = False) -> Checked:
-    """The file's chain, its head, and the table beside it, where the store can be asked. `shared`: other folders' logs may be
-    in that table too. Raises `TidegateError`."""
-    chain, known = Chain(), dict[int, bytes]()
-    # The table before the file, which is ahead of it.
-    others = {row["log"]: int(row["entries"]) for row in _answer(ask, _LOGS)} if ask is not None else {}
-    first, _ = audit.lines()
-    entry = next((entry for line in first if (entry := Entry.parse(line)) is not None), None)
-    rows = list(_rows(ask, entry.log)) if ask is not None and entry is not None else []
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the topic of the workers holds: its records in order, and how many of the first, or in between, are gone."""
+
+    lines: list[bytes]
+    gone: int = 0
+
+
+def check(
+    audit: AuditLog, ask: Ask | None, topic: Callable[[], Told] | None = None, elsewhere: Collection[str] = ()
+) -> Checked:
+    """The file's chain, its head, the workers' chains, and the table beside them, where the store can be asked. `elsewhere`:
+    whose files a person knows to be in other folders; of each, the table alone is looked at. Raises `TidegateError`."""
+    # The table before what it is a copy of, which is ahead of it.
+    counts = {row["log"]: int(row["entries"]) for row in _answer(ask, _LOGS)} if ask is not None else {}
+    rows = {name: list(_rows(ask, name)) for name in counts} if ask is not None else {}
+    told = topic() if topic is not None else Told([])
     lines, head = audit.lines()
+    chain, known = Chain(), dict[int, bytes]()
     for line in lines:
         if (entry := chain.see(line)) is not None:
             known.setdefault(entry.seq, entry.line())
     chain.end(head, audit.ring())
     name = chain.last.log if chain.last is not None else ""
     problems, remarks = list(chain.problems), list(chain.remarks)
-    problems += _differences(known, rows)
-    waiting = max(known, default=0) - max((row.seq for row in rows), default=0)
+    there = rows.pop(name, [])
+    problems += _differences(known, there, "file")
+    waiting = max(known, default=0) - max((row.seq for row in there), default=0)
     if ask is not None and waiting > 0:
         remarks.append(f"{waiting:,} not in the store yet: whoever has the folder next copies them")
-    for other, count in others.items():
-        if other != name and shared:
-            remarks.append(f"the store also has {count:,} entries of another folder's log, {other}")
-        elif other != name:
-            problems.append(Problem(1, f"is not the store's: {count:,} entries there are of another log, {other}"))
-    return Checked(name, chain.lines, chain.last, problems, remarks, chain)
+    workers, waiting = list[Entry](), 0
+    for number, line in enumerate(told.lines, 1):
+        if (entry := Entry.parse(line)) is not None:
+            workers.append(entry)
+        else:
+            problems.append(Problem(number, "in the workers' topic cannot be read"))
+    if told.gone:
+        problems.append(Problem(1, f"of the workers' topic, or a later one, is gone: {told.gone:,} records are missing there"))
+    for log in dict.fromkeys(entry.log for entry in workers):
+        own = [entry for entry in workers if entry.log == log]
+        there = rows.pop(log, [])
+        problems += _of(log, _chained(own))
+        if ask is not None:
+            problems += _of(log, _differences({entry.seq: entry.line() for entry in own}, there, "workers' topic"))
+            waiting += max(len(own) - len(there), 0)
+    if waiting:
+        remarks.append(f"{waiting:,} of the workers not in the store yet: the sink copies them")
+    for log, there in rows.items():
+        if log in elsewhere:
+            problems += _of(log, _chained(there))
+            remarks.append(
+                f"of log {log}, which is elsewhere, {counts[log]:,} entries in the store were looked at, and no file"
+            )
+        else:
+            what = (
+                f"is in the store ({counts[log]:,} in all), and its log is not here: it was taken away; or it is another"
+                f" folder's, then add --other {log}"
+            )
+            problems.append(Problem(1, what, log))
+    return Checked(name, chain.lines, chain.last, problems, remarks, chain, workers)
 
 
-def _differences(known: dict[int, bytes], rows: list[Entry]) -> Iterator[Problem]:
-    """Where the table is not what the file is, as far as the table goes."""
+def _chained(entries: Iterable[Entry]) -> list[Problem]:
+    """What is wrong with a chain of which nobody has kept the head."""
+    chain = Chain()
+    for entry in entries:
+        chain.see(entry.line())
+    return chain.problems
+
+
+def _of(log: str, problems: Iterable[Problem]) -> Iterator[Problem]:
+    return (replace(problem, log=log) for problem in problems)
+
+
+def _differences(known: dict[int, bytes], rows: list[Entry], where: str) -> Iterator[Problem]:
+    """Where the table is not what the file or the topic is, as far as the table goes."""
     there = Counter(row.seq for row in rows)
     for start, end in _ranges(sorted(seq for seq in known if seq not in there and seq < max(there, default=0))):
         yield Problem(start, f"{_up_to(start, end)} missing in the store")
@@ -84,9 +133,9 @@ def _differences(known: dict[int, bytes], rows: list[Entry]) -> Iterator[Problem
             yield Problem(seq, f"is in the store {times} times")
     for row in rows:
         if row.seq in known and known[row.seq] != row.line():
-            yield Problem(row.seq, "is another one in the store than in the file")
+            yield Problem(row.seq, f"is another one in the store than in the {where}")
     for start, end in _ranges(sorted(there.keys() - known.keys())):
-        yield Problem(start, f"{_up_to(start, end)} in the store and not in the file")
+        yield Problem(start, f"{_up_to(start, end)} in the store and not in the {where}")
 
 
 def _up_to(start: int, end: int) -> str:

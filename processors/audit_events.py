@@ -1,4 +1,4 @@
-"""What the node and the commands tell the audit log, beside what they do with keys and sealed texts."""
+"""What the node, the commands and the workers tell the audit log, beside what they do with keys and sealed texts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,16 @@ from ..schemas.settings import Settings
 
 log = structlog.get_logger("tidegate.audit")
 
+MIGRATED: Final = "schema.migrated"
+IN_FORCE: Final = "policies.in_force"
+
 # Settings that are secrets or may hold one: a hash of few possible values would give them away.
 _SECRET: Final = frozenset({"token", "keys", "key_command", "kafka_password", "store", "url", "guard_canaries"})
 
 
 def tell_started(audit: AuditLog, settings: Settings) -> None:
     """A node takes the folder: with which version, and which settings."""
-    told = {
-        "version": version("tidegate"),
-        "settings": settings_hash(settings),
-        "store": "server" if settings.store else "folder",
-    }
-    audit.append("node.started", details=told)
+    audit.append("node.started", details=started(settings))
 
 
 def tell_stopped(audit: AuditLog, failure: BaseException | None) -> None:
@@ -42,7 +40,7 @@ def tell_stopped(audit: AuditLog, failure: BaseException | None) -> None:
 def tell_migrated(audit: AuditLog, done: Sequence[int]) -> None:
     """The store's schema was brought up to date."""
     if done:
-        audit.append("schema.migrated", details={"migrations": list(done), "version": version("tidegate")})
+        audit.append(MIGRATED, details=migrated(done))
 
 
 def tell_kept(audit: AuditLog, table: str, days: int | None, tenant: str | None) -> None:
@@ -62,13 +60,27 @@ def tell_residency(audit: AuditLog, residency: Residency, file: Path | None) -> 
 
 
 def tell_policies(audit: AuditLog, policies: PolicySet, file: Path | None) -> None:
-    """Policies came in force; whose the file is, as the file system says, beside what it held."""
-    told: dict[str, Any] = {
-        "version": policies.version,
-        "policies": len(policies.policies),
-        "file_owner_uid": _owner(file),
+    """Policies came in force."""
+    _try(audit, IN_FORCE, in_force(policies, file))
+
+
+def started(settings: Settings) -> dict[str, Any]:
+    """What starts: which version, and which settings."""
+    return {
+        "version": version("tidegate"),
+        "settings": settings_hash(settings),
+        "store": "server" if settings.store else "folder",
     }
-    _try(audit, "policies.in_force", told)
+
+
+def migrated(done: Sequence[int]) -> dict[str, Any]:
+    """Which migrations were applied, and whose they are."""
+    return {"migrations": list(done), "version": version("tidegate")}
+
+
+def in_force(policies: PolicySet, file: Path | None) -> dict[str, Any]:
+    """Which policies; whose the file is, as the file system says, beside what it held."""
+    return {"version": policies.version, "policies": len(policies.policies), "file_owner_uid": _owner(file)}
 
 
 def _owner(file: Path | None) -> int | None:

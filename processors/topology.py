@@ -13,6 +13,7 @@ calls ──► meter ──► metered ─────────────�
 content ──► guardrails ──► transcripts ────────────► sink
                   ├──────► alerts ─────────────────► sink
                   └──────► quarantine, for a person
+audit, from workers on Kafka ──────────────────────► sink
 
 What the guardrails say of content comes back as `scored` events in the calls topic, so that findings are counted as calls
 are. Each is numbered as its content was, under a name of its own (guardrails:<producer>), so that content that is scored again
@@ -29,6 +30,7 @@ from typing import Final
 
 from ..schemas.topics import (
     ALERTS,
+    AUDIT,
     CALLS,
     CONTENT,
     DEAD_LETTERS,
@@ -58,7 +60,7 @@ class Step:
 METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, ALERTS))
 GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, SIGNAL_ROWS, ALERTS))
-SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS))
+SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT))
 
 STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK)
 
@@ -71,6 +73,7 @@ TABLES: Final = {
     DEAD_LETTERS.name: "dead_letters",
     SIGNAL_ROWS.name: "signals",
     ALERTS.name: "alerts",
+    AUDIT.name: "audit",
 }
 
 

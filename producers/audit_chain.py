@@ -16,13 +16,15 @@ from .keyring import KeyRing
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and the number of the entry that it is wrong with."""
+    """One thing that is wrong, and the number of the entry that it is wrong with; in which log, where it is another one than
+    the folder's."""
 
     seq: int
     what: str
+    log: str = ""
 
     def __str__(self) -> str:
-        return f"entry {self.seq:,} {self.what}"
+        return f"entry {self.seq:,} {f'of log {self.log} ' if self.log else ''}{self.what}"
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..schemas.audit import MAX_LINE_BYTES, RESUMED, SIGNED, Entry, checked
+from ..schemas.audit import LOG_BYTES, MAX_LINE_BYTES, RESUMED, SIGNED, Entry, checked
 from ..schemas.errors import UsageError
 from .audit_chain import Chain
 from .audit_head import Head, Signature
@@ -31,7 +31,6 @@ from .keyring import KeyRing
 FILE: Final = "audit.jsonl"
 HEAD: Final = "audit.head.json"
 _LOCK: Final = "audit.lock"
-_LOG_BYTES: Final = 8
 
 
 class AuditLog:
@@ -100,7 +99,7 @@ class AuditLog:
         before: tuple[str, dict[str, str]] | None = None
         if head is None:
             last = self._last_readable()
-            log = last.log if last is not None else secrets.token_hex(_LOG_BYTES)
+            log = last.log if last is not None else secrets.token_hex(LOG_BYTES)
             if self._size():
                 before = RESUMED, {"why": "there was no head"}
         elif signature is not None and ring is not None and (holds := signature.holds(log, ring)) is not True:

@@ -1,6 +1,6 @@
-"""One entry of the audit log: who did what, and when; chained to the entry before it by its hash.
+"""One entry of an audit log: who did what, and when; chained to the entry before it by its hash.
 
-    {"log", "seq", "at", "actor", "action", "subject", "details", "prev_hash", "hash"}      one line of audit.jsonl
+    {"log", "seq", "at", "actor", "action", "subject", "details", "prev_hash", "hash"}      one line, or record
 
 `hash` is SHA-256 over the line without it. An entry holds ids, counts, names of tenants and of the operating user; never a
 text of a call, a key, or a literal of a statement.
@@ -22,6 +22,8 @@ from .errors import UsageError
 GENESIS: Final = "0" * 64
 # One entry is a short line; who needs more has put something else in it.
 MAX_LINE_BYTES: Final = 64 * 1024
+# Of the random name of a chain.
+LOG_BYTES: Final = 8
 
 # Whose a key is that no tenant has for itself.
 EVERYBODY: Final = "everybody"

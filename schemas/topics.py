@@ -52,6 +52,9 @@ REFUSED: Final = Topic("tidegate.refused", 30 * _DAY_S, compacted=True)
 # Content that nobody could judge, still sealed: a person who may open it looks at it.
 QUARANTINE: Final = Topic("tidegate.quarantine", 30 * _DAY_S)
 
+# What workers tell of themselves, each in a chain of its own. For ever: it is what the store's copy is compared with.
+AUDIT: Final = Topic("tidegate.audit", None)
+
 # On Kafka usage flows in blocks of many scopes, and the meter keeps its memory in a changelog of its own.
 METER_CHANGELOG: Final = Topic("tidegate.meter.changelog", None, compacted=True)
 # Guardrails workers tell each other which models and prompt versions they have met: what is new is judged first.
@@ -74,6 +77,7 @@ TOPICS: Final = {
         DEAD_LETTERS,
         REFUSED,
         QUARANTINE,
+        AUDIT,
     )
 }
 

@@ -9,6 +9,7 @@
                folder it is a sink as well: run the sink's commands for the node's principal)
     reviewer ─ reads the quarantine, writes what is released into content
     mender   ─ a person with `tidegate dlq`: reads refused, writes calls and what became of a dead letter, lets meters go on
+    auditor  ─ a person with `tidegate audit`: reads what the workers, which all write it, have told
     operator ─ makes, looks at and changes this namespace's topics; reads and writes no event
 
 Read and Write bring Describe with them, and a producer that writes to a topic may be idempotent: neither is listed.
@@ -26,6 +27,7 @@ from ...schemas.policy import did_you_mean
 from ...schemas.settings import Settings
 from ...schemas.topics import (
     ALERTS,
+    AUDIT,
     CALLS,
     CONTENT,
     DEAD_LETTERS,
@@ -77,26 +79,26 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
     METER.name: (
         Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, ALERTS, METER_CHANGELOG)),
+        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG, ALERTS, AUDIT)),
         Grant(("Read",), groups=(METER.name,)),
         # Whether a person lets it go on.
         Grant(("Describe",), groups=(BRAKE,)),
     ),
     GUARDRAILS.name: (
         Grant(("Read",), topics=(CONTENT, SIGNALS, GUARDRAILS_NAMES)),
-        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES)),
+        Grant(("Write",), topics=(CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES, AUDIT)),
         Grant(("Read",), groups=(GUARDRAILS.name,)),
     ),
     POLICIES.name: (
         Grant(("Read",), topics=(USAGE, GATES, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(SIGNALS, SIGNAL_ROWS, ALERTS)),
+        Grant(("Write",), topics=(SIGNALS, SIGNAL_ROWS, ALERTS, AUDIT)),
         # How many meters' memories there are.
         Grant(("Describe",), topics=(CALLS,)),
         Grant(("Read",), groups=(POLICIES.name,)),
     ),
     SINK.name: (
-        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS)),
-        Grant(("Write",), topics=(DEAD_LETTERS,)),
+        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT)),
+        Grant(("Write",), topics=(DEAD_LETTERS, AUDIT)),
         Grant(("Read",), groups=(SINK.name,)),
     ),
     "node": (
@@ -116,6 +118,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Describe",), groups=(METER.name,)),
         Grant(("Read",), groups=(BRAKE,)),
     ),
+    "auditor": (Grant(("Read",), topics=(AUDIT,)),),
     "operator": (
         Grant(("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs"), whole_namespace=("topic",)),
         Grant(("Describe",), whole_namespace=("group",)),

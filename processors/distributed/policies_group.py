@@ -20,7 +20,7 @@ from ...schemas.errors import LogUnavailable
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, USAGE
 from .call_record import CallRecord
-from .policies_worker import PoliciesPartition
+from .policies_worker import PoliciesPartition, Tell
 from .wire import Wire
 from .worker_doors import Lags, WorkerMetrics
 
@@ -44,11 +44,14 @@ class _Ours:
 class PoliciesGroup:
     """`Hands` of the policies. `failed` is told of the first thing that went wrong; nothing is taken from then on."""
 
-    def __init__(self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None], metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, settings: Settings, wire: Wire, failed: Callable[[BaseException], None], metrics: WorkerMetrics, tell: Tell
+    ) -> None:
         self._settings = settings
         self._wire = wire
         self._told = failed
         self._metrics = metrics
+        self._tell = tell
         self._ours: dict[int, _Ours] = {}
         self._broken = False
 
@@ -76,7 +79,7 @@ class PoliciesGroup:
     async def assigned(self, partitions: set[int]) -> None:
         for number in partitions:
             self._ours[number] = _Ours(
-                partition := PoliciesPartition(self._settings, number, await self._wire.partitions(CALLS)),
+                partition := PoliciesPartition(self._settings, number, await self._wire.partitions(CALLS), tell=self._tell),
                 asyncio.create_task(partition.load(), name=f"policies-loading-{number}"),
             )
             self._ours[number].running = asyncio.create_task(self._run(self._ours[number]), name=f"policies-{number}")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from ...schemas.policy import PolicySet
 from ...schemas.settings import Settings
 from ...schemas.signal import COMING_KEY, POLICIES_KEY, Alert, heartbeat_key, parse_signal_key
 from ...schemas.topics import ALERTS, GATES, METER_CHANGELOG, SIGNAL_ROWS, SIGNALS, USAGE
+from ..audit_events import IN_FORCE, in_force
 from ..enforcement import Enforcement, Publication
 from ..policy_file import PolicyWatch
 from ..series import series_of
@@ -59,6 +60,9 @@ _BLOCKS_WITHIN_S: Final = 1.0
 _NEWS: Final = 5_000
 
 
+Tell = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+
+
 @dataclass(slots=True)
 class _Unsaid:
     """What is to be published, or may have been in part."""
@@ -72,6 +76,7 @@ class _Unsaid:
 class PoliciesPartition:
     """The policies of the scopes of one usage partition. Used from one event loop, between `load` and `close`.
 
+    `tell` hears, of partition 0, which policies came in force, for the audit log.
     Give it a `producer` that is idempotent and waits for all acknowledgements, or it makes one of its own. `clock` is
     seconds since 1970, `patience` monotonic.
     """
@@ -83,6 +88,7 @@ class PoliciesPartition:
         partitions_of_calls: int,
         *,
         producer: Any = None,
+        tell: Tell | None = None,
         clock: Callable[[], float] = time.time,
         patience: Callable[[], float] = time.monotonic,
         at: Callable[[str], None] = lambda _step: None,
@@ -92,6 +98,7 @@ class PoliciesPartition:
         self.alerts = 0
         self._settings = settings
         self._partitions_of_calls = partitions_of_calls
+        self._tell = tell
         self._voice = Voice(settings, partition, producer)
         self._consumer: Any = None
         self._clock = clock
@@ -309,6 +316,8 @@ class PoliciesPartition:
         self._coming, self._in_force = None, True
         self._announce()
         self._watch_series()
+        if self.partition == 0 and self._tell is not None:
+            await self._tell(IN_FORCE, in_force(coming, self._settings.policy_file))
         log.info("policies_in_force", version=coming.version, policies=len(coming.policies), partition=self.partition)
 
     def _announce(self) -> None:

@@ -10,8 +10,10 @@ from typing import Final, Protocol
 from ...producers.key_source import KeySource, key_source
 from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
-from ...schemas.topics import CALLS, GUARDRAILS_NAMES, METER_CHANGELOG, SIGNALS, USAGE
+from ...schemas.topics import AUDIT, CALLS, GUARDRAILS_NAMES, METER_CHANGELOG, SIGNALS, USAGE
+from ..audit_events import MIGRATED, migrated
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
+from .worker_audit import WorkerAudit
 from .worker_doors import WorkerMetrics
 
 # What is imported within a role is needed by that role alone: a sink has no Faust in memory, a meter no store.
@@ -42,7 +44,7 @@ class _First:
 
 
 @asynccontextmanager
-async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+async def _meter(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) -> AsyncIterator[Role]:
     from .faust_engine import FaustEngine
     from .meter_worker import MeterWorker
     from .policy_following import PolicyFollower
@@ -53,7 +55,7 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((*METER.reads, *METER.writes, METER_CHANGELOG, SIGNALS))
+        await wire.require((*METER.reads, *METER.writes, METER_CHANGELOG, SIGNALS, AUDIT))
         worker = MeterWorker(settings, wire, wrong.tell, metrics)
         following = PolicyFollower(settings, worker.watch)
         await following.start()
@@ -78,7 +80,7 @@ async def _meter(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Ro
 
 
 @asynccontextmanager
-async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+async def _policies(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) -> AsyncIterator[Role]:
     from .faust_engine import FaustEngine
     from .policies_group import PoliciesGroup
     from .wire import Wire
@@ -88,8 +90,8 @@ async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((CALLS, *POLICIES.reads, *POLICIES.writes, METER_CHANGELOG))
-        group = PoliciesGroup(settings, wire, wrong.tell, metrics)
+        await wire.require((CALLS, *POLICIES.reads, *POLICIES.writes, METER_CHANGELOG, AUDIT))
+        group = PoliciesGroup(settings, wire, wrong.tell, metrics, audit.tell)
         faust = FaustEngine(settings, USAGE, POLICIES.name, group)
         wrong.asked = [lambda: faust.failure]
         await faust.start()
@@ -101,7 +103,7 @@ async def _policies(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator
 
 
 @asynccontextmanager
-async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+async def _sink(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) -> AsyncIterator[Role]:
     from ...sinks.clickhouse import Store
     from ..folder import FolderLock, own_or_find
     from .sink import KafkaSink
@@ -120,7 +122,8 @@ async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Rol
             path = settings.data_dir / "store"
         store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store)
         last_to_first.callback(store.close)
-        await asyncio.to_thread(store.migrate)
+        if done := await asyncio.to_thread(store.migrate):
+            await audit.append(MIGRATED, migrated(done))
         sink = KafkaSink(settings, store)
         metrics.sink(sink)
         stopping = asyncio.Event()
@@ -135,7 +138,7 @@ async def _sink(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Rol
 
 
 @asynccontextmanager
-async def _guardrails(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+async def _guardrails(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) -> AsyncIterator[Role]:
     from ..guardrails.runtime import require_extra
     from .guardrails_worker import KafkaGuardrails
     from .wire import Wire
@@ -148,7 +151,7 @@ async def _guardrails(settings: Settings, metrics: WorkerMetrics) -> AsyncIterat
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes, SIGNALS, GUARDRAILS_NAMES))
+        await wire.require((*GUARDRAILS.reads, *GUARDRAILS.writes, SIGNALS, GUARDRAILS_NAMES, AUDIT))
         guardrails = KafkaGuardrails(settings, wire, keys)
         last_to_first.push_async_callback(guardrails.close)
         await guardrails.start()
@@ -174,7 +177,7 @@ def ring_of(settings: Settings) -> KeySource:
     return keys
 
 
-BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics], AbstractAsyncContextManager[Role]]]] = {
+BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics, WorkerAudit], AbstractAsyncContextManager[Role]]]] = {
     METER.name: _meter,
     POLICIES.name: _policies,
     SINK.name: _sink,

@@ -5,6 +5,7 @@
     meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
     usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
     refused          P   compact + delete, 30 days         signal_rows       1   delete, 1 day
+    audit            1   for ever
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -17,6 +18,7 @@ from typing import Final, Literal
 
 from ...schemas.topics import (
     ALERTS,
+    AUDIT,
     CALLS,
     CONTENT,
     DEAD_LETTERS,
@@ -45,8 +47,8 @@ REPLICATION: Final = 3
 # These have the partitions of `calls`: a meter writes, and remembers, by the partition it reads, and so do the guardrails,
 # whose verdicts go to the partition of `calls` that has the number of the content's.
 LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, METER_CHANGELOG)
-# The order of what policies and gates say is the order of one partition.
-SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, GUARDRAILS_NAMES)
+# The order of what policies and gates say is the order of one partition; of what workers tell, so that a gap is one.
+SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, AUDIT, GUARDRAILS_NAMES)
 
 _MIB: Final = 1024 * 1024
 _MINUTE_MS: Final = 60_000
@@ -116,6 +118,7 @@ def plan(
         PlannedTopic(GATES, 1, "which gates live, and so how to share what remains", (*_GATES, *shared)),
         PlannedTopic(SIGNAL_ROWS, 1, "what policies have said, on its way to the store", (*_ROWS, *shared)),
         PlannedTopic(ALERTS, 1, "what people must know", (*_ALERTS, *shared)),
+        PlannedTopic(AUDIT, 1, "what workers did, each in a chain of its own", (*_AUDIT, *shared)),
         PlannedTopic(GUARDRAILS_NAMES, 1, "which models and prompt versions were met, and when first", (*_NAMES, *shared)),
     )
 
@@ -233,6 +236,11 @@ _NAMES: Final = (
     _max_bytes(16, "names that are made up for each call may come by the thousand"),
 )
 _ALERTS: Final = _delete(30 * _DAY_MS, "what was said to people stays for the review at the end of the month")
+_AUDIT: Final = (
+    Rule("cleanup.policy", "delete", "nothing here is ever superseded"),
+    Rule("retention.ms", "-1", "who did what is kept for ever: a few records a worker's start", "at least"),
+    Rule("retention.bytes", "-1", "no record may go for want of room", "at least"),
+)
 
 # What the brokers themselves must allow. Defaults do, unless somebody changed them.
 BROKER_RULES: Final = (

@@ -10,6 +10,7 @@ A worker mends nothing in itself: it ends, and the next one begins from what was
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
+from ..audit_events import started
 from ..listening import bind
 from .roles import BY_NAME, Role
+from .worker_audit import WorkerAudit
 from .worker_doors import WorkerDoors, WorkerMetrics
 
 log = structlog.get_logger("tidegate.worker")
@@ -33,6 +36,8 @@ _LOOK_S: Final = 0.2
 # An orderly end takes a second or two, and a sink may be in the middle of an insert. With Kafka away, its clients would wait
 # for it for minutes, or for ever.
 _END_WITHIN_S: Final = 30.0
+# To say that it ends, it waits no longer for a broker that is away.
+_LAST_WORD_S: Final = 3.0
 
 
 async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool], told: Callable[[str], None]) -> None:
@@ -44,7 +49,7 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
         raise UsageError(f"this version has no role {role}; choose from {', '.join(BY_NAME)}")
     residency_of(settings)  # what may not be written to is not opened
     bound = bind(settings.worker_host, settings.worker_port, "TIDEGATE_WORKER_PORT")
-    metrics = WorkerMetrics(role)
+    metrics, audit = WorkerMetrics(role), WorkerAudit(settings)
     at_work: list[Role] = []
     doors = WorkerDoors(metrics, lambda: bool(at_work) and at_work[0].failure is None)
     cut = threading.Timer(_END_WITHIN_S, _cut_off, (role,))
@@ -52,7 +57,8 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
     starting = asyncio.create_task(_break_off(asyncio.current_task(), stopping, cut))
     try:
         doors.open(bound)
-        async with BY_NAME[role](settings, metrics) as running:
+        async with BY_NAME[role](settings, metrics, audit) as running:
+            await audit.append("worker.started", {"role": role, **started(settings)})
             starting.cancel()
             at_work.append(running)
             host, port = bound.getsockname()[:2]
@@ -72,6 +78,13 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
         raise translated(error, address.bootstrap, "a topic of ours") from error
     finally:
         starting.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                if at_work:
+                    failure = at_work[0].failure
+                    told_why = {"role": role, "failure": type(failure).__name__ if failure is not None else None}
+                    await audit.tell("worker.stopped", told_why)
+                await audit.stop()
         cut.cancel()
         doors.close()
         bound.close()

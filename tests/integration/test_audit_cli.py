@@ -333,7 +333,8 @@ def test_another_file_in_the_place_of_the_first_is_found_by_the_store(data: Path
     code, said = verified(data)
 
     assert code == 1
-    assert "of another log" in said
+    assert "and its log is not here" in said
+    assert "--other" in said
 
 
 def test_an_entry_that_somebody_wrote_by_hand_keeps_no_node_from_stopping(data: Path) -> None:

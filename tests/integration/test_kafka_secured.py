@@ -41,6 +41,7 @@ from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import GATES_KEY
 from tidegate.schemas.topics import (
     ALERTS,
+    AUDIT,
     CALLS,
     CONTENT,
     DEAD_LETTERS,
@@ -78,6 +79,7 @@ ALL: Final = {
     GATES,
     SIGNAL_ROWS,
     ALERTS,
+    AUDIT,
     GUARDRAILS_NAMES,
 }
 READS: Final = {
@@ -86,22 +88,24 @@ READS: Final = {
     "meter": {CALLS, METER_CHANGELOG, SIGNALS},
     "guardrails": {CONTENT, SIGNALS, GUARDRAILS_NAMES},
     "policies": {USAGE, GATES, METER_CHANGELOG, SIGNALS},
-    "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS},
+    "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT},
     "node": {SIGNALS, METER_CHANGELOG},
     "reviewer": {QUARANTINE},
     "mender": {CALLS, REFUSED},
+    "auditor": {AUDIT},
     "operator": set(),
 }
 WRITES: Final = {
     "service": {CALLS, CONTENT},
     "gate": {GATES},
-    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG},
-    "guardrails": {CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES},
-    "policies": {SIGNALS, SIGNAL_ROWS, ALERTS},
-    "sink": {DEAD_LETTERS},
+    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG, ALERTS, AUDIT},
+    "guardrails": {CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES, AUDIT},
+    "policies": {SIGNALS, SIGNAL_ROWS, ALERTS, AUDIT},
+    "sink": {DEAD_LETTERS, AUDIT},
     "node": {CALLS, CONTENT, GATES},
     "reviewer": {CONTENT},
     "mender": {CALLS, DEAD_LETTERS, REFUSED},
+    "auditor": set(),
     "operator": set(),
 }
 PASSWORD: Final = "correct-horse"

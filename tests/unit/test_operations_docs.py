@@ -210,7 +210,7 @@ def test_what_stays_for_how_long_is_as_planned() -> None:
     assert told.keys() >= {"tidegate.calls", "tidegate.metered", "tidegate.dead_letters"}
     for name, words in told.items():
         if days[name]:
-            assert words == f"{days[name]:.0f} day{'' if days[name] == 1 else 's'}"
+            assert words == ("for ever" if days[name] < 0 else f"{days[name]:.0f} day{'' if days[name] == 1 else 's'}")
 
 
 # what is measured
