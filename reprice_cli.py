@@ -59,7 +59,7 @@ def reprice(
 
     Example: tidegate reprice --since 2026-11-01 --prices prices.toml --dry-run
     """
-    from tidegate.processors.audit_events import tell_migrated
+    from tidegate.processors.audit_events import tell_migrated, tell_repriced
     from tidegate.processors.pricing import PriceBook
 
     settings = Settings.read(data_dir=data)
@@ -76,10 +76,14 @@ def reprice(
         must_exist(settings)
         with asked(settings):
             pass  # what a node that was killed has left in its log is metered and stored first
+    audit = audit_of(settings.data_dir, settings)
     with owned(settings, "has its store; stop it first") as store:
-        tell_migrated(audit_of(settings.data_dir, settings), store.migrate())
+        tell_migrated(audit, store.migrate())
         if not dry_run and store.query("SELECT 1 FROM repricings WHERE version = {v:String}", {"v": version}).rows:
             raise UsageError(f"version {version} stands already; give this one another name with --as")
+        if not dry_run:
+            told = {"version": version, "price_book": book.version, "since": first.isoformat(), "until": last.isoformat()}
+            tell_repriced(audit, told | {"calls": _calls(store, first, last, tenant)}, tenant)
         changes = _reprice(store, book, first, last, tenant, None if dry_run else version)
     _show(changes, book, None if dry_run else version)
 
@@ -90,6 +94,12 @@ def _moment(text: str) -> datetime:
     except ValueError:
         raise UsageError(f"{plain(text)} is no time; write 2026-11-01 or 2026-11-01T08:30:00Z") from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _calls(store: Store, since: datetime, until: datetime, tenant: str) -> int:
+    asked = {"since": since, "until": until, "tenant": tenant}
+    [(count,)] = store.query(f"SELECT count() FROM calls WHERE {_WHERE} AND {_TENANT}", asked).rows
+    return int(count)
 
 
 def _reprice(store: Store, book: PriceBook, since: datetime, until: datetime, tenant: str, version: str | None) -> Changes:

@@ -38,29 +38,50 @@ class AuditCopy:
         self._audit = audit
         self._store = store
         self._seen: tuple[int, int] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Look at the whole file, and at what the table has of it, the next time."""
+        self._read, self._file = 0, -1
+        self._known: dict[str, int] | None = None
 
     def run_once(self) -> int:
-        """Insert the entries that the table does not have yet; how many. Raises `TidegateError`."""
+        """Insert the entries that the table does not have yet; how many. Reads on from where it has been, unless the file is
+        another one, or shorter, since. Raises `TidegateError`."""
         try:
             found = self._audit.path.stat()
         except FileNotFoundError:
             return 0
         if self._seen == (found.st_size, found.st_mtime_ns):
             return 0
-        known: dict[str, int] = {
-            row["log"]: row["last"] for row in self._store.query("SELECT log, max(seq) AS last FROM audit GROUP BY log").dicts()
-        }
+        if found.st_ino != self._file or found.st_size < self._read:
+            self._begin()
+        try:
+            done = self._copy(self._known if self._known is not None else self._in_table())
+        except BaseException:
+            # How much of it the table has is not known.
+            self._begin()
+            raise
+        self._seen, self._file = (found.st_size, found.st_mtime_ns), found.st_ino
+        return done
+
+    def _in_table(self) -> dict[str, int]:
+        last = self._store.query("SELECT log, max(seq) AS last FROM audit GROUP BY log").dicts()
+        return {row["log"]: row["last"] for row in last}
+
+    def _copy(self, known: dict[str, int]) -> int:
         done, batch = 0, list[Entry]()
-        lines, _ = self._audit.lines()
-        for entry in filter(None, map(Entry.parse, lines)):
-            if entry.seq > known.get(entry.log, 0):
+        for line, end in self._audit.added(self._read):
+            self._read = end
+            entry = Entry.parse(line)
+            if entry is not None and entry.seq > known.get(entry.log, 0):
                 batch.append(entry)
                 known[entry.log] = entry.seq
             if len(batch) == _BATCH:
                 done += self._insert(batch)
                 batch = []
         done += self._insert(batch)
-        self._seen = (found.st_size, found.st_mtime_ns)
+        self._known = known
         return done
 
     def _insert(self, batch: list[Entry]) -> int:

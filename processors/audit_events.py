@@ -59,6 +59,11 @@ def tell_residency(audit: AuditLog, residency: Residency, file: Path | None) -> 
     audit.append("residency.in_force", details=told)
 
 
+def tell_repriced(audit: AuditLog, told: Mapping[str, Any], tenant: str) -> None:
+    """Calls of the past are about to be priced anew, beside what was metered; `told`: which, how many, by which prices."""
+    audit.append("calls.repriced", "" if tenant == "*" else tenant, told)
+
+
 def tell_policies(audit: AuditLog, policies: PolicySet, file: Path | None) -> None:
     """Policies came in force."""
     _try(audit, IN_FORCE, in_force(policies, file))

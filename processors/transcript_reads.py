@@ -1,7 +1,9 @@
 """Who reads transcripts: each statement that can get at them is written into the audit log before it is answered.
 
 What is kept of a statement is a fingerprint, which is the same for statements that differ in their literals alone; which of
-the columns with texts it names; and of the calls it names those that there are. A literal is never kept: it may be a name.
+the columns with texts it names; and of the calls it names, itself or by its parameters, those that there are. A literal is
+never kept: it may be a name.
+
 Better one statement too many than one too few: some functions find tables by a pattern or by a text that is put together, and
 whatever uses one counts as a read.
 """
@@ -26,8 +28,12 @@ _NO_TEXT: Final = re.compile(r"(?:SHOW|EXISTS)\b")
 _TEXTS: Final = re.compile(r"\bredacted_(?:prompt|response|context)\b|\*|\bCOLUMNS\(")
 _CALL_IDS: Final = re.compile(r"\bcall_id (?:=|IN) \(?((?:'(?:[^'\\]|\\.)*'(?:, )?)+)")
 _CALL_ID: Final = re.compile(r"'([A-Za-z0-9_.:/-]{1,128})'")
+_BOUND_ID: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _KNOWN_CALLS: Final = "SELECT DISTINCT call_id FROM transcripts WHERE call_id IN {ids:Array(String)} ORDER BY call_id"
 _MOST_CALLS: Final = 100
+
+
+Hears = Callable[[str, Mapping[str, Any]], None]
 
 
 class Store(Protocol):
@@ -43,23 +49,33 @@ class TranscriptReads:
         self._audit = audit
         self._store = store
 
-    def by(self, actor: str, door: str, client: str | None = None) -> Callable[[str], None]:
-        """What is told the statements of one who asks. It raises `UsageError` where the read cannot be written down."""
+    def by(self, actor: str, door: str, client: str | None = None) -> Hears:
+        """What is told the statements of one who asks, and their parameters. It raises `UsageError` where the read cannot be
+        written down."""
 
-        def heard(statement: str) -> None:
+        def heard(statement: str, parameters: Mapping[str, Any]) -> None:
             if reads_transcripts(statement):
                 told: dict[str, Any] = {"door": door, "client": client, "statement": fingerprint(statement)}
                 told["texts"] = sorted({"*" if "_" not in name else name for name in _TEXTS.findall(blanked(statement))})
-                told["call_ids"] = self._calls(statement)
+                told["call_ids"] = self._calls(statement, parameters)
                 self._audit.append("transcripts.read", details=told, actor=actor)
 
         return heard
 
-    def _calls(self, statement: str) -> list[str]:
-        named = [call_id for among in _CALL_IDS.findall(statement) for call_id in _CALL_ID.findall(among)][:_MOST_CALLS]
+    def _calls(self, statement: str, parameters: Mapping[str, Any]) -> list[str]:
+        named = [call_id for among in _CALL_IDS.findall(statement) for call_id in _CALL_ID.findall(among)]
+        # What a parameter is for, a statement does not say as plainly: each is looked for among the calls.
+        for value in parameters.values():
+            named += [call_id for text in _texts(value) for call_id in _BOUND_ID.findall(text)]
+        named = named[:_MOST_CALLS]
         if not named:
             return []
         return [row["call_id"] for row in self._store.query(_KNOWN_CALLS, {"ids": named}).dicts()]
+
+
+def _texts(value: Any) -> list[str]:
+    """A parameter's value as text, each of several for itself; one that came over HTTP is an array's text as it is."""
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
 
 
 def reads_transcripts(statement: str) -> bool:

@@ -82,6 +82,18 @@ class AuditLog:
         except OSError as error:
             raise UsageError(f"the audit log {self.path} cannot be read ({error.strerror})") from None
 
+    def added(self, start: int) -> Iterator[tuple[bytes, int]]:
+        """The whole lines from a byte on that begins one, and where each ends. Raises `UsageError`."""
+        try:
+            with self._turn():
+                end = self._size()
+            for line in _lines(self.path, end, start):
+                start += len(line) + 1
+                if start <= end:
+                    yield line, start
+        except OSError as error:
+            raise UsageError(f"the audit log {self.path} cannot be read ({error.strerror})") from None
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -192,10 +204,11 @@ def _signed(entry: Entry, ring: KeyRing | None, before: Signature | None) -> Sig
     return Signature.of(entry, key) if key is not None else before
 
 
-def _lines(path: Path, end: int) -> Iterator[bytes]:
-    """The lines up to a byte. What follows the last line's end is half a line, and given as one."""
-    if not end:
+def _lines(path: Path, end: int, start: int = 0) -> Iterator[bytes]:
+    """The lines from a byte up to another. What follows the last line's end is half a line, and given as one."""
+    if start >= end:
         return
     with path.open("rb") as file:
+        file.seek(start)
         while (at := file.tell()) < end and (line := file.readline(end - at)):
             yield line.removesuffix(b"\n")

@@ -81,7 +81,10 @@ class Encoded:
     rows: int | None
 
 
-def _unheard(_statement: str) -> None:
+Heard = Callable[[str, Mapping[str, Any]], None]
+
+
+def _unheard(_statement: str, _parameters: Mapping[str, Any]) -> None:
     return None
 
 
@@ -244,7 +247,7 @@ class Store:
         *,
         max_rows: int = 1_000_000,
         timeout_s: float = 60.0,
-        heard: Callable[[str], None] = _unheard,
+        heard: Heard = _unheard,
     ) -> bytes:
         """As `query`, the answer encoded by ClickHouse: CSVWithNames, JSONEachRow, Parquet, Arrow …"""
         return self.answer(sql, format, parameters, max_rows=max_rows, timeout_s=timeout_s, heard=heard).data
@@ -257,15 +260,15 @@ class Store:
         *,
         max_rows: int = 1_000_000,
         timeout_s: float = 60.0,
-        heard: Callable[[str], None] = _unheard,
+        heard: Heard = _unheard,
     ) -> Encoded:
-        """As `query_bytes`, with the number of rows. `heard` is told what is asked, in ClickHouse's own spelling, before it is;
-        what it raises keeps the question from being asked."""
+        """As `query_bytes`, with the number of rows. `heard` is told what is asked, in ClickHouse's own spelling, and the
+        parameters, before it is; what it raises keeps the question from being asked."""
         if not _FORMAT.match(format):
             raise QueryRefused("a format is one word, such as CSVWithNames, JSONEachRow or Parquet")
         with self._readers.take(max_rows, timeout_s) as client, query_errors():
             text = _read_only(client, sql)
-            heard(text)
+            heard(text, parameters or {})
             data = client.raw_query(text, dict(parameters) if parameters else None, fmt=format)
             return Encoded(data, self._engine.rows_answered(client))
 

@@ -37,6 +37,7 @@ class TopicReading:
         self._options = client_options(settings)
         self._runner = asyncio.Runner()
         self._reader: Any = None
+        self._found: dict[str, list[int]] = {}
 
     def close(self) -> None:
         if self._reader is not None:
@@ -44,11 +45,13 @@ class TopicReading:
         self._runner.close()
 
     def partitions(self, topic: str | None = None) -> list[TopicPartition]:
-        """Those of the topic, or of another one."""
+        """Those of the topic, or of another one; a command asks once, however many records it looks for."""
         name = topic if topic is not None else self.topic
-        found = self.run(self._described(name))
-        if not found:
-            raise UsageError(f"there is no topic {name} on {self.where}; see `tidegate topics check`")
+        if (found := self._found.get(name)) is None:
+            found = self.run(self._described(name))
+            if not found:
+                raise UsageError(f"there is no topic {name} on {self.where}; see `tidegate topics check`")
+            self._found[name] = found
         return [TopicPartition(name, partition) for partition in found]
 
     async def _described(self, name: str) -> list[int]:

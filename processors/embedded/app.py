@@ -31,6 +31,7 @@ from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
 from ...schemas.residency import Residency
 from ...schemas.settings import Settings
+from ...sinks.clickhouse import Heard
 from ..letters import REPLAYED
 from ..meter import KEYED, VERDICTS
 from ..transcript_reads import TranscriptReads
@@ -240,7 +241,7 @@ class Doors:
         own = hmac.compare_digest(secret.encode(), self._own_token.encode())
         return await self._clickhouse.serve(request, self._backend.store, self._heard(request, "clickhouse", own))
 
-    def _heard(self, request: Request, door: str, own: bool) -> Callable[[str], None]:
+    def _heard(self, request: Request, door: str, own: bool) -> Heard:
         """What writes down who reads transcripts. The node's own token is in a file that its user alone can read."""
         client = request.client.host if request.client is not None else None
         return self._reads.by(operator() if own else "token", door, client)

@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from ...schemas.errors import StoreUnavailable, TidegateError
-from ...sinks.clickhouse import Store
+from ...sinks.clickhouse import Heard, Store
 from .body import Bodies, NoRoom, TooLarge
 from .clickhouse_blocks import blocks
 
@@ -86,7 +86,7 @@ class ClickHouseDoor:
         self._bodies = bodies
         self._pool = pool
 
-    async def serve(self, request: Request, store: Store, heard: Callable[[str], None]) -> Response:
+    async def serve(self, request: Request, store: Store, heard: Heard) -> Response:
         """The answer to a statement of somebody who may ask; `heard` as `Store.answer` has it."""
         try:
             async with self._bodies.read(request, MAX_STATEMENT_BYTES) as body:
@@ -114,7 +114,7 @@ class ClickHouseDoor:
         return Response(answer, headers=headers, media_type="application/octet-stream")
 
     @staticmethod
-    def _answer(store: Store, asked: Asked, heard: Callable[[str], None]) -> tuple[bytes, int | None]:
+    def _answer(store: Store, asked: Asked, heard: Heard) -> tuple[bytes, int | None]:
         answer = store.answer(asked.sql, asked.format, asked.values or None, timeout_s=asked.timeout_s, heard=heard)
         return asked.packed(answer.data), answer.rows
 

@@ -12,7 +12,6 @@ Memory does not grow with the file: at most two batches wait for each process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -27,7 +26,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from ...schemas.errors import TidegateError, UsageError
-from ..undumped import leave_no_core
+from ..undumped import end_with_parent, leave_no_core
 from .scoring import Numbered, Plan, Scored, Scorer, unjudged
 
 # A second of work or two: what waits for each process stays small, however long the lines are.
@@ -39,7 +38,6 @@ _LOAD_TRIES: Final = 3
 # times as long.
 _BATCHES: Final = 4
 _END_WITHIN_S: Final = 2.0
-_PR_SET_PDEATHSIG: Final = 1
 
 Make = Callable[[Plan, Callable[[str], None]], Scorer]
 
@@ -232,9 +230,7 @@ def _serve(line: Connection, plan: Plan, make: Make, parent: int) -> None:
     # Ctrl-C is for the command, which ends this process in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_no_core()
-    with contextlib.suppress(OSError, AttributeError):
-        # One that hangs does not notice that the other end of the line is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:
         return
     try:

@@ -7,12 +7,10 @@ last words may quote a text), no error that says more than its kind. It ends wit
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
 import resource
-import signal
 import socket
 import sys
 import time
@@ -23,13 +21,12 @@ from pydantic import SecretStr
 
 from ...schemas.errors import TidegateError
 from ...schemas.settings import Settings
-from ..undumped import leave_no_core
+from ..undumped import end_with_parent, leave_no_core
 from .jobs import LENGTH, Done, Hello, Ready, Refused, Work, decode_told, frame
 from .judging import Judge
 from .ports import Sample
 from .suite import Suite
 
-_PR_SET_PDEATHSIG: Final = 1
 # The meter goes first wherever the two share a core.
 _NICE: Final = 10
 # Above what is mapped once all is loaded, in times of what a process may have resident: allocators map more than they use,
@@ -105,9 +102,7 @@ def resident_mb() -> float:
 
 def _leave_nothing_behind() -> None:
     leave_no_core()
-    with contextlib.suppress(OSError, AttributeError):
-        # One that hangs does not notice that the other end of the line is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     with contextlib.suppress(OSError):
         os.nice(_NICE)
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -180,6 +181,27 @@ def test_whoever_reads_transcripts_on_the_machine_is_written_down(data: Path) ->
     assert found == [{"mark": entries(data, "transcripts.read")[0]["details"]["statement"]}]
 
 
+def test_a_call_that_a_parameter_names_is_written_down_and_no_other_parameter(data: Path) -> None:
+    asked = {
+        "query": "SELECT redacted_prompt FROM transcripts WHERE call_id = {id:String} OR tenant = {who:String}",
+        "param_id": "call-2",
+        "param_who": NAME,
+    }
+    several = {
+        "query": "SELECT redacted_prompt FROM transcripts WHERE has({ids:Array(String)}, call_id)",
+        "param_ids": "['call-1', 'no-such', 'call-2']",
+    }
+    with NodeProcess(data) as node:
+        headers = {"Authorization": "Basic " + base64.b64encode(f"own:{node.token}".encode()).decode()}
+        for question in (asked, several):
+            answer = node.http.request("GET", f"{node.url}/?{urllib.parse.urlencode(question)}", headers=headers)
+            assert answer.status == 200, answer.data
+
+    assert [entry["details"]["call_ids"] for entry in entries(data, "transcripts.read")] == [["call-2"], ["call-1", "call-2"]]
+    for file in data.glob("audit.*"):
+        assert b"Muster" not in file.read_bytes()
+
+
 def test_no_transcript_is_read_where_that_cannot_be_written_down(data: Path) -> None:
     with NodeProcess(data) as node:
         (data / "audit.jsonl").rename(data / "elsewhere")
@@ -215,7 +237,7 @@ def test_every_way_to_the_transcripts_counts_as_a_read(store: Store, statement: 
     class Heard(Exception):
         pass
 
-    def hears(text: str) -> None:
+    def hears(text: str, _parameters: Mapping[str, Any]) -> None:
         heard.append(text)
         raise Heard
 

@@ -84,6 +84,14 @@ def test_a_line_is_kept_sealed_mended_replayed_twice_and_metered_once(kafka_url:
         calls = metered(kafka_url)
 
     told = [orjson.loads(one) for record in ledger.records(kafka_url, DEAD_LETTERS) for one in record.value.split(b"\n")]
+    audit = [orjson.loads(one) for one in (tmp_path / "tidegate-data" / "audit.jsonl").read_bytes().splitlines()]
+    acts = [(one["action"], one["details"]) for one in audit if one["action"].startswith("letters.")]
+    assert acts == [
+        ("letters.opened", {"letter": f"{home}:0:1"}),
+        ("letters.fixed", {"letter": f"{home}:0:1"}),
+        ("letters.replayed", {"letters": [f"{home}:0:1"]}),
+        ("letters.dropped", {"letters": [f"{home}:0:2"]}),
+    ]
     done = [(row["seq"], row["reason"]) for row in told if row["stage"] == "person"]
     assert names == [f"{home}:0:1", f"{home}:0:2"]
     assert CANARY in opened

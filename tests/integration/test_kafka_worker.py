@@ -58,7 +58,7 @@ def test_what_keeps_a_worker_from_starting_is_said_in_one_line_and_soon(kafka_ur
         cases = [
             (tell("meter", TIDEGATE_URL="kafka://127.0.0.1:1"), "Kafka at 127.0.0.1:1 cannot be reached"),
             (tell("policies", TIDEGATE_URL="kafka://127.0.0.1:1"), "Kafka at 127.0.0.1:1 cannot be reached"),
-            (tell("meter", TIDEGATE_URL=kafka_url), f"has no topic for us: {namespace}.calls, "),
+            (tell("meter", TIDEGATE_URL=kafka_url), f"has no topic for us: {namespace}.alerts, "),
             (tell("policies", TIDEGATE_URL=kafka_url), "run `tidegate topics create`"),
             (tell("meter", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),
             (tell("all", TIDEGATE_URL="http://node:8400"), "set TIDEGATE_URL to Kafka's address"),

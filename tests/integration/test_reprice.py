@@ -91,6 +91,12 @@ def test_a_version_at_other_prices_stands_beside_what_was_metered(filled: Path) 
     [version] = rows(filled, "SELECT * EXCEPT (made_at, price_book, until) FROM repricings WHERE version = 'dear'")
     assert version == {"version": "dear", "since": "2026-11-01 00:00:00.000000", "tenant": "*", "calls": 20}
 
+    audit = [json.loads(line) for line in (filled / "audit.jsonl").read_bytes().splitlines()]
+    [told_of] = [entry for entry in audit if entry["action"] == "calls.repriced"]
+    assert (told_of["actor"], told_of["subject"]) == (audit[0]["actor"], "")
+    assert told_of["details"].keys() == {"version", "price_book", "since", "until", "calls"}
+    assert (told_of["details"]["version"], told_of["details"]["calls"]) == ("dear", 20)
+
     again = tidegate("reprice", "--since", "2026-11-01", "--as", "dear", "--data", filled)
 
     assert again.returncode == 2
