@@ -27,7 +27,7 @@ from . import keeping, migrations
 from .engines import Engine, Folder, QueryRefused, RowsRefused, Server, insert_errors, query_errors, store_errors
 from .keeping import Kept
 
-__all__ = ["DATABASE", "QueryRefused", "RowsRefused", "Store", "StoreUnavailable", "Table"]
+__all__ = ["DATABASE", "Encoded", "QueryRefused", "RowsRefused", "Store", "StoreUnavailable", "Table"]
 
 DATABASE: Final = "tidegate"
 
@@ -261,12 +261,14 @@ class Store:
         max_rows: int = 1_000_000,
         timeout_s: float = 60.0,
         heard: Heard = _unheard,
+        guest: bool = False,
     ) -> Encoded:
         """As `query_bytes`, with the number of rows. `heard` is told what is asked, in ClickHouse's own spelling, and the
-        parameters, before it is; what it raises keeps the question from being asked."""
+        parameters, before it is; what it raises keeps the question from being asked. A `guest` gets less of the machine, and no
+        statistics."""
         if not _FORMAT.match(format):
             raise QueryRefused("a format is one word, such as CSVWithNames, JSONEachRow or Parquet")
-        with self._readers.take(max_rows, timeout_s) as client, query_errors():
+        with self._readers.take(max_rows, timeout_s, guest) as client, query_errors():
             text = _read_only(client, sql)
             heard(text, parameters or {})
             data = client.raw_query(text, dict(parameters) if parameters else None, fmt=format)
@@ -310,6 +312,9 @@ def _read_only(client: Client, sql: str) -> str:
     return str(text)
 
 
+_Limits = tuple[int, float, bool]
+
+
 class _Readers:
     """Read-only clients, one question at a time each, kept for reuse.
 
@@ -319,17 +324,24 @@ class _Readers:
     _KEPT: Final = 8  # an idle chDB handle costs next to nothing; eight cover the panels of one page
     _MAX_BYTES: Final = 4 << 30  # what one question may take of a machine that it shares with the meter
     _MAX_RESULT_BYTES: Final = 512 << 20
+    # One core stays the meter's, whatever guests ask; and how much was read tells how much others have.
+    _GUESTS: Final[Mapping[str, Any]] = {
+        "max_threads": 1,
+        "max_memory_usage": 1 << 30,
+        "max_result_bytes": 64 << 20,
+        "output_format_write_statistics": 0,
+    }
 
     def __init__(self, engine: Engine, database: str) -> None:
         self._engine = engine
         self._database = database
         self._lock = threading.Lock()
-        self._idle: list[tuple[tuple[int, float], Client]] = []
+        self._idle: list[tuple[_Limits, Client]] = []
         self._closed = False
 
     @contextmanager
-    def take(self, max_rows: int, timeout_s: float) -> Iterator[Client]:
-        limits = (max_rows, timeout_s)
+    def take(self, max_rows: int, timeout_s: float, guest: bool = False) -> Iterator[Client]:
+        limits = (max_rows, timeout_s, guest)
         client = self._pop(limits) or self._open(limits)
         try:
             yield client
@@ -339,8 +351,8 @@ class _Readers:
             raise
         self._put(limits, client)
 
-    def _open(self, limits: tuple[int, float]) -> Client:
-        max_rows, timeout_s = limits
+    def _open(self, limits: _Limits) -> Client:
+        max_rows, timeout_s, guest = limits
         client = self._engine.connect(
             {
                 "session_timezone": "UTC",
@@ -349,13 +361,14 @@ class _Readers:
                 "result_overflow_mode": "throw",
                 "max_execution_time": timeout_s,
                 "max_memory_usage": self._MAX_BYTES,
+                **(self._GUESTS if guest else {}),
                 "readonly": 1,
             }
         )
         client.database = self._database
         return client
 
-    def _pop(self, limits: tuple[int, float]) -> Client | None:
+    def _pop(self, limits: _Limits) -> Client | None:
         with self._lock:
             if self._closed:
                 raise UsageError("the store is closed")
@@ -364,7 +377,7 @@ class _Readers:
                     return self._idle.pop(index)[1]
         return None
 
-    def _put(self, limits: tuple[int, float], client: Client) -> None:
+    def _put(self, limits: _Limits, client: Client) -> None:
         surplus: Client | None = None
         with self._lock:
             if self._closed:

@@ -4,7 +4,8 @@ POST /v1/events   events in (JSON, NDJSON, gzip) → 202 {"accepted", "rejected"
 POST /v1/content  sealed texts in, the same way → 202 {"accepted"}, or 422 and nothing is kept
 POST /v1/query    {"sql", "format"} → the answer of the store; needs the node's own token
 GET  /v1/status   totals and lags; needs the node's own token
-GET|POST /?query  ClickHouse's own interface, read-only, and GET /ping (`clickhouse_door`); needs the node's own token
+GET|POST /?query  ClickHouse's own interface, read-only, and GET /ping (`clickhouse_door`); needs the node's own token, or a
+                  tenant's, which opens that tenant's views and nothing else here (`tenant_door`)
 GET  /metrics     Prometheus      GET /healthz  alive      GET /readyz  takes traffic      GET /  for people
 """
 
@@ -34,6 +35,7 @@ from ...schemas.settings import Settings
 from ...sinks.clickhouse import Heard
 from ..letters import REPLAYED
 from ..meter import KEYED, VERDICTS
+from ..tenant_tokens import TenantTokens
 from ..transcript_reads import TranscriptReads
 from . import clickhouse_door, ingest
 from .backend import Backend
@@ -42,6 +44,7 @@ from .content_door import ContentDoor
 from .intake import Intake
 from .metrics import Metrics
 from .signals_door import SignalsDoor
+from .tenant_door import TenantDoor
 
 # Long enough for a heavy analytical query on one machine; short enough that a forgotten one ends.
 _QUERY_TIMEOUT_S: Final = 120.0
@@ -64,6 +67,7 @@ class Doors:
         own_token: str,
         status: Callable[[], dict[str, Any]],
         audit: AuditLog,
+        tenants: TenantTokens,
         residency: Residency | None = None,
     ) -> None:
         self._backend = backend
@@ -80,6 +84,7 @@ class Doors:
         # Queries get their own, so that none waits for ingest.
         self._query_pool = ThreadPoolExecutor(2, "tidegate-query")
         self._clickhouse = clickhouse_door.ClickHouseDoor(self._bodies, self._query_pool)
+        self._tenants = TenantDoor(self._bodies, tenants)
         self._signals = SignalsDoor(backend.feed)
         self._reads = TranscriptReads(audit, backend.store)
 
@@ -107,6 +112,7 @@ class Doors:
         self._ingest_pool.shutdown()
         self._content.close()
         self._query_pool.shutdown(cancel_futures=True)
+        self._tenants.close()
         self._signals.close()
 
     # ingest
@@ -237,9 +243,10 @@ class Doors:
         if not any(
             token and hmac.compare_digest(secret.encode(), token.encode()) for token in (self._own_token, self._settings.token)
         ):
-            return clickhouse_door.wrong_password()
+            return await self._tenants.serve(request, secret, self._backend.store)
         own = hmac.compare_digest(secret.encode(), self._own_token.encode())
-        return await self._clickhouse.serve(request, self._backend.store, self._heard(request, "clickhouse", own))
+        answer = clickhouse_door.anything(self._backend.store, self._heard(request, "clickhouse", own))
+        return await self._clickhouse.serve(request, answer)
 
     def _heard(self, request: Request, door: str, own: bool) -> Heard:
         """What writes down who reads transcripts. The node's own token is in a file that its user alone can read."""

@@ -3,8 +3,9 @@
 GET|POST /      ?query=… or the statement as body; `param_x`, `default_format`, `compress`, `database` as ClickHouse takes them
 GET /ping       "Ok."
 
-Whoever has the node's token may ask: as password of any user, or as bearer. What is answered, and within which bounds, is the
-store's business (`Store.query_bytes`); settings that a client sends along are its wishes, and the node keeps its own.
+Whoever has the node's token may ask: as password of any user, or as bearer; with a tenant's token, `tenant_door` says what.
+What is answered, and within which bounds, is the store's business (`Store.answer`); settings that a client sends along are its
+wishes, and the node keeps its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -23,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from ...schemas.errors import StoreUnavailable, TidegateError
-from ...sinks.clickhouse import Heard, Store
+from ...sinks.clickhouse import Encoded, Heard, Store
 from .body import Bodies, NoRoom, TooLarge
 from .clickhouse_blocks import blocks
 
@@ -36,7 +37,7 @@ _READONLY: Final = 164
 _WRONG_PASSWORD: Final = 516
 _TOO_LARGE: Final = 62
 _UNAVAILABLE: Final = 210
-_UNKNOWN_TABLE: Final = 60
+_STATUS: Final = {60: 404, 497: 403}
 
 
 class _Escaped:
@@ -80,14 +81,14 @@ class Asked:
 
 
 class ClickHouseDoor:
-    """Answers ClickHouse's clients from one store."""
+    """Answers ClickHouse's clients, in the threads of one pool."""
 
     def __init__(self, bodies: Bodies, pool: ThreadPoolExecutor) -> None:
         self._bodies = bodies
         self._pool = pool
 
-    async def serve(self, request: Request, store: Store, heard: Heard) -> Response:
-        """The answer to a statement of somebody who may ask; `heard` as `Store.answer` has it."""
+    async def serve(self, request: Request, answer: Callable[[Asked], Encoded]) -> Response:
+        """The answer to a statement of somebody who may ask; `answer` gives it, in a thread of the pool."""
         try:
             async with self._bodies.read(request, MAX_STATEMENT_BYTES) as body:
                 asked = Asked(request.query_params, request.headers, body.decode())
@@ -98,25 +99,29 @@ class ClickHouseDoor:
         except TooLarge:
             return problem(413, _TOO_LARGE, f"a statement may have at most {MAX_STATEMENT_BYTES} bytes")
         try:
-            answer, rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, store, asked, heard)
+            packed, rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._packed, asked, answer)
         except StoreUnavailable as error:
             return problem(503, _UNAVAILABLE, str(error))
         except TidegateError as error:
-            code = _CODE.search(str(error))
-            number = int(code[1]) if code else _READONLY
-            return problem(404 if number == _UNKNOWN_TABLE else 400 if code else 403, number, str(error))
+            code = code_of(error)
+            return problem(_STATUS.get(code, 400) if code is not None else 403, _READONLY if code is None else code, str(error))
         headers = {"X-ClickHouse-Format": asked.format, "X-ClickHouse-Timezone": "UTC"}
         if rows is not None:
             # The JDBC driver reads no row of an answer that does not say how many it has.
-            headers["X-ClickHouse-Summary"] = f'{{"result_rows":"{rows}","result_bytes":"{len(answer)}"}}'
+            headers["X-ClickHouse-Summary"] = f'{{"result_rows":"{rows}","result_bytes":"{len(packed)}"}}'
         if asked.encoding:
             headers["Content-Encoding"] = asked.encoding
-        return Response(answer, headers=headers, media_type="application/octet-stream")
+        return Response(packed, headers=headers, media_type="application/octet-stream")
 
     @staticmethod
-    def _answer(store: Store, asked: Asked, heard: Heard) -> tuple[bytes, int | None]:
-        answer = store.answer(asked.sql, asked.format, asked.values or None, timeout_s=asked.timeout_s, heard=heard)
-        return asked.packed(answer.data), answer.rows
+    def _packed(asked: Asked, answer: Callable[[Asked], Encoded]) -> tuple[bytes, int | None]:
+        answered = answer(asked)
+        return asked.packed(answered.data), answered.rows
+
+
+def anything(store: Store, heard: Heard) -> Callable[[Asked], Encoded]:
+    """What answers somebody who may ask everything; `heard` as `Store.answer` has it."""
+    return lambda asked: store.answer(asked.sql, asked.format, asked.values or None, timeout_s=asked.timeout_s, heard=heard)
 
 
 async def ping(_request: Request) -> Response:
@@ -154,6 +159,12 @@ def problem(status: int, code: int, reason: str) -> Response:
     text = reason if _CODE.search(reason) else f"{code}. DB::Exception: {reason}"
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     return PlainTextResponse(f"Code: {text}\n", status, headers)
+
+
+def code_of(error: TidegateError) -> int | None:
+    """ClickHouse's number for an error, where it has one."""
+    code = _CODE.search(str(error))
+    return int(code[1]) if code else None
 
 
 def _seconds(wished: str | None) -> float:

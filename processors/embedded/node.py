@@ -20,6 +20,7 @@ from ..audit_copy import AuditCopying
 from ..audit_events import tell_residency, tell_started, tell_stopped
 from ..folder import FolderLock, own_or_find
 from ..listening import bind, is_loopback
+from ..tenant_tokens import TenantTokens
 from .app import Doors
 from .backend import Backend
 from .folder_backend import FolderBackend
@@ -67,7 +68,8 @@ class Node:
             tell_residency(self._audit, self._residency, self.settings.residency_file)
         self._copying = AuditCopying(self._audit, self.backend.store)
         own_token = secrets.token_urlsafe(24)
-        self._doors = Doors(self.backend, self.settings, own_token, self.status, self._audit, self._residency)
+        tenants = TenantTokens(self._data_dir, self._audit)
+        self._doors = Doors(self.backend, self.settings, own_token, self.status, self._audit, tenants, self._residency)
         config = uvicorn.Config(
             self._doors.app(),
             log_config=None,
