@@ -25,13 +25,14 @@ residency_app = typer.Typer(
     name="residency", help="Where each tenant's data may rest, and what of the store may not.", no_args_is_help=True
 )
 
-# What tells tenants and regions, and by which time. The hours of calls are kept for ever.
+# What tells tenants and regions, and by which time. The hours and days of calls are kept for ever.
 _TABLES: Final = {
     "calls": "started_at",
     "call_requests": "started_at",
     "scored_calls": "started_at",
     "transcripts": "started_at",
     "calls_1h": "hour",
+    "calls_1d": "day",
 }
 _FOUND: Final = " UNION ALL ".join(
     f"SELECT '{table}' AS `table`, toString(tenant) AS tenant, toString(region) AS region, count() AS rows,"

@@ -22,6 +22,7 @@ log = structlog.get_logger("tidegate.audit")
 
 MIGRATED: Final = "schema.migrated"
 IN_FORCE: Final = "policies.in_force"
+RESIDENCY: Final = "residency.in_force"
 
 # Settings that are secrets or may hold one: a hash of few possible values would give them away.
 _SECRET: Final = frozenset({"token", "keys", "key_command", "kafka_password", "store", "url", "guard_canaries"})
@@ -50,13 +51,7 @@ def tell_kept(audit: AuditLog, table: str, days: int | None, tenant: str | None)
 
 def tell_residency(audit: AuditLog, residency: Residency, file: Path | None) -> None:
     """A node holds to a residency map."""
-    told = {
-        "version": residency.map.version,
-        "region": residency.here,
-        "tenants": len(residency.map.tenants),
-        "file_owner_uid": _owner(file),
-    }
-    audit.append("residency.in_force", details=told)
+    audit.append(RESIDENCY, details=residency_in_force(residency, file))
 
 
 def tell_repriced(audit: AuditLog, told: Mapping[str, Any], tenant: str) -> None:
@@ -86,6 +81,16 @@ def migrated(done: Sequence[int]) -> dict[str, Any]:
 def in_force(policies: PolicySet, file: Path | None) -> dict[str, Any]:
     """Which policies; whose the file is, as the file system says, beside what it held."""
     return {"version": policies.version, "policies": len(policies.policies), "file_owner_uid": _owner(file)}
+
+
+def residency_in_force(residency: Residency, file: Path | None) -> dict[str, Any]:
+    """Which map, where, and whose the file is."""
+    return {
+        "version": residency.map.version,
+        "region": residency.here,
+        "tenants": len(residency.map.tenants),
+        "file_owner_uid": _owner(file),
+    }
 
 
 def _owner(file: Path | None) -> int | None:

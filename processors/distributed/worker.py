@@ -24,7 +24,7 @@ from ...schemas.errors import UsageError
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
-from ..audit_events import started
+from ..audit_events import RESIDENCY, residency_in_force, started
 from ..listening import bind
 from .roles import BY_NAME, Role
 from .worker_audit import WorkerAudit
@@ -47,7 +47,7 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
     """
     if role not in BY_NAME:
         raise UsageError(f"this version has no role {role}; choose from {', '.join(BY_NAME)}")
-    residency_of(settings)  # what may not be written to is not opened
+    residency = residency_of(settings)  # what may not be written to is not opened
     bound = bind(settings.worker_host, settings.worker_port, "TIDEGATE_WORKER_PORT")
     metrics, audit = WorkerMetrics(role), WorkerAudit(settings)
     at_work: list[Role] = []
@@ -59,6 +59,8 @@ async def run_worker(settings: Settings, role: str, stopping: Callable[[], bool]
         doors.open(bound)
         async with BY_NAME[role](settings, metrics, audit) as running:
             await audit.append("worker.started", {"role": role, **started(settings)})
+            if residency is not None:
+                await audit.append(RESIDENCY, residency_in_force(residency, settings.residency_file))
             starting.cancel()
             at_work.append(running)
             host, port = bound.getsockname()[:2]

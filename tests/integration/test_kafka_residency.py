@@ -17,8 +17,9 @@ from tidegate.processors.distributed.topics import create_topics
 from tidegate.producers.connect import connect
 from tidegate.producers.kafka_log import KafkaLog
 from tidegate.producers.keyring import KeyRing
+from tidegate.schemas.residency_file import read_map
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import ALERTS, CALLS, DEAD_LETTERS, METERED, REFUSED, Topic
+from tidegate.schemas.topics import ALERTS, AUDIT, CALLS, DEAD_LETTERS, METERED, REFUSED, Topic
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -58,6 +59,8 @@ def test_a_meter_refuses_what_may_not_rest_in_its_region_and_services_with_a_map
         ("residency", f"residency|nordkyst-klinik|{EU}|{US}")
     ]
     assert f'tidegate_residency_refusals_total{{from="{EU}",tenant="nordkyst-klinik",to="{US}"}} 2.0' in page
+    [in_force] = [one for one in rows(kafka_url, AUDIT) if one["action"] == "residency.in_force"]
+    assert in_force["details"]["version"] == read_map(EXAMPLE).version
     assert sent
     assert not any(CANARY.encode() in value for value in sent)
     # Nor is the line that nobody can read: it may be of any region.

@@ -174,7 +174,7 @@ def test_check_finds_the_rows_that_were_there_before_the_map(here: Path, monkeyp
     # Whatever is not harbor-health's in the United States, of eight calls: told of calls and their hours.
     expected = {("harbor-health", EU): 2, ("harbor-health", None): 1, ("nordkyst-klinik", EU): 1}
     expected |= {("nordkyst-klinik", US): 1, (None, "mars"): 1}
-    for table in ("calls", "calls_1h"):
+    for table in ("calls", "calls_1h", "calls_1d"):
         assert {(row["tenant"], row["region"]) for row in told if row["table"] == table} == expected.keys()
     assert {(row["tenant"], row["region"]): row["rows"] for row in told if row["table"] == "calls"} == expected
     assert [row["tenant"] for row in told if row["table"] == "call_requests"] == ["nordkyst-klinik"]
