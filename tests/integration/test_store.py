@@ -680,6 +680,18 @@ def test_a_question_that_takes_too_long_is_refused(store: Store) -> None:
         store.query("SELECT count() FROM numbers(1e13) WHERE NOT ignore(sipHash64(number))", timeout_s=0.1)
 
 
+def test_a_guest_gets_less_of_the_machine_and_hears_nothing_of_what_was_read(store: Store) -> None:
+    names = ("max_threads", "max_memory_usage", "max_result_bytes", "readonly")
+    sql = f"SELECT {', '.join(f'getSetting({name!r})' for name in names)}"
+
+    told = json.loads(store.answer(sql, "JSONCompact", guest=True).data)
+    others = json.loads(store.answer(sql, "JSONCompact").data)
+
+    assert told["data"] == [[1, 1 << 30, 64 << 20, 1]]
+    assert "statistics" not in told
+    assert others["data"][0][1:3] == [4 << 30, 512 << 20]
+
+
 def test_answers_come_as_csv_json_lines_and_parquet(store: Store) -> None:
     store.insert("calls", ndjson([a_call(n, tenant="a,b", cost_nano_usd=n) for n in (1, 2)]), "t:0:1-2")
     sql = "SELECT call_id, tenant, cost_usd FROM calls ORDER BY seq"

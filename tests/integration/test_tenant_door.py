@@ -16,7 +16,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import clickhouse_connect
 import pytest
+import sqlalchemy
 from clickhouse_connect.driver.client import Client
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 from node_process import NodeProcess, eventually, tidegate
 from support import ndjson
 from tidegate.processors.embedded.app import Doors
@@ -190,6 +193,19 @@ def test_the_token_is_taken_wherever_a_client_puts_it(tenanted: Tenanted) -> Non
     assert said == [b"1\n"] * 4
 
 
+def test_sqlalchemy_asks_too(tenanted: Tenanted) -> None:
+    where = urlsplit(tenanted.node.url)
+    engine = sqlalchemy.create_engine(f"clickhousedb://dash:{tenanted.token}@{where.hostname}:{where.port}/tidegate")
+
+    with engine.connect() as connection:
+        names = sqlalchemy.inspect(engine).get_table_names()
+        asked = sqlalchemy.text(f"SELECT value, requests FROM {view('cost_by', by='user')} WHERE requests >= :least")
+        told = connection.execute(asked, {"least": 3}).fetchall()
+
+    assert names == list(VIEWS)
+    assert [tuple(row) for row in told] == [("harbor-user", 3)]
+
+
 # ---- whose rows
 
 
@@ -226,6 +242,57 @@ def test_a_view_shows_nothing_of_another_tenant_whatever_it_is_asked_by(tenanted
     assert [answer for answer in answers if any(mark in answer.text for mark in marks)] == []
     # How many rows were read is everybody's.
     assert [answer for answer in answers if "rows_read" in answer.text] == []
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_what_a_format_tells_beside_the_rows_is_the_tenants_own(tenanted: Tenanted, name: str) -> None:
+    answer = tenanted.ask(f"SELECT * FROM {view(name)} LIMIT 1 FORMAT JSON")
+
+    told = json.loads(answer.text)
+
+    assert told.keys() <= {"meta", "data", "rows", "rows_before_limit_at_least"}
+    # It has three calls, and so has the other tenant.
+    assert told["rows_before_limit_at_least"] <= 3
+
+
+QUESTIONS: Final = st.builds(
+    lambda name, told, columns, condition, rest: f"SELECT {columns} FROM {view(name, **told)}{condition}{rest}",
+    st.sampled_from(list(VIEWS)),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "since": st.sampled_from(["2026-11-02T08:30:00Z", "1"]),
+            "until": st.sampled_from(["2026-11-02", "2099-01-01"]),
+        },
+    ),
+    st.sampled_from(["*", "value, requests + 1 AS n", "tenant, user", "at, limit", "requests / 0 AS n", "started_at, call_id"]),
+    st.sampled_from(
+        ["", *(f" WHERE {one}" for one in ("value = 'hill-user'", "tenant = 'hill'", "requests > 0", "type != ''"))]
+    ),
+    st.sampled_from(["", " LIMIT 1", " ORDER BY value DESC LIMIT 2 OFFSET 1", " ORDER BY tenant NULLS FIRST"]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=QUESTIONS,
+    at=st.integers(0, 160),
+    gone=st.sampled_from([0, 0, 0, 1, 7]),
+    put=st.sampled_from(["", "", " ", "'", "*", "--"]),
+)
+def test_no_question_whole_or_bent_shows_anything_of_another_tenant(
+    tenanted: Tenanted, asked: str, at: int, gone: int, put: str
+) -> None:
+    answer = tenanted.ask(asked[:at] + put + asked[at + gone :] + " FORMAT JSON")
+
+    event(f"status {answer.status}")
+    if answer.status == 200:
+        # The question may name the other tenant; the answer has no such row.
+        assert MARK not in answer.text
+        assert not any(str(times * int(NUMBER)) in answer.text for times in (1, 2, 3, 6))
+    else:
+        assert answer.status in (400, 403)
+        assert "In scope" not in answer.text
 
 
 def test_answers_have_a_form_that_holds_nothing_else(tenanted: Tenanted) -> None:
