@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.text import Text
 from tidegate.dashboards.terminal import Answer, plain
 from tidegate.processors.folder_mark import kafka_of
-from tidegate.running import progress_bar
-from tidegate.schemas.errors import TidegateError, UsageError
+from tidegate.running import log_to_stderr, progress_bar
+from tidegate.schemas.errors import MeterStopped, TidegateError, UsageError
 from tidegate.schemas.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,11 +124,19 @@ def asked(settings: Settings) -> Iterator[Folder]:
     """The folder, with everything that waits in its log brought into the store first."""
     from tidegate.processors.embedded.client import OwnFolder, opened
 
+    # What the meter says meanwhile must not stand among the answer's rows.
+    log_to_stderr()
     with opened(settings.data_dir, settings) as folder:
         if isinstance(folder, OwnFolder):
             with progress_bar() as bar:
                 task = bar.add_task("catching up", total=None)
-                folder.settle(lambda meter, sink: bar.update(task, description=f"catching up, {meter + sink} records to go"))
+                try:
+                    folder.settle(
+                        lambda meter, sink: bar.update(task, description=f"catching up, {meter + sink} records to go")
+                    )
+                except MeterStopped as stopped:
+                    # What is in the store can be asked all the same.
+                    err.print(Text(str(stopped), style="yellow"), soft_wrap=True)
         yield folder
 
 

@@ -7,15 +7,22 @@ partition is shared: one service that sends nonsense, however much, costs its ow
 nobody up. What an edge has refused is not asked: whoever sent it was told. Nor are verdicts: each producer whose content is
 guarded has a good one beside it on its partition, and no deploy would ever look bad.
 
-The meter goes on when a person says so (`allow`), when it is started anew, or after `hold_s`: budgets that count
-nothing are worse than dead letters, and where the one bad producer was alone, nobody must wait behind it for ever.
+The meter goes on when a person says so (`allow`), or after `hold_s`: budgets that count nothing are worse than dead letters,
+and where the one bad producer was alone, nobody must wait behind it for ever. A restart does not forget that it stands, since
+when and why, unless another version begins, or other settings by which lines are judged (`judged_by`): that is a deploy which
+was rolled back, and it judges what waits anew.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from importlib.metadata import version
+from typing import Any, Final
+
+from ..schemas.settings import Settings
+from ..schemas.signal import Alert
 
 # Long enough that one bad envelope is no trend; short enough that a deploy is seen while it rolls out.
 WINDOW_S: Final = 60
@@ -32,6 +39,8 @@ class Brake:
     # Below this offset a person, or patience, lets everything pass.
     allowed: int = 0
     stopped: bool = False
+    # Since when it stands, by the engine's clock, once that was told.
+    since_ms: int | None = None
     lines: int = 0
     refused: int = 0
     # Of each second of the window, and of all of it: lines and refused, by producer.
@@ -59,11 +68,23 @@ class Brake:
     def allow(self, below: int) -> None:
         """Go on, and ask nothing below this offset."""
         self.allowed = max(self.allowed, below)
-        self.stopped = False
+        self.stopped, self.since_ms = False, None
         self.lines = self.refused = 0
         self._heard.clear()
         self._of.clear()
         self._bad.clear()
+
+    def memory(self, judge: str) -> dict[str, Any] | None:
+        """What a restart must know: since when it stands, and why; nothing while it does not."""
+        if not self.stopped:
+            return None
+        return {"since_ms": self.since_ms, "lines": self.lines, "refused": self.refused, "judge": judge}
+
+    def remember(self, told: Mapping[str, Any] | None, judge: str) -> None:
+        """Stand still as before, if the same judge goes on."""
+        if told is not None and told["judge"] == judge:
+            self.stopped, self.since_ms = True, told["since_ms"]
+            self.lines, self.refused = told["lines"], told["refused"]
 
     def _add(self, producer: str, lines: int, refused: int) -> None:
         self.lines += lines
@@ -87,4 +108,23 @@ def what_to_do(partition: int, brake: Brake) -> str:
     return (
         f"the meter of partition {partition} has stopped: {brake.refused:,} of {brake.lines:,} lines of the last minute were"
         " refused. Roll the last deploy back, or see `tidegate dlq list`; then `tidegate dlq resume`"
+    )
+
+
+def alert_of(partition: int, brake: Brake, at_ms: int) -> Alert:
+    """What the on-call hears, once a stop."""
+    return Alert(
+        key=f"meter|brake|{partition}",
+        kind="meter_stopped",
+        severity="critical",
+        title=what_to_do(partition, brake),
+        at=at_ms / 1_000,
+    )
+
+
+def judged_by(settings: Settings) -> str:
+    """Which version judges lines, and by which settings; another one judges them anew."""
+    file = settings.residency_file
+    return (
+        f"{version('tidegate')} {settings.max_future_s} {settings.brake_ratio} {settings.brake_lines} {settings.region} {file}"
     )

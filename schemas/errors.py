@@ -9,6 +9,7 @@
     ├── Unreadable          sealed content cannot be opened       → quarantined and counted, never guessed at
     │   └── KeyGone         its key is no longer in the ring      → as was wanted, where a tenant was shredded
     ├── GateClosed          a policy does not let this call go    → the service answers without a model, or later
+    ├── MeterStopped        what is waited for stands still       → printed, with how it goes on
     └── UsageError          the person at the keyboard can mend it → printed, exit code 2
 
 Whatever is none of these is unknown and crashes its process; offsets make that harmless.
@@ -91,6 +92,10 @@ class GateClosed(TidegateError):
         self.limit = limit
         self.resets_at = resets_at
         self.retry_after_s = retry_after_s
+
+
+class MeterStopped(TidegateError):
+    """What is waited for stands behind a meter that the brake holds; the message says how it goes on."""
 
 
 class UsageError(TidegateError):

@@ -5,7 +5,7 @@
     c <call id>                  a call in flight and what it holds
     w <series id>                from where a series is watched, and how far its past is counted
     p <producer>                 the number it should send next, when it last spoke, what it dropped
-    @                            up to which offset of `calls` all of this has applied, totals, watermark
+    @                            up to which offset of `calls` all of this has applied, totals, watermark, why it stands
 
 A flush is written as one record batch, so it is there whole or not at all. Numbers come first in a value as eight bytes:
 the offset up to which it has applied. Should two workers ever write at once (one was frozen, and wakes after its partition
@@ -20,7 +20,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -65,6 +65,8 @@ class Memory:
     departed: list[bytes] = field(default_factory=list)
     told: int = -1
     untold: set[bytes] = field(default_factory=set)
+    # Since when the brake holds the partition, and why.
+    stop: dict[str, Any] | None = None
     # Scopes of which nothing counts any more: taken back, and the policies are told.
     lapsed: list[bytes] = field(default_factory=list)
     # Values that an older one stands behind in the topic: written anew.
@@ -151,6 +153,7 @@ def _state(state: MeterState, memory: Memory) -> bytes:
             "too_old": state.usage.too_old,
             "totals": state.totals,
             "told": memory.told,
+            "stop": memory.stop,
         }
     )
 
@@ -192,6 +195,7 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
             told = orjson.loads(value)
             state.next_offset, usage.watermark_s, usage.too_old = told["next_offset"], told["watermark_s"], told["too_old"]
             state.totals, memory.told = told["totals"], told["told"]
+            memory.stop = told.get("stop")
     # Who was forgetting a series may not have come to the end of its scopes.
     watched = tuple(usage_prefix(name) for name in memory.watches)
     for name in [name for name in memory.scopes if not name.startswith(watched)]:

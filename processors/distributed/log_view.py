@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -50,10 +50,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far each step has come in each partition it reads, as (passed, end); `totals` is the meters' account."""
+    """How far each step has come in each partition it reads, as (passed, end); `totals` is the meters' account, `stopped`
+    the partitions that the brake holds."""
 
     steps: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    stopped: Sequence[int] = ()
 
     def lag(self, step: Step) -> int:
         """Records that a step has not passed."""
@@ -173,7 +175,8 @@ class _Eyes:
                 steps[step.name] = {
                     f"{tp.topic}/{tp.partition}": (max(passed.get(tp, 0), begins[tp]), ends[tp]) for tp in parts
                 }
-            return Progress(steps, sum_of(account["totals"] for account in accounts.values()))
+            stopped = sorted(partition for partition, account in accounts.items() if account.get("stop"))
+            return Progress(steps, sum_of(account["totals"] for account in accounts.values()), stopped)
 
     async def _committed(self, step: Step) -> dict[TopicPartition, int]:
         while True:  # until whoever asked has waited enough

@@ -35,16 +35,16 @@ class MeterBrake:
         self._settings = settings
         self._hold = hold
         self._clock = clock
-        self._since = self._asked_at = float("-inf")
+        self._asked_at = float("-inf")
         self._stopped = False
 
-    async def look(self, state: MeterState) -> None:
-        """Let a meter that has stopped go on, once that is wanted or it has taken too long."""
+    async def look(self, state: MeterState, now_ms: int) -> None:
+        """Let a meter that has stopped go on, once that is wanted or it has taken too long; `now_ms` is since 1970."""
         if not state.brake.stopped:
             return
         now = self._clock()
         if not self._stopped:
-            self._stopped, self._since = True, now
+            self._stopped = True
             log.error("meter_stopped", partition=self._partition, what=what_to_do(self._partition, state.brake))
         # Said again and again: it is forgotten whenever partitions change hands.
         self._hold(self._partition, True)
@@ -54,7 +54,7 @@ class MeterBrake:
         try:
             allowed = await self._said()
             if allowed < state.next_offset:
-                if now - self._since < self._settings.brake_hold_s:
+                if now_ms - (state.brake.since_ms or 0) < self._settings.brake_hold_s * 1_000:
                     return
                 allowed = await self._wire.end(CALLS, self._partition)
         except KafkaError as error:

@@ -36,7 +36,7 @@ from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REFUSED, REQUESTS, USAGE
 from ..aggregate import ScopeSets
 from ..alert_rows import alert_record
-from ..brake import Brake
+from ..brake import Brake, alert_of, judged_by
 from ..letters import Keeper
 from ..meter import MeterOutputs, meter, retention_ms
 from ..pricing import PriceBook
@@ -106,6 +106,7 @@ class MeterPartition:
         self._keeper = keeper if keeper is not None else Keeper(None)
         self._residency = residency
         self._refusals = refusals if refusals is not None else Refusals(residency)
+        self._judge = judged_by(settings)
         self._brake = MeterBrake(partition, wire, settings, hold)
         self._series: dict[str, Series] = {}
         self._waiting = Waiting()
@@ -115,6 +116,9 @@ class MeterPartition:
         self._flushed_at = float("-inf")
         self._tidied_at = time.monotonic()
         self._to_look_at: list[bytes] = []
+        # Of records that were left in the log behind the brake, what is called once nobody needs them.
+        self._left: dict[int, Callable[[], Any]] = {}
+        self._taking = asyncio.Lock()
         self._stepping = asyncio.Lock()
         self._under_way: deque[asyncio.Task[None]] = deque()
         self._running: asyncio.Task[None] | None = None
@@ -145,6 +149,7 @@ class MeterPartition:
                 " version of Tidegate, or not ours; run the newest version that has ever run on this namespace"
             ) from error
         self.state.brake = Brake(self._settings.brake_ratio, self._settings.brake_lines)
+        self.state.brake.remember(self._memory.stop, self._judge)
         self.expected = self.state.next_offset
         self._series = {name: one for name, one in series.items() if name in self._memory.watches}
         self.state.series.watch(self._series)
@@ -161,9 +166,25 @@ class MeterPartition:
         if record.offset <= self.told:
             record.passed()
             return
-        if record.offset > self.expected:
-            await self._fetch(self.expected, record.offset)
-        await self._put(record)
+        async with self._taking:
+            if self._is_full() or (record.offset > self.expected and not await self._fetch(self.expected, record.offset)):
+                # It is in the log, and read again once the brake lets go.
+                self._left[record.offset] = record.passed
+                return
+            await self._put(record)
+
+    def _is_full(self) -> bool:
+        """Behind the brake so much waits that the rest is better left in the log."""
+        return self.state.brake.stopped and self._waiting.events >= _MOST_EVENTS
+
+    async def _catch_up(self) -> None:
+        """Read what was left in the log, for as long as the brake lets it come."""
+        async with self._taking:
+            if self._left and not self._is_full() and await self._fetch(self.expected, max(self._left) + 1):
+                # What the log had not any more, nobody needs.
+                gone, self._left = self._left, {}
+                for passed in gone.values():
+                    passed()
 
     async def _put(self, record: CallRecord) -> None:
         # One that came before and is not acknowledged yet waits with the others: it is skipped, and passed in its turn.
@@ -189,20 +210,23 @@ class MeterPartition:
             return False
         return (end - self.expected) * self._waiting.size_bytes / len(self._waiting) >= self._settings.worker_flush_bytes
 
-    async def _fetch(self, start: int, end: int) -> None:
-        """Records that were not handed over, as happens when a partition changes hands; or that are no more."""
+    async def _fetch(self, start: int, end: int) -> bool:
+        """Records that were not handed over, as happens when a partition changes hands; or that are no more. Whether all of
+        them came: not where the brake holds the partition, and enough of it waits."""
         found = 0
         async for record in self._wire.follow(CALLS, self.partition, start, end):
-            if self._ended:
-                return
+            if self._ended or self._is_full():
+                return False
             found += 1
-            await self._put(call_record(record, _nothing))
+            await self._put(call_record(record, self._left.pop(record.offset, _nothing)))
         if found < end - start:
             # Retention was faster than we: nothing can be done, but it must not pass unseen.
             totals, missing = self.state.totals, end - start - found
             totals["missing_records"] = totals.get("missing_records", 0) + missing
             self._metrics.events.labels("missing_records").inc(missing)
             log.error("calls_missing", partition=self.partition, first=start, last=end - 1, found=found)
+        self.expected = max(self.expected, end)
+        return True
 
     async def _run(self) -> None:
         try:
@@ -211,7 +235,9 @@ class MeterPartition:
                 if time.monotonic() - self._tidied_at >= _TIDY_EVERY_S:
                     self._tidied_at = time.monotonic()
                     self.tidy(self._clock_ms())
-                await self._brake.look(self.state)
+                await self._brake.look(self.state, self._clock_ms())
+                if self._left and not self._resting:
+                    await self._catch_up()
                 await self.flush()
         except asyncio.CancelledError:
             raise
@@ -266,6 +292,7 @@ class MeterPartition:
                 and not self._memory.changed
                 and not self.state.changed_producers
                 and not self._telling.owed(self._upto, TELL_EVERY_S)
+                and self.state.brake.stopped == (self._memory.stop is not None)
             ):
                 return
             self._flushed_at = time.monotonic()
@@ -280,6 +307,12 @@ class MeterPartition:
                 if more := count - before_totals.get(outcome, 0):
                     self._metrics.events.labels(outcome).inc(more)
             self._at("1 step")
+            alerts = self._refusals.tell(outputs.crossed, now_ms)
+            brake = self.state.brake
+            if brake.stopped and brake.since_ms is None:
+                brake.since_ms = now_ms
+                alerts = [*alerts, alert_of(self.partition, brake, now_ms)]
+            self._memory.stop = brake.memory(self._judge)
             written, heard = changelog.changes(self.state, self._memory)
             changelog.flushed(self.state, self._memory)
             flush = _Flush(
@@ -288,7 +321,7 @@ class MeterPartition:
                 written,
                 self._telling.blocks(self.state, self._memory, heard),
                 self._upto,
-                await self._send_rows(outputs, self._refusals.tell(outputs.crossed, now_ms)),
+                await self._send_rows(outputs, alerts),
             )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")

@@ -112,6 +112,7 @@ class KafkaBackend:
             "log_away": self._log_away,
             "healthy": self.failure is None,
             "policies": self.feed.words.standing(),
+            "meters_stopped": list(progress.stopped),
             "progress": progress.steps,
         }
 

@@ -14,7 +14,7 @@ import urllib3
 from ...producers.audit_log import AuditLog, operator
 from ...producers.folder_audit import audit_of
 from ...producers.sqlite_log import SqliteLog
-from ...schemas.errors import TidegateError, UsageError
+from ...schemas.errors import MeterStopped, TidegateError, UsageError
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
 from ..audit_copy import AuditCopy
@@ -59,6 +59,8 @@ class OwnFolder:
     def settle(self, progress: Callable[[int, int], None]) -> None:
         self.pipeline.drain(progress)
         AuditCopy(self.pipeline.audit, self.pipeline.store).run_once()
+        if self.pipeline.meter.stopped() and (waiting := self.pipeline.meter.lag()):
+            raise _stopped(waiting)
 
 
 class NodeFolder:
@@ -107,10 +109,7 @@ class NodeFolder:
                     progress(*((waiting, 0) if step is METER else (0, waiting)))
                     stopped = self._must_be_well().get("meters_stopped", ()) if step is METER else ()
                     if any(end > log.committed(step.name, name, at) for name, at, end in ends if at in stopped):
-                        raise TidegateError(
-                            f"{waiting:,} records wait behind a meter that has stopped, as it refused most lines; see"
-                            " `tidegate dlq list`, then `tidegate dlq resume`"
-                        )
+                        raise _stopped(waiting)
                     time.sleep(0.05)
 
     def _must_be_well(self) -> dict[str, Any]:
@@ -129,14 +128,23 @@ class KafkaNodeFolder(NodeFolder):
             ends = {place: end for place, (_, end) in self._steps(step.name).items()}
             while waiting := sum(max(0, ends[place] - passed) for place, (passed, _) in self._steps(step.name).items()):
                 progress(*((waiting, 0) if step is METER else (0, waiting)))
+                if step is METER:
+                    status = self._status()
+                    behind = {f"/{partition}" for partition in status["meters_stopped"]}
+                    now = status["progress"][step.name]
+                    if any(end > now[place][0] for place, end in ends.items() if place[place.rindex("/") :] in behind):
+                        raise _stopped(waiting)
                 time.sleep(0.1)
 
     def _steps(self, step: str) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = self._status()["progress"][step]
+        return found
+
+    def _status(self) -> dict[str, Any]:
         status = self._must_be_well()
         if status["log_away"]:
             raise TidegateError(f"the node on {self._data_dir} does not reach Kafka; its own output says why")
-        found: dict[str, tuple[int, int]] = status["progress"][step]
-        return found
+        return status
 
 
 class StoreFolder:
@@ -155,6 +163,13 @@ class StoreFolder:
 
     def settle(self, progress: Callable[[int, int], None]) -> None:
         raise UsageError(f"no node runs here to bring anything into the store: TIDEGATE_URL={self._kafka} tidegate up")
+
+
+def _stopped(waiting: int) -> MeterStopped:
+    return MeterStopped(
+        f"{waiting:,} records wait behind a meter that has stopped, as it refused most lines; see `tidegate dlq list`, then"
+        " `tidegate dlq resume`"
+    )
 
 
 @contextmanager

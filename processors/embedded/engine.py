@@ -27,13 +27,12 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
-from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METERED, REFUSED, REQUESTS, USAGE, Topic
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..alert_rows import alert_record
 from ..asked_prices import AskedPrices, UnitPrices
-from ..brake import GROUP, Brake, what_to_do
+from ..brake import GROUP, Brake, alert_of, judged_by
 from ..letters import Keeper
 from ..meter import MeterState, Seen, meter, retention_ms
 from ..pricing import PriceBook
@@ -55,6 +54,7 @@ _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS usage (
         partition INTEGER, key BLOB, bucket TEXT NOT NULL, start INTEGER NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (partition, key)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS meter_brake (partition INTEGER PRIMARY KEY, stop TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS usage_by_start ON usage (partition, bucket, start)",
 )
 
@@ -94,8 +94,7 @@ class MeterEngine:
         self._keeper = Keeper.of(settings, data_dir)
         self._residency = residency_of(settings)
         self.refusals = Refusals(self._residency)
-        # Since when each partition's meter stands still.
-        self._stopped_ms: dict[int, int] = {}
+        self._judge = judged_by(settings)
         self._watches: dict[int, dict[str, Watch]] = {}
         with self.log.transaction():
             for partition in range(self.log.partitions):
@@ -149,27 +148,21 @@ class MeterEngine:
         """Whether the brake holds this partition; lets go of it when a person says so, or after a while."""
         brake, partition = state.brake, state.partition
         if not brake.stopped:
-            self._stopped_ms.pop(partition, None)
             return False
         allowed = self.log.committed(GROUP, CALLS.name, partition)
-        since_ms = self._stopped_ms.setdefault(partition, now_ms)
         if allowed < state.next_offset:
-            if now_ms - since_ms < self._settings.brake_hold_s * 1_000:
+            if now_ms - (brake.since_ms or 0) < self._settings.brake_hold_s * 1_000:
                 return True
             allowed = self.log.end_offset(CALLS.name, partition)
         brake.allow(allowed)
-        del self._stopped_ms[partition]
         log.info("meter_goes_on", partition=partition, allowed_below=allowed)
         return False
 
     def _tell(self, state: MeterState, now_ms: int) -> None:
-        if state.partition in self._stopped_ms:
+        if state.brake.since_ms is not None:
             return
-        title = what_to_do(state.partition, state.brake)
-        alert = Alert(
-            key=f"meter|brake|{state.partition}", kind="meter_stopped", severity="critical", title=title, at=now_ms / 1_000
-        )
-        self.log.append(ALERTS.name, 0, [alert_record([alert])])
+        state.brake.since_ms = now_ms
+        self.log.append(ALERTS.name, 0, [alert_record([alert_of(state.partition, state.brake, now_ms)])])
         log.error("meter_stopped", partition=state.partition, refused=state.brake.refused, lines=state.brake.lines)
 
     def stopped(self) -> list[int]:
@@ -199,6 +192,10 @@ class MeterEngine:
             " watermark_s = excluded.watermark_s, too_old = excluded.too_old, totals = excluded.totals",
             (partition, state.next_offset, state.usage.watermark_s, state.usage.too_old, orjson.dumps(state.totals).decode()),
         )
+        if stop := state.brake.memory(self._judge):
+            db.execute("INSERT OR REPLACE INTO meter_brake VALUES (?, ?)", (partition, orjson.dumps(stop).decode()))
+        else:
+            db.execute("DELETE FROM meter_brake WHERE partition = ?", (partition,))
         self.log.commit_offset(METER.name, CALLS.name, partition, state.next_offset)
 
     def _load(self, partition: int) -> MeterState:
@@ -216,6 +213,8 @@ class MeterEngine:
         series = SeriesState(self._series, load_scope)
         series.restore((record.key or b"", record.value) for record in self.log.keyed(USAGE.name, partition, CALL))
         brake = Brake(self._settings.brake_ratio, self._settings.brake_lines, self.log.committed(GROUP, CALLS.name, partition))
+        stop = db.execute("SELECT stop FROM meter_brake WHERE partition = ?", (partition,)).fetchone()
+        brake.remember(orjson.loads(stop[0]) if stop else None, self._judge)
         state = MeterState(partition, usage, series, brake=brake)
         row = db.execute(
             "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)

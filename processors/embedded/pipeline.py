@@ -26,6 +26,7 @@ from ...schemas.topics import CALLS, CONTENT
 from ...sinks.clickhouse import Store
 from ..audit_events import tell_migrated, tell_policies
 from ..backfill import Backfill
+from ..brake import what_to_do
 from ..policy_file import PolicyWatch
 from ..topology import GUARDRAILS, METER, SINK
 from .engine import MeterEngine
@@ -99,6 +100,8 @@ class Pipeline:
 
     def start(self) -> None:
         """Run meter, sink, trimming and guardrails in threads of their own until `stop`."""
+        for partition in self.meter.stopped():
+            log.error("meter_stopped", partition=partition, what=what_to_do(partition, self.meter.states[partition].brake))
         for name, run in (("meter", self._run_meter), ("sink", self._run_sink), ("trimming", self._run_trimming)):
             thread = threading.Thread(target=self._guarded, args=(run,), name=f"tidegate-{name}")
             self._threads.append(thread)

@@ -305,6 +305,27 @@ def test_a_stopped_meter_is_told_in_the_metrics_and_goes_on_by_command(tmp_path:
     assert b"3 records wait" in said.stdout
 
 
+def test_a_folder_without_a_node_whose_meter_stands_says_how_it_goes_on_and_can_be_asked(tmp_path: Path) -> None:
+    folder, calls, brake = tmp_path / "data", tmp_path / "calls.jsonl", {"TIDEGATE_BRAKE_LINES": "10"}
+    calls.write_bytes(line(response("c-behind")) + b"\n")
+    log = LocalLog(folder)
+    log.append([envelope(name, 0, [TOLD] * 10) for name in ("a", "b", "c")])
+    log.close()
+
+    replayed = tidegate("replay", calls, "--data", folder, **brake)
+    asked = tidegate("query", "SELECT count() AS letters FROM dead_letters", "-f", "json", "--data", folder, **brake)
+    tidegate("dlq", "resume", "--data", folder)
+    after = tidegate("query", "SELECT call_id FROM calls", "-f", "json", "--data", folder, **brake)
+
+    assert replayed.returncode == 2
+    assert b"wait behind a meter that has stopped" in replayed.stderr
+    assert b"tidegate dlq resume" in replayed.stderr
+    assert (asked.returncode, json.loads(asked.stdout)) == (0, {"letters": 10})
+    assert b"tidegate dlq resume" in asked.stderr
+    assert json.loads(after.stdout) == {"call_id": "c-behind"}
+    assert b"tidegate dlq resume" not in after.stderr
+
+
 def test_a_replay_behind_a_stopped_meter_says_so_and_ends(tmp_path: Path) -> None:
     folder, calls = tmp_path / "data", tmp_path / "calls.jsonl"
     calls.write_bytes(line(response("c-behind")) + b"\n")

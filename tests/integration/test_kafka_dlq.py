@@ -13,13 +13,14 @@ import pytest
 import urllib3
 from kafka_broker import needs_broker
 from kafka_fleet import Fleet, Worker, eventually
+from node_process import NodeProcess, tidegate
 from support import envelope, response
 from tidegate.cli import app
 from tidegate.processors.distributed.topics import create_topics
 from tidegate.producers.kafka_log import KafkaLog
 from tidegate.schemas.envelope import Envelope, partition_of
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, DEAD_LETTERS, METERED, REFUSED
+from tidegate.schemas.topics import ALERTS, CALLS, DEAD_LETTERS, METERED, REFUSED
 from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.slow, needs_broker]
@@ -122,12 +123,23 @@ def test_one_partition_stops_others_go_on_a_restart_loses_nothing_and_a_person_l
         again = fleet.start("meter")
         again.wait_until_it_works()
         eventually(lambda: stopped(again), what="the brake after a restart")
+        calls = tmp_path / "calls.jsonl"
+        calls.write_bytes(b"".join(orjson.dumps(response(f"c-late-{number}")) + b"\n" for number in range(40)))
+        with NodeProcess(tmp_path / "node", TIDEGATE_URL=kafka_url, TIDEGATE_GUARD="false") as node:
+            eventually(lambda: node.status()["meters_stopped"] == [0], what="the node sees it")
+            name = next(name for name in (f"late-{number}" for number in range(40)) if partition_of(name, 2) == 0)
+            late = tidegate("replay", calls, "--producer", name, "--data", node.data_dir, TIDEGATE_URL=kafka_url)
+            alerts = [orjson.loads(one) for record in ledger.records(kafka_url, ALERTS) for one in record.value.split(b"\n")]
         said = run("resume")
-        eventually(lambda: ledger.totals(kafka_url).get("responses") == 2, what="what waited")
+        eventually(lambda: ledger.totals(kafka_url).get("responses") == 42, what="what waited")
         after = ledger.totals(kafka_url)
 
-    # Four envelopes of ten bad lines, and after the restart four more.
+    # Four envelopes of ten bad lines; after the restart it stood where it was, and then took all that waited.
     assert refused == 40
     assert "records wait for them" in said
-    assert {row["call_id"] for row in metered(kafka_url)} == {"c-behind", "c-beside"}
-    assert (after["dead_letters"], after["responses"], after.get("duplicates", 0), after.get("lost", 0)) == (120, 2, 0, 0)
+    # Told by the worker that stopped, and by none that found it stopped.
+    assert [(alert["kind"], alert["severity"]) for alert in alerts] == [("meter_stopped", "critical")]
+    assert late.returncode == 2
+    assert b"wait behind a meter that has stopped" in late.stderr
+    assert {"c-behind", "c-beside"} <= {row["call_id"] for row in metered(kafka_url)}
+    assert (after["dead_letters"], after["responses"], after.get("duplicates", 0), after.get("lost", 0)) == (120, 42, 0, 0)

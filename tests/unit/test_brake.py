@@ -227,6 +227,46 @@ def test_a_node_that_was_rolled_back_takes_what_waited_and_has_lost_no_line(tmp_
     mended.close()
 
 
+def test_a_restart_knows_since_when_the_meter_stands_and_why_and_tells_nobody_twice(tmp_path: Path, clock: Clock) -> None:
+    first = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
+    send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=10), clock)
+    drained(first)
+    before = (first.states[0].brake.lines, first.states[0].brake.refused)
+    first.close()
+
+    clock.ms += 400_000
+    again = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
+    stopped, applied = again.stopped(), again.run_once()
+    known = (again.states[0].brake.lines, again.states[0].brake.refused)
+    alerts = rows(again.log, ALERTS.name)
+    # The ten minutes are counted from when it stopped, however often it is started.
+    clock.ms += 200_000
+    drained(again)
+    again.close()
+    after = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
+
+    assert (stopped, applied, len(alerts)) == ([0], 0, 1)
+    assert known == before == (LEAST, LEAST)
+    assert after.lag() == 0
+    assert after.stopped() == []
+    after.close()
+
+
+def test_a_person_lets_a_node_go_on_that_is_not_running(tmp_path: Path, clock: Clock) -> None:
+    first = MeterEngine(tmp_path, quick(), clock_ms=clock)
+    send(tmp_path, traffic(bad=["a", "b"], good=["c"], rounds=10), clock)
+    drained(first)
+    first.close()
+
+    resumed(tmp_path)
+    again = MeterEngine(tmp_path, quick(), clock_ms=clock)
+    drained(again)
+
+    assert (again.stopped(), again.lag()) == ([], 0)
+    assert again.totals()["responses"] == 50
+    again.close()
+
+
 def test_a_node_that_nobody_looks_after_goes_on_by_itself(tmp_path: Path, clock: Clock) -> None:
     engine = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
     send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=10), clock)

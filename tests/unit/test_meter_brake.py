@@ -30,7 +30,7 @@ class Answers:
 
 
 def stopped_at(next_offset: int) -> MeterState:
-    return MeterState(0, UsageState(ScopeSets(((),))), next_offset=next_offset, brake=Brake(stopped=True))
+    return MeterState(0, UsageState(ScopeSets(((),))), next_offset=next_offset, brake=Brake(stopped=True, since_ms=0))
 
 
 def held(state: MeterState, wire: Answers, at_s: list[float]) -> list[bool]:
@@ -41,8 +41,8 @@ def held(state: MeterState, wire: Answers, at_s: list[float]) -> list[bool]:
     brake = MeterBrake(0, cast(Wire, wire), settings, lambda _partition, on: said.append(on), lambda: next(times))
 
     async def scene() -> None:
-        for _ in at_s:
-            await brake.look(state)
+        for at in at_s:
+            await brake.look(state, int(at * 1_000))
 
     asyncio.run(scene())
     return said

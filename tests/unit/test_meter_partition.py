@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
+import pytest
 from support import envelope, response
+from tidegate.processors.brake import Brake
+from tidegate.processors.distributed import meter_partition
 from tidegate.processors.distributed.blocks import source_of
 from tidegate.processors.distributed.call_record import CallRecord
 from tidegate.processors.distributed.meter_partition import MeterPartition
@@ -16,7 +24,7 @@ from tidegate.processors.distributed.wire import Wire
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.pricing import PriceBook
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import USAGE, Topic
+from tidegate.schemas.topics import ALERTS, CALLS, METER_CHANGELOG, USAGE, Topic
 
 
 class PromptWire:
@@ -35,7 +43,7 @@ class PromptWire:
     async def committed(self, *_: Any, **__: Any) -> int:
         return 0
 
-    async def send_rows(self, topic: Topic, partition: int, records: Sequence[Any]) -> list[asyncio.Future[Any]]:
+    async def send_rows(self, topic: Topic, partition: int, records: Sequence[Any], *_: Any) -> list[asyncio.Future[Any]]:
         if topic is USAGE:
             self.usage += [(partition, source_of(headers)[1]) for headers, _ in records]
         return [_done(None)]
@@ -54,11 +62,11 @@ def _done(result: Any) -> asyncio.Future[Any]:
     return found
 
 
-def partition_on(wire: PromptWire, usage_partitions: int = 1) -> MeterPartition:
+def partition_on(wire: PromptWire, usage_partitions: int = 1, **more: Any) -> MeterPartition:
     def failed(error: BaseException) -> None:
         raise AssertionError from error
 
-    settings = Settings(worker_flush_bytes=1)
+    settings = Settings(worker_flush_bytes=1, **more)
     metrics = WorkerMetrics("meter")
     return MeterPartition(0, cast(Wire, wire), settings, PriceBook.load(None), usage_partitions, metrics, failed=failed)
 
@@ -120,6 +128,114 @@ def test_what_waited_behind_the_brake_is_applied_a_bite_at_a_time_and_all_of_it(
 
     assert 0 < after_one < 10
     assert told == 49
+
+
+class Log(PromptWire):
+    """A partition of calls that can be read again; how often its records were."""
+
+    def __init__(self, records: Sequence[CallRecord]) -> None:
+        super().__init__()
+        self.records = records
+        self.read = 0
+
+    async def follow(
+        self, topic: Topic, partition: int, start: int | None = None, end: int | None = None
+    ) -> AsyncIterator[Any]:
+        for one in self.records[start:end] if topic is CALLS else ():
+            self.read += 1
+            headers = [(name, value.encode()) for name, value in one.headers.items()]
+            yield SimpleNamespace(offset=one.offset, timestamp=one.appended_ms, value=one.value, headers=headers)
+
+
+def test_behind_the_brake_no_more_waits_in_memory_than_one_flush_takes_and_the_rest_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meter_partition, "_MOST_EVENTS", 10)
+    passed: list[int] = []
+    records = [
+        replace(record(offset, response(f"call-{offset}")), passed=partial(passed.append, offset)) for offset in range(60)
+    ]
+
+    async def scene() -> tuple[int, int, dict[str, int]]:
+        wire = Log(records)
+        partition = partition_on(wire)
+        await partition.load({})
+        brake = partition.state.brake
+        brake.stopped, brake.since_ms = True, time.time_ns() // 1_000_000
+        # Of forty nobody brought us any, as when the partition changes hands; the last twenty come.
+        for one in records[40:]:
+            await partition.take(one)
+        held, read = len(partition._waiting), wire.read
+        brake.allow(60)
+        deadline = time.monotonic() + 20
+        while partition.told < 59 and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        await partition.drain()
+        await partition.close()
+        return held, read, partition.state.totals
+
+    with within(30):
+        held, read, totals = asyncio.run(scene())
+
+    assert (held, read) == (10, 11)
+    assert (totals["responses"], totals.get("missing_records", 0), totals.get("duplicates", 0)) == (60, 0, 0)
+    assert passed == list(range(40, 60))
+
+
+def test_a_stop_is_an_alert_once_and_a_worker_that_begins_knows_since_when_and_why() -> None:
+    bad = [envelope(name, 0, [{"event": "nonsense"}] * 150) for name in ("one", "other")]
+    records = [CallRecord(offset, 1_793_606_400_000, one.value, one.headers(), lambda: None) for offset, one in enumerate(bad)]
+
+    class Kept(PromptWire):
+        """Its changelog and its alerts stay."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.changelog: list[tuple[bytes, bytes | None]] = []
+            self.alerts: list[dict[str, Any]] = []
+
+        async def follow(self, topic: Topic, *_: Any, **__: Any) -> AsyncIterator[Any]:
+            for key, value in self.changelog if topic is METER_CHANGELOG else ():
+                yield SimpleNamespace(key=key, value=value)
+
+        async def send_rows(
+            self, topic: Topic, partition: int, records: Sequence[Any], *more: Any
+        ) -> list[asyncio.Future[Any]]:
+            if topic is ALERTS:
+                self.alerts += [orjson.loads(line) for _, value in records for line in value.splitlines()]
+            return await super().send_rows(topic, partition, records)
+
+        async def send_flush(self, topic: Topic, partition: int, changes: Any) -> asyncio.Future[Any]:
+            self.changelog += changes
+            return await super().send_flush()
+
+    async def scene() -> tuple[Kept, Brake, Brake, Brake]:
+        wire = Kept()
+        first = partition_on(wire, brake_hold_s=10**9)
+        await first.load({})
+        for one in records:
+            await first.take(one)
+        await first.drain()
+        await first.close()
+        again, other = partition_on(wire, brake_hold_s=10**9), partition_on(wire, max_future_s=1.0)
+        await again.load({})
+        await again.drain()
+        await again.close()
+        await other.load({})
+        await other.close()
+        return wire, first.state.brake, again.state.brake, other.state.brake
+
+    with within(30):
+        wire, first, again, other = asyncio.run(scene())
+
+    [alert] = wire.alerts
+    assert (alert["kind"], alert["severity"]) == ("meter_stopped", "critical")
+    assert "tidegate dlq resume" in alert["title"]
+    assert first.stopped
+    assert first.since_ms is not None
+    assert (again.stopped, again.since_ms, again.lines, again.refused) == (True, first.since_ms, first.lines, first.refused)
+    # Lines are judged by other settings now: they are judged anew.
+    assert not other.stopped
 
 
 def test_policies_hear_how_far_the_meter_is_though_nothing_of_theirs_came_last() -> None:
