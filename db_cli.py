@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,6 +23,7 @@ from tidegate.sinks import keeping
 from tidegate.sinks.keeping import Kept
 
 if TYPE_CHECKING:
+    from tidegate.processors.ledger_check import Checked
     from tidegate.sinks.clickhouse import Store
 
 db_app = typer.Typer(
@@ -37,6 +39,7 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", "-d", metavar="DIR", help="Data folder. Default: TIDEGATE_DATA_DIR, or ./tidegate-data")
 ]
 
+_SHOWN: Final = 50
 _APPLIED: Final = "SELECT number, name, sha256, toString(applied_at) AS applied_at FROM schema_migrations ORDER BY number"
 _TABLES: Final = """
 SELECT
@@ -114,6 +117,87 @@ def keep(
         tell_kept(audit, table, how_many, tenant)
         kept = store.keep(table, how_many, tenant)
     out.print(Text(f"{table}: {_told(kept)}"))
+
+
+@db_app.command()
+def check(
+    since: Annotated[str | None, typer.Option(help="From when on, UTC, e.g. 2026-11-01. Default: seven days ago")] = None,
+    until: Annotated[str | None, typer.Option(help="Up to when, not included. Default: the hour that runs")] = None,
+    data: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Hold calls and their rollups against the meter's own sums, hour by hour. Ends with 1 where they differ.
+
+    Both ends are taken to the whole hour. Rows are on their way for some seconds, and sums for up to half a minute: an hour
+    that only just ended, or that old calls are coming into, may differ for a moment.
+    """
+    from tidegate.processors.ledger_check import BEFORE, QUESTIONS
+    from tidegate.processors.ledger_check import check as compare
+
+    now = datetime.now(UTC)
+    first = _hour(moment(since) if since else now - timedelta(days=7))
+    last = _hour(moment(until) if until else now)
+    if until and last < moment(until):
+        last += timedelta(hours=1)
+    if first >= last:
+        raise UsageError("the range is empty: --since must be before --until, and in an hour before its")
+    spelt = {"since": f"{first:%Y-%m-%d %H:%M:%S}", "until": f"{last:%Y-%m-%d %H:%M:%S}"}
+    with _asked(Settings.read(data_dir=data)) as ask:
+        tables = {row["name"]: Kept.read(row["engine_full"]) for row in ask(_TABLES)}
+        if "usage_ledger" not in tables:
+            raise UsageError("the store has no ledger yet; bring its schema up to date with: tidegate db migrate")
+        found = {source: ask(question.format(**spelt)) for source, question in QUESTIONS.items()}
+        before = [row["hour"] for row in ask(BEFORE.format(**spelt))]
+    gone = {source: _gone_before(tables[table], now) for source, table in {"calls": "calls", "ledger": "usage_ledger"}.items()}
+    checked = compare(found, before, gone)
+    if as_json:
+        out.file.write(orjson.dumps(asdict(checked), option=orjson.OPT_APPEND_NEWLINE).decode())
+    else:
+        _show_checked(checked, list(QUESTIONS))
+    if checked.differences:
+        raise typer.Exit(1)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def moment(text: str) -> datetime:
+    """A time that a person wrote; UTC where it does not say."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{plain(text)} is no time; write 2026-11-01 or 2026-11-01T08:30:00Z") from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _gone_before(kept: Kept | None, now: datetime) -> str:
+    """The first hour of which a table surely has all rows that came."""
+    days = [] if kept is None else [days for days in (kept.days, *kept.tenants.values()) if days is not None]
+    if not days:
+        return ""
+    return f"{_hour(now - timedelta(days=min(days))) + timedelta(hours=1):%Y-%m-%d %H:%M:%S}"
+
+
+def _show_checked(checked: Checked, sources: list[str]) -> None:
+    if checked.differences:
+        table = Table(header_style="bold")
+        table.add_column("hour (UTC)")
+        table.add_column("measure")
+        for source in sources:
+            table.add_column(source, justify="right")
+        for one in checked.differences[:_SHOWN]:
+            cells = ("not kept" if (said := one.said[source]) is None else f"{said:,}" for source in sources)
+            table.add_row(*map(Text, (one.hour, one.measure, *cells)))
+        out.print(table)
+        if len(checked.differences) > _SHOWN:
+            out.print(f"{len(checked.differences) - _SHOWN:,} more; --json has all", style="dim", highlight=False)
+    if checked.before:
+        out.print(
+            f"{len(checked.before):,} hours were left out: they began before there was a ledger", style="dim", highlight=False
+        )
+    hours = len({one.hour for one in checked.differences})
+    out.print(Text(f"{checked.hours:,} hours compared, {hours:,} differ", style="red" if hours else "green"))
 
 
 @contextmanager

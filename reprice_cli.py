@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
-from tidegate.db_cli import owned
+from tidegate.db_cli import moment, owned
 from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import DataOption, asked, must_exist
 from tidegate.running import progress_bar
@@ -64,7 +64,7 @@ def reprice(
 
     settings = Settings.read(data_dir=data)
     book = PriceBook.load(prices or settings.price_file)
-    first, last = _moment(since), _moment(until) if until else datetime.now(UTC)
+    first, last = moment(since), moment(until) if until else datetime.now(UTC)
     if first >= last:
         raise UsageError("the range is empty: --since must be before --until")
     version = name or "_".join(
@@ -86,14 +86,6 @@ def reprice(
             tell_repriced(audit, told | {"calls": _calls(store, first, last, tenant)}, tenant)
         changes = _reprice(store, book, first, last, tenant, None if dry_run else version)
     _show(changes, book, None if dry_run else version)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{plain(text)} is no time; write 2026-11-01 or 2026-11-01T08:30:00Z") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _calls(store: Store, since: datetime, until: datetime, tenant: str) -> int:

@@ -11,7 +11,9 @@ is exact, so the sum before rounding is genai-prices' own. Its updater stays off
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -46,6 +48,8 @@ _UNPRICED: Final = Price(None, "unpriced")
 # Names are the callers' to choose, so both caches are bounded; misses are apart so that inventing names evicts no real model.
 _MOST_LINES: Final = 4096
 _MOST_MISSES: Final = 4096
+# Where nobody takes them out.
+_MOST_QUOTES: Final = 10_000
 
 # Vertex AI states its tiers as traffic types.
 _TIER_SPELLINGS: Final[Mapping[str, str]] = {
@@ -84,10 +88,25 @@ _END: Final = datetime.max.replace(tzinfo=UTC)
 Kept = TypeVar("Kept")
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Rates that were looked up: of a provider's model as the call named them, in [`since`, `until`). `tenant`: they are its
+    own; `tier` in one spelling."""
+
+    tenant: str | None
+    provider_name: str | None
+    model: str
+    tier: str
+    since: datetime
+    until: datetime
+    rates: TokenRates
+
+
 class PriceBook:
     """Prices calls from genai-prices' bundled book and, over it, the operator's price file. One thread at a time.
 
-    `version` names both: `genai-prices-0.2.3`, with `+` and twelve digits of the file's SHA-256 when there is one.
+    `version` names both: `genai-prices-0.2.3`, with `+` and twelve digits of the file's SHA-256 when there is one. `quotes`
+    are the rates that were looked up, for whoever keeps them to take out.
     """
 
     def __init__(self, file: PriceFile | None = None) -> None:
@@ -98,6 +117,7 @@ class PriceBook:
         self._file = file or PriceFile()
         self._providers: list[Provider] = providers
         self._tenants = frozenset(entry.tenant for entry in self._file.tenants)
+        self.quotes: deque[Quote] = deque(maxlen=_MOST_QUOTES)
         self._lines: dict[_Key, _Line] = {}
         self._misses: dict[_Key, None] = {}
 
@@ -238,6 +258,7 @@ class PriceBook:
 
     def _resolve(self, tenant: str | None, provider: str | None, model: str, tier: str | None) -> _Line | None:
         """All that is said about a model, on whatever day; None when nothing is."""
+        stated = provider, model
         provider = None if provider is None else canonical_provider(provider)
         tier = _tier(tier)
         name = model.lower()
@@ -268,7 +289,12 @@ class PriceBook:
             return None if prices is None else token_rates(prices, multiplier)
 
         starts = [e.starts_at for e in (*contracts, *discounts, *models, *tiers) if e.starts_at is not None]
-        return _Line(in_force, starts, _constraints(book[0]) if book else ())
+        whose = tenant if contracts or discounts else None
+
+        def told(rates: TokenRates, since: datetime, until: datetime) -> None:
+            self.quotes.append(Quote(whose, *stated, tier, since, until, rates))
+
+        return _Line(in_force, starts, _constraints(book[0]) if book else (), told)
 
     def _in_book(self, provider: str | None, model: str) -> tuple[ModelInfo, bool] | None:
         """A model of the book, and whether it is the provider's own (only then do its variants hold)."""
@@ -296,13 +322,14 @@ _Key = tuple[str | None, str | None, str | None, str | None]
 class _Line:
     """The rates of one model over time: `rates` hold in [`since`, `until`); `turn_to` moves to the stretch around a time."""
 
-    __slots__ = ("_day_marks", "_in_force", "_known", "_starts", "rates", "since", "until")
+    __slots__ = ("_day_marks", "_in_force", "_known", "_starts", "_told", "rates", "since", "until")
 
     def __init__(
         self,
         in_force: Callable[[datetime], TokenRates | None],
         starts: Iterable[datetime],
         constraints: Iterable[StartDateConstraint | TimeOfDateConstraint],
+        told: Callable[[TokenRates, datetime, datetime], None],
     ) -> None:
         days, marks = set(starts), {time(0)}
         for constraint in constraints:
@@ -311,6 +338,7 @@ class _Line:
             else:
                 marks |= {_utc_time(constraint.start_time), _utc_time(constraint.end_time)}
         self._in_force = in_force
+        self._told = told
         self._starts = sorted(days)
         self._day_marks = sorted(marks)
         # As many as prices ever change: dates × hours of the day, a handful.
@@ -332,7 +360,9 @@ class _Line:
             next_mark = midnight + timedelta(days=1) if is_last else datetime.combine(midnight, self._day_marks[hour], UTC)
             until = min(until, next_mark)
         if (period, hour) not in self._known:
-            self._known[period, hour] = self._in_force(at)
+            rates = self._known[period, hour] = self._in_force(at)
+            if rates is not None:
+                self._told(rates, since, until)
         self.rates, self.since, self.until = self._known[period, hour], since, until
 
 

@@ -6,6 +6,7 @@ calls ──► meter ──► metered ─────────────�
   │          ├────► dead_letters ──────────────────► sink
   │          ├────► refused, for a person
   │          ├────► alerts ────────────────────────► sink
+  │          ├────► usage_ledger, price_rows ──────► sink
   │          └────► usage ──► policies ──► alerts ─► sink
   │                 gates ───────┘  ├────► signal_rows ► sink
   │                                 └────► signals ─► gates in services
@@ -37,6 +38,7 @@ from ..schemas.topics import (
     FINDINGS,
     GATES,
     METERED,
+    PRICE_ROWS,
     QUARANTINE,
     REFUSED,
     REQUESTS,
@@ -44,6 +46,7 @@ from ..schemas.topics import (
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
+    USAGE_LEDGER,
     Topic,
 )
 
@@ -57,10 +60,14 @@ class Step:
     writes: tuple[Topic, ...] = ()
 
 
-METER: Final = Step("meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, ALERTS))
+METER: Final = Step(
+    "meter", (CALLS,), (METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE_LEDGER, PRICE_ROWS, USAGE, ALERTS)
+)
 GUARDRAILS: Final = Step("guardrails", (CONTENT,), (CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS))
 POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, SIGNAL_ROWS, ALERTS))
-SINK: Final = Step("sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT))
+SINK: Final = Step(
+    "sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, USAGE_LEDGER, PRICE_ROWS, SIGNAL_ROWS, ALERTS, AUDIT)
+)
 
 STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK)
 
@@ -71,6 +78,8 @@ TABLES: Final = {
     FINDINGS.name: "scored_calls",
     TRANSCRIPTS.name: "transcripts",
     DEAD_LETTERS.name: "dead_letters",
+    USAGE_LEDGER.name: "usage_ledger",
+    PRICE_ROWS.name: "prices",
     SIGNAL_ROWS.name: "signals",
     ALERTS.name: "alerts",
     AUDIT.name: "audit",

@@ -35,6 +35,9 @@ REQUESTS: Final = Topic("tidegate.requests", 3_600)
 # Verdicts on content, and its redacted texts, on their way to the store.
 FINDINGS: Final = Topic("tidegate.findings", 3_600)
 TRANSCRIPTS: Final = Topic("tidegate.transcripts", 3_600)
+# The meter's own sums and the prices it found, for the store: so that its rows can be held against both.
+USAGE_LEDGER: Final = Topic("tidegate.usage_ledger", 3_600)
+PRICE_ROWS: Final = Topic("tidegate.price_rows", 3_600)
 # What policies watch, scope by scope, in absolute counters. Compacted: it is the meter's own memory of them, too.
 # Each announced call leaves a tombstone there, and nobody but our own steps reads it.
 USAGE: Final = Topic("tidegate.usage", None, compacted=True, tombstone_s=60)
@@ -69,6 +72,8 @@ TOPICS: Final = {
         REQUESTS,
         FINDINGS,
         TRANSCRIPTS,
+        USAGE_LEDGER,
+        PRICE_ROWS,
         USAGE,
         SIGNALS,
         GATES,

@@ -16,10 +16,12 @@ TABLES: Final = {
     "dead_letters": "at",
     "scored_calls": "ingested_at",
     "signals": "at",
+    "usage_ledger": "at",
+    "prices": "at",
     "transcripts": "ingested_at",
 }
 _TENANT: Final = dict.fromkeys(("alerts", "signals"), "scope['tenant']") | dict.fromkeys(
-    ("call_requests", "calls", "scored_calls", "transcripts"), "tenant"
+    ("call_requests", "calls", "scored_calls", "transcripts", "usage_ledger", "prices"), "tenant"
 )
 
 _CLAUSE: Final = re.compile(r" TTL (?P<items>.*?)(?: SETTINGS [\w ,=]+)?\Z", re.DOTALL)

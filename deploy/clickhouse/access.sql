@@ -64,6 +64,11 @@ GRANT SELECT ON tidegate.findings_by TO tidegate_analyst, tidegate_compliance, t
 GRANT SELECT ON tidegate.phi_leaks TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.prompt_versions TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.retrieval_by TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.usage_ledger TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.usage_ledger_totals TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.prices TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.prices_now TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.hours_before_ledger TO tidegate_analyst, tidegate_compliance;
 GRANT SELECT ON tidegate.repriced TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.repricings TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.repriced_calls TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
@@ -101,14 +106,16 @@ GRANT SELECT ON tidegate.transcript_reads TO tidegate_compliance;
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON
     tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
-    tidegate.transcripts
+    tidegate.transcripts, tidegate.usage_ledger
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
+CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.prices
+    FOR SELECT USING tenant = '' OR has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.alerts, tidegate.signals
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', scope['tenant'])) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_all_tenants ON
     tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
     tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
-    tidegate.transcripts, tidegate.alerts, tidegate.signals
+    tidegate.transcripts, tidegate.alerts, tidegate.signals, tidegate.usage_ledger, tidegate.prices
     FOR SELECT USING 1 TO ALL EXCEPT tidegate_tenant;
 
 -- ---- What one question, and one person, may take.

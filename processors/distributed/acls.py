@@ -31,14 +31,11 @@ from ...schemas.topics import (
     CALLS,
     CONTENT,
     DEAD_LETTERS,
-    FINDINGS,
     GATES,
     GUARDRAILS_NAMES,
     METER_CHANGELOG,
-    METERED,
     QUARANTINE,
     REFUSED,
-    REQUESTS,
     SIGNAL_ROWS,
     SIGNALS,
     TRANSCRIPTS,
@@ -79,7 +76,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "gate": (Grant(("Read",), topics=(SIGNALS,)), Grant(("Write",), topics=(GATES,))),
     METER.name: (
         Grant(("Read",), topics=(CALLS, METER_CHANGELOG, SIGNALS)),
-        Grant(("Write",), topics=(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG, ALERTS, AUDIT)),
+        Grant(("Write",), topics=(*METER.writes, METER_CHANGELOG, AUDIT)),
         Grant(("Read",), groups=(METER.name,)),
         # Whether a person lets it go on.
         Grant(("Describe",), groups=(BRAKE,)),
@@ -97,7 +94,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), groups=(POLICIES.name,)),
     ),
     SINK.name: (
-        Grant(("Read",), topics=(METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT)),
+        Grant(("Read",), topics=SINK.reads),
         Grant(("Write",), topics=(DEAD_LETTERS, AUDIT)),
         Grant(("Read",), groups=(SINK.name,)),
     ),

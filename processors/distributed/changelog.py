@@ -69,6 +69,8 @@ class Memory:
     stop: dict[str, Any] | None = None
     # Scopes of which nothing counts any more: taken back, and the policies are told.
     lapsed: list[bytes] = field(default_factory=list)
+    # What was counted beside a bucket that had left memory and is in the topic yet: (bucket, number, sums, offset).
+    beside: list[tuple[UsageKey, int, Usage, int]] = field(default_factory=list)
     # Values that an older one stands behind in the topic: written anew.
     rewrite: dict[bytes, bytes] = field(default_factory=dict)
 
@@ -181,6 +183,8 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
             bucket, _, fragment = name.rpartition(b"#")
             if bucket and fragment.isdigit():
                 memory.departed.append(key)
+                offset = int(OFFSET.unpack_from(value)[0])
+                memory.beside.append((UsageKey.load(bucket), int(fragment), Usage.load(value[OFFSET.size :]), offset))
             else:
                 usage.live[UsageKey.load(name)] = Usage.load(value[OFFSET.size :])
         elif kind == SCOPE:

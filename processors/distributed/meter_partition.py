@@ -5,7 +5,7 @@ One flush, numbered as the crash test aborts it:
     1  step        the pure step over what has waited; only memory changes
     2  rows        metered, requests, findings and dead letters are acknowledged
     3  changelog   what changed, and the offset, in one batch, acknowledged
-    4  usage       the policies' part of it, acknowledged
+    4  usage       the policies' part of it, and the ledger's, acknowledged
     5  passed      the records may be committed
 
 Steps 2 to 5 of one flush go on while the next one is filled and stepped; each waits for the same step of the one before.
@@ -33,12 +33,26 @@ from ...schemas.errors import TidegateError, UsageError
 from ...schemas.residency import Residency
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
-from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METER_CHANGELOG, METERED, REFUSED, REQUESTS, USAGE
+from ...schemas.topics import (
+    ALERTS,
+    CALLS,
+    DEAD_LETTERS,
+    FINDINGS,
+    METER_CHANGELOG,
+    METERED,
+    PRICE_ROWS,
+    REFUSED,
+    REQUESTS,
+    USAGE,
+    USAGE_LEDGER,
+)
 from ..aggregate import ScopeSets
 from ..alert_rows import alert_record
 from ..brake import Brake, alert_of, judged_by
+from ..ledger import Ledger
 from ..letters import Keeper
-from ..meter import MeterOutputs, meter, retention_ms
+from ..meter import MeterOutputs, Out, meter, retention_ms
+from ..price_rows import price_record
 from ..pricing import PriceBook
 from ..residency_alerts import Refusals
 from ..series import History, ScopeUsage, Series, Values, parse_usage_key
@@ -148,6 +162,8 @@ class MeterPartition:
                 f"the meter's changelog of partition {self.partition} cannot be read ({type(error).__name__}): it is of another"
                 " version of Tidegate, or not ours; run the newest version that has ever run on this namespace"
             ) from error
+        self._ledger = Ledger(self.state, self._memory.beside)
+        self._memory.beside = []
         self.state.brake = Brake(self._settings.brake_ratio, self._settings.brake_lines)
         self.state.brake.remember(self._memory.stop, self._judge)
         self.expected = self.state.next_offset
@@ -254,10 +270,10 @@ class MeterPartition:
                 if self._is_behind():
                     await asyncio.sleep(self._settings.flush_s * (_BEHIND_BITE - 1))
 
-    async def flush(self) -> None:
-        """Apply what has waited, and see it on its way."""
+    async def flush(self, *, everything: bool = False) -> None:
+        """Apply what has waited, and see it on its way; `everything`: all of the ledger, too."""
         try:
-            await self._flush()
+            await self._flush(everything)
         except BaseException as error:
             self._end(error)
             raise
@@ -268,7 +284,7 @@ class MeterPartition:
             self._ended = True
             self._failed(error)
 
-    async def _flush(self) -> None:
+    async def _flush(self, everything: bool = False) -> None:
         async with self._stepping:
             while len(self._under_way) >= _UNDER_WAY:
                 await self._under_way[0]
@@ -293,6 +309,7 @@ class MeterPartition:
                 and not self.state.changed_producers
                 and not self._telling.owed(self._upto, TELL_EVERY_S)
                 and self.state.brake.stopped == (self._memory.stop is not None)
+                and not self._ledger.is_due(now_ms, everything=everything)
             ):
                 return
             self._flushed_at = time.monotonic()
@@ -313,6 +330,7 @@ class MeterPartition:
                 brake.since_ms = now_ms
                 alerts = [*alerts, alert_of(self.partition, brake, now_ms)]
             self._memory.stop = brake.memory(self._judge)
+            ledger = self._ledger.take(now_ms, everything=everything)
             written, heard = changelog.changes(self.state, self._memory)
             changelog.flushed(self.state, self._memory)
             flush = _Flush(
@@ -321,14 +339,15 @@ class MeterPartition:
                 written,
                 self._telling.blocks(self.state, self._memory, heard),
                 self._upto,
-                await self._send_rows(outputs, alerts),
+                await self._send_rows(outputs, alerts, now_ms),
+                ledger,
             )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
             task.add_done_callback(self._seen_off)
             self._under_way.append(task)
 
-    async def _send_rows(self, outputs: MeterOutputs, alerts: Sequence[Alert]) -> list[asyncio.Future[Any]]:
+    async def _send_rows(self, outputs: MeterOutputs, alerts: Sequence[Alert], now_ms: int) -> list[asyncio.Future[Any]]:
         acknowledged: list[asyncio.Future[Any]] = []
         if alerts:
             _, headers, rows = alert_record(alerts)
@@ -341,6 +360,10 @@ class MeterPartition:
         ):
             if out:
                 acknowledged += await self._wire.send_rows(topic, self.partition, out)
+        if quotes := list(self._book.quotes):
+            self._book.quotes.clear()
+            if found := price_record(self._book.version, quotes, now_ms):
+                acknowledged += await self._wire.send_rows(PRICE_ROWS, self.partition, [found])
         # A second of work where a service sends nothing but nonsense; heartbeats go on meanwhile.
         if outputs.refused and (letters := await asyncio.to_thread(self._keeper.records, outputs.refused)):
             named = [(headers | {"letter": key.decode()}, value) for key, headers, value in letters]
@@ -361,6 +384,9 @@ class MeterPartition:
         for partition, blocks in flush.blocks:
             for acknowledged in await self._wire.send_rows(USAGE, partition, blocks):
                 await acknowledged
+        # Not before the changelog: what is counted beside a bucket must not come again under another number.
+        for acknowledged in await self._wire.send_rows(USAGE_LEDGER, self.partition, flush.ledger):
+            await acknowledged
         self._memory.told = flush.offset
         self._metrics.flush_seconds.observe(time.monotonic() - flush.begun)
         self._at("4 usage")
@@ -443,6 +469,7 @@ class MeterPartition:
         while len(self._waiting) not in (0, left):
             left = len(self._waiting)
             await self.flush()
+        await self.flush(everything=True)
 
     async def drain(self) -> None:
         """Flush what waits, and wait until all of it is acknowledged."""
@@ -482,6 +509,7 @@ class _Flush:
     blocks: Told
     offset: int
     rows: list[asyncio.Future[Any]]
+    ledger: list[Out]
 
 
 def _nothing() -> None:

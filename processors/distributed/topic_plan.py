@@ -4,8 +4,8 @@
     content          P   delete, 1 day     findings, transcripts     P   delete, 1 day     signals  1   compact
     meter.changelog  P   compact           dead_letters, quarantine  P   delete, 30 days   gates    1   compact + delete, 60 s
     usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
-    refused          P   compact + delete, 30 days         signal_rows       1   delete, 1 day
-    audit            1   for ever
+    refused          P   compact + delete, 30 days         signal_rows              1   delete, 1 day
+    audit            1   for ever                          usage_ledger, price_rows P   delete, 1 day
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -27,6 +27,7 @@ from ...schemas.topics import (
     GUARDRAILS_NAMES,
     METER_CHANGELOG,
     METERED,
+    PRICE_ROWS,
     QUARANTINE,
     REFUSED,
     REQUESTS,
@@ -34,6 +35,7 @@ from ...schemas.topics import (
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
+    USAGE_LEDGER,
     Topic,
 )
 
@@ -46,7 +48,10 @@ REPLICATION: Final = 3
 
 # These have the partitions of `calls`: a meter writes, and remembers, by the partition it reads, and so do the guardrails,
 # whose verdicts go to the partition of `calls` that has the number of the content's.
-LIKE_CALLS: Final = (CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, METER_CHANGELOG)
+LIKE_CALLS: Final = (
+    *(CONTENT, METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, REFUSED, QUARANTINE, METER_CHANGELOG),
+    *(USAGE_LEDGER, PRICE_ROWS),
+)
 # The order of what policies and gates say is the order of one partition; of what workers tell, so that a gap is one.
 SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, AUDIT, GUARDRAILS_NAMES)
 
@@ -105,6 +110,8 @@ def plan(
         PlannedTopic(REQUESTS, partitions, "announced calls on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(FINDINGS, partitions, "verdicts on content on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(TRANSCRIPTS, partitions, "redacted texts on their way to the store", (*_ROWS, *shared)),
+        PlannedTopic(USAGE_LEDGER, partitions, "the meters' own sums on their way to the store", (*_ROWS, *shared)),
+        PlannedTopic(PRICE_ROWS, partitions, "prices that meters found, on their way to the store", (*_ROWS, *shared)),
         PlannedTopic(DEAD_LETTERS, partitions, "what could not be understood, for a person", (*_DEAD_LETTERS, *shared)),
         PlannedTopic(
             REFUSED, partitions, "those lines themselves, sealed, until a person has seen to them", (*_REFUSED, *shared)

@@ -27,14 +27,28 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.policy import PolicySet
 from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
-from ...schemas.topics import ALERTS, CALLS, DEAD_LETTERS, FINDINGS, METERED, REFUSED, REQUESTS, USAGE, Topic
+from ...schemas.topics import (
+    ALERTS,
+    CALLS,
+    DEAD_LETTERS,
+    FINDINGS,
+    METERED,
+    PRICE_ROWS,
+    REFUSED,
+    REQUESTS,
+    USAGE,
+    USAGE_LEDGER,
+    Topic,
+)
 from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..alert_rows import alert_record
 from ..asked_prices import AskedPrices, UnitPrices
 from ..brake import GROUP, Brake, alert_of, judged_by
+from ..ledger import Ledger
 from ..letters import Keeper
 from ..meter import MeterState, Seen, meter, retention_ms
+from ..price_rows import price_record
 from ..pricing import PriceBook
 from ..residency_alerts import Refusals
 from ..series import CALL, History, Series, SeriesState, Values, series_of
@@ -96,6 +110,7 @@ class MeterEngine:
         self.refusals = Refusals(self._residency)
         self._judge = judged_by(settings)
         self._watches: dict[int, dict[str, Watch]] = {}
+        self._ledgers: dict[int, Ledger] = {}
         with self.log.transaction():
             for partition in range(self.log.partitions):
                 self._settle(partition)
@@ -105,20 +120,29 @@ class MeterEngine:
         """One flush of every partition that has something to read. Returns how many log records were applied."""
         return sum(self._flush(partition) for partition in self.states)
 
-    def _flush(self, partition: int) -> int:
+    def settle(self) -> None:
+        """Write all of the ledger now, between two flushes: nobody may come back soon."""
+        for partition in self.states:
+            self._flush(partition, settling=True)
+
+    def _flush(self, partition: int, *, settling: bool = False) -> int:
         state = self.states[partition]
         now_ms = self._clock_ms()
         records = []
-        if not self._is_stopped(state, now_ms):
+        if not (settling or self._is_stopped(state, now_ms)):
             records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
         self._at("1 read")
-        if not records and not state.series.due(now_ms):
+        due = state.series.due(now_ms) or self._ledgers[partition].is_due(now_ms, everything=settling)
+        if not (records or due):
             return 0
         try:
             _, outputs = meter(state, records, self.book, self._settings.max_future_s, self._residency)
             alerts = self.refusals.tell(outputs.crossed, now_ms)
             state.series.expire(now_ms)
             letters = self._keeper.records(outputs.refused)
+            ledger = self._ledgers[partition].take(now_ms, everything=settling)
+            quotes = list(self.book.quotes)
+            prices = price_record(self.book.version, quotes, now_ms)
             self._at("2 step")
             with self.log.transaction():
                 for topic, out in (
@@ -126,6 +150,8 @@ class MeterEngine:
                     (REQUESTS, outputs.requests),
                     (FINDINGS, outputs.findings),
                     (DEAD_LETTERS, outputs.dead_letters),
+                    (USAGE_LEDGER, ledger),
+                    (PRICE_ROWS, [prices] if prices else []),
                 ):
                     self.log.append(topic.name, partition, ((None, headers, value) for headers, value in out))
                 self.log.append(REFUSED.name, partition, letters)
@@ -142,6 +168,8 @@ class MeterEngine:
             self.states[partition] = self._load(partition)
             raise
         state.flushed()
+        for _ in quotes:
+            self.book.quotes.popleft()
         return sum(record.offset < state.next_offset for record in records)
 
     def _is_stopped(self, state: MeterState, now_ms: int) -> bool:
@@ -220,6 +248,7 @@ class MeterEngine:
             "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
         ).fetchone()
         if row is None:
+            self._ledgers[partition] = Ledger(state)
             return state
         state.next_offset, usage.watermark_s, usage.too_old = row[:3]
         state.totals = orjson.loads(row[3])
@@ -233,6 +262,7 @@ class MeterEngine:
                 (partition, bucket, usage.watermark_s - length_s - LIVE_S[bucket]),
             ):
                 usage.live[UsageKey.load(key)] = Usage.load(value)
+        self._ledgers[partition] = Ledger(state)
         return state
 
     def watch(self, *policy_sets: PolicySet) -> None:

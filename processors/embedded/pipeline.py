@@ -95,6 +95,7 @@ class Pipeline:
             if not self.meter.run_once():
                 break
             progress(self.meter.lag(), self.sink.lag())
+        self.meter.settle()
         while self.sink.run_once(drain=True) or self.sink.lag():
             progress(0, self.sink.lag())
 
@@ -178,6 +179,8 @@ class Pipeline:
             took_s = time.monotonic() - started
             pause_s = min(self.settings.flush_s - took_s, max(2 * took_s, _REST_S)) if applied else _IDLE_S
             self._stopping.wait(max(pause_s, 0.001))
+        with contextlib.suppress(LogUnavailable):  # the next start writes it
+            self.meter.settle()
 
     def _reload_policies(self, now: float) -> None:
         """Put an edited policy file in force; what is wrong with it is told once. A bad edit keeps the old policies."""

@@ -30,7 +30,8 @@ from tidegate.schemas.envelope import Envelope
 from tidegate.schemas.kafka_url import KafkaAddress
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import CALLS, FINDINGS, METERED, USAGE
+from tidegate.schemas.topics import CALLS, FINDINGS, METERED, PRICE_ROWS, USAGE, USAGE_LEDGER, Topic
+from tidegate.schemas.usage import COUNTERS
 
 pytestmark = [pytest.mark.slow, needs_broker]
 
@@ -139,7 +140,7 @@ class Life:
 
     async def open(self, at: Callable[[str], None] = lambda _step: None) -> MeterPartition:
         self.partition = MeterPartition(
-            0, self.wire, self.settings, BOOK, 1, WorkerMetrics("meter"), failed=self.wrong.append, at=at
+            0, self.wire, self.settings, PriceBook.load(), 1, WorkerMetrics("meter"), failed=self.wrong.append, at=at
         )
         await self.partition.load(self.series)
         return self.partition
@@ -209,6 +210,40 @@ def told(url: str) -> dict[bytes, bytes]:
     return found
 
 
+Sums = dict[tuple[str, str, str], list[int]]
+
+
+def all_rows(url: str, topic: Topic) -> list[dict[str, Any]]:
+    """With what was sent again."""
+    return [orjson.loads(line) for record in ledger.records(url, topic) for line in record.value.split(b"\n")]
+
+
+def store_ledger(url: str) -> Sums:
+    """What the store makes of the ledger's rows: of each bucket the newest, summed over what stands beside."""
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in all_rows(url, USAGE_LEDGER):
+        key = (row["hour"], row["scope_set"], row["scope_key"], row["source_partition"], row["beside"])
+        if key not in newest or newest[key]["source_offset"] <= row["source_offset"]:
+            newest[key] = row
+    found: Sums = {}
+    for key, row in newest.items():
+        before = found.get(key[:3], [0] * len(COUNTERS))
+        found[key[:3]] = [count + row[name] for name, count in zip(COUNTERS, before, strict=True)]
+    return found
+
+
+def plain_ledger(state: MeterState) -> Sums:
+    hours = {key: usage for key, usage in state.usage.live.items() if key.bucket == "hour" and "user" not in key.fields}
+    return {
+        (
+            datetime.fromtimestamp(key.start, UTC).isoformat(),
+            ",".join(key.fields),
+            orjson.dumps(key.values).decode(),
+        ): usage.counts
+        for key, usage in hours.items()
+    }
+
+
 @pytest.fixture
 def settings(kafka_url: str) -> Settings:
     made = Settings(url=kafka_url)
@@ -231,6 +266,9 @@ def test_a_flush_cut_off_after_any_step_is_healed_by_whoever_goes_on(settings: S
     assert all(expected.values())
     assert ledger.totals(settings.url) == state.totals
     assert ledger.usage(settings.url) == state.usage.live
+    assert store_ledger(settings.url) == plain_ledger(state)
+    [price] = {row["input_nano_usd_per_million"] for row in all_rows(settings.url, PRICE_ROWS)}
+    assert price == 150_000_000
     assert told(settings.url) == {key: value for key, value in state.series.records() if key.startswith(b"[")}
 
 

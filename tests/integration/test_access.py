@@ -83,6 +83,11 @@ ROWS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     },
     "repriced": lambda tenant: {"version": "v", "tenant": tenant, "started_at": "2026-03-01 12:00:00", "producer": tenant},
     "repricings": lambda tenant: {"version": "v", "tenant": tenant},
+    "usage_ledger": lambda tenant: {
+        **{"hour": "2026-03-01 12:00:00", "scope_set": "tenant", "scope_key": tenant, "tenant": tenant, "requests": 1},
+        **{"scope": {"tenant": tenant}},
+    },
+    "prices": lambda tenant: {"tenant": tenant, "model": "gpt-4o", "input_nano_usd_per_million": 5},
     "transcripts": lambda tenant: {
         "tenant": tenant,
         "started_at": "2026-03-01 12:00:00",

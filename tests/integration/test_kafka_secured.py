@@ -50,6 +50,7 @@ from tidegate.schemas.topics import (
     GUARDRAILS_NAMES,
     METER_CHANGELOG,
     METERED,
+    PRICE_ROWS,
     QUARANTINE,
     REFUSED,
     REQUESTS,
@@ -57,6 +58,7 @@ from tidegate.schemas.topics import (
     SIGNALS,
     TRANSCRIPTS,
     USAGE,
+    USAGE_LEDGER,
     Topic,
 )
 from tidegate.sinks.clickhouse import Store
@@ -70,6 +72,8 @@ ALL: Final = {
     REQUESTS,
     FINDINGS,
     TRANSCRIPTS,
+    USAGE_LEDGER,
+    PRICE_ROWS,
     DEAD_LETTERS,
     REFUSED,
     QUARANTINE,
@@ -88,7 +92,7 @@ READS: Final = {
     "meter": {CALLS, METER_CHANGELOG, SIGNALS},
     "guardrails": {CONTENT, SIGNALS, GUARDRAILS_NAMES},
     "policies": {USAGE, GATES, METER_CHANGELOG, SIGNALS},
-    "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, SIGNAL_ROWS, ALERTS, AUDIT},
+    "sink": {METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, USAGE_LEDGER, PRICE_ROWS, SIGNAL_ROWS, ALERTS, AUDIT},
     "node": {SIGNALS, METER_CHANGELOG},
     "reviewer": {QUARANTINE},
     "mender": {CALLS, REFUSED},
@@ -98,7 +102,10 @@ READS: Final = {
 WRITES: Final = {
     "service": {CALLS, CONTENT},
     "gate": {GATES},
-    "meter": {METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE, METER_CHANGELOG, ALERTS, AUDIT},
+    "meter": {
+        *(METERED, REQUESTS, FINDINGS, DEAD_LETTERS, REFUSED, USAGE_LEDGER, PRICE_ROWS, USAGE),
+        *(METER_CHANGELOG, ALERTS, AUDIT),
+    },
     "guardrails": {CALLS, TRANSCRIPTS, QUARANTINE, DEAD_LETTERS, ALERTS, GUARDRAILS_NAMES, AUDIT},
     "policies": {SIGNALS, SIGNAL_ROWS, ALERTS, AUDIT},
     "sink": {DEAD_LETTERS, AUDIT},

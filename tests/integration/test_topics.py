@@ -115,6 +115,8 @@ def test_topics_are_made_once_as_planned_and_found_as_planned(settings: Settings
                 "requests",
                 "findings",
                 "transcripts",
+                "usage_ledger",
+                "price_rows",
                 "dead_letters",
                 "refused",
                 "quarantine",
