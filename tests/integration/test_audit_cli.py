@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -40,9 +42,10 @@ def transcript(call_id: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a call, a ring and two transcripts."""
+    tmp_path = tmp_path_factory.mktemp("made")
     log = tmp_path / "calls.jsonl"
     log.write_bytes(json.dumps(response("call-1")).encode() + b"\n")
     assert tidegate("keys", "make", "harbor-health", "--data", tmp_path / "data").returncode == 0
@@ -50,6 +53,14 @@ def data(tmp_path: Path) -> Path:
     with Store.open(path=tmp_path / "data" / "store") as store:
         store.insert("transcripts", ndjson([transcript("call-1"), transcript("call-2")]), "t:0:0-1")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to do anything with."""
+    # Nothing in it says where it is: no link leads back to the one it was copied from.
+    assert not [path for path in made.rglob("*") if path.is_symlink() and Path(os.readlink(path)).is_absolute()]
+    return Path(shutil.copytree(made, tmp_path / "data", symlinks=True))
 
 
 def entries(data: Path, action: str = "") -> list[dict[str, Any]]:
