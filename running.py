@@ -48,6 +48,9 @@ def log_to_stderr() -> None:
     import structlog  # a command that answers at once does not need it
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # While the store is away we say so at every try; its client, and that one's, would say it again, with the whole request.
+    for client in ("urllib3.connectionpool", "clickhouse_connect"):
+        logging.getLogger(client).setLevel(logging.ERROR)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         # Whatever it is by then: who runs a command within another program may have put something else in its place.

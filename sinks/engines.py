@@ -251,7 +251,7 @@ def store_errors(where: str = "the store") -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise StoreUnavailable(f"{where} cannot be reached: {first_line(error)}") from error
+        raise StoreUnavailable(f"{where} cannot be reached: {_cause(error)}") from error
     except DatabaseError as error:
         if error.code in _BUSY:
             raise StoreUnavailable(f"{where} cannot take it now: {first_line(error)}") from error
@@ -279,7 +279,7 @@ def query_errors() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise StoreUnavailable(f"the store cannot be reached: {first_line(error)}") from error
+        raise StoreUnavailable(f"the store cannot be reached: {_cause(error)}") from error
     except DatabaseError as error:
         raise QueryRefused(first_line(error)) from None
 
@@ -300,6 +300,14 @@ def _reason(error: DatabaseError) -> str:
     if row := _ROW.search(text):
         parts.append(f"row {row[1]}")
     return ", ".join(parts)
+
+
+def _cause(error: OperationalError) -> str:
+    """What went wrong on the way. The client's own words begin with the request, all its settings included, and end before
+    the reason."""
+    cause = error.__cause__
+    reason = getattr(cause, "reason", cause)
+    return first_line(reason if isinstance(reason, Exception) else error)
 
 
 def first_line(error: Exception) -> str:
