@@ -207,7 +207,7 @@ def owned(settings: Settings, taken: str) -> Iterator[Store]:
     from tidegate.sinks.clickhouse import Store
 
     if settings.store is not None:
-        with Store.open(dsn=settings.store) as store:
+        with Store.open(dsn=settings.store, cluster=settings.store_cluster) as store:
             yield store
         return
     must_exist(settings)
@@ -238,7 +238,7 @@ def _asked(settings: Settings) -> Iterator[Any]:
     from tidegate.sinks.clickhouse import Store
 
     if settings.store is not None:
-        with Store.open(dsn=settings.store) as store:
+        with Store.open(dsn=settings.store, cluster=settings.store_cluster) as store:
             yield lambda sql: store.query(sql).dicts()
         return
     must_exist(settings)

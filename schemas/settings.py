@@ -160,6 +160,10 @@ class Settings(BaseSettings):
         str | None,
         Field(description="ClickHouse server DSN (clickhouse://user:password@host:8123/database); none: chDB in data_dir"),
     ] = None
+    store_cluster: Annotated[
+        str | None,
+        Field(description="the server's cluster, by name or as {macro}: its replicas all have the tables, replicated"),
+    ] = None
     sink_batch_rows: Annotated[int, Field(ge=1, le=500_000)] = 50_000
     sink_linger_s: Annotated[float, Field(ge=0, le=60)] = 0.5
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 from clickhouse_connect.driver.client import Client
 
 from ..schemas.errors import StoreUnavailable, UsageError
-from . import keeping, migrations
+from . import keeping, migrations, replication
 from .engines import Engine, Folder, QueryRefused, RowsRefused, Server, insert_errors, query_errors, store_errors
 from .keeping import Kept
 
@@ -91,41 +91,68 @@ def _unheard(_statement: str, _parameters: Mapping[str, Any]) -> None:
 class Store:
     """A ClickHouse database. Safe to use from several threads: inserts queue behind one another, questions do not."""
 
-    def __init__(self, engine: Engine, database: str = DATABASE) -> None:
+    def __init__(self, engine: Engine, database: str = DATABASE, *, cluster: str | None = None, lazily: bool = False) -> None:
         if not _NAME.match(database):
             raise UsageError("the store's database must be a plain name: letters, digits and _")
         self.database = database
+        self._cluster = None if cluster is None else replication.checked(cluster)
         self._engine = engine
         self._writing = threading.Lock()
         self._columns: dict[str, tuple[str, ...]] = {}
         self._readers = _Readers(engine, database)
-        self._writer = engine.connect(_INSERT_SETTINGS)
-        try:
-            self._choose_database()
-        except BaseException:
-            self._writer.close()
-            raise
+        self._connected: Client | None = None
+        if not lazily:
+            with self._writing:
+                _ = self._writer
 
-    def _choose_database(self) -> None:
+    @property
+    def _writer(self) -> Client:
+        """The client that writes: connected the first time, and its database made. Only while writing is ours."""
+        if self._connected is None:
+            writer = self._engine.connect(_INSERT_SETTINGS)
+            try:
+                self._choose_database(writer)
+            except BaseException:
+                writer.close()
+                raise
+            self._connected = writer
+        return self._connected
+
+    def _choose_database(self, writer: Client) -> None:
         with store_errors():
             known = "SELECT 1 FROM system.databases WHERE name = {name:String}"
-            if not self._writer.query(known, {"name": self.database}).result_rows:
-                self._writer.command(f"CREATE DATABASE IF NOT EXISTS `{self.database}`")
-            self._writer.database = self.database
+            if not writer.query(known, {"name": self.database}).result_rows:
+                writer.command(self._everywhere(f"CREATE DATABASE IF NOT EXISTS `{self.database}`"))
+            writer.database = self.database
+
+    def _everywhere(self, definition: str) -> str:
+        """A definition as it is on a cluster, if there is one."""
+        return definition if self._cluster is None else replication.replicated(definition, self._cluster)
 
     @classmethod
-    def open(cls, *, path: Path | None = None, dsn: str | None = None, database: str | None = None) -> Self:
+    def open(
+        cls,
+        *,
+        path: Path | None = None,
+        dsn: str | None = None,
+        database: str | None = None,
+        cluster: str | None = None,
+        lazily: bool = False,
+    ) -> Self:
         """The store in a data folder (`path`, made if missing) or on a server (`dsn`); exactly one of them.
 
         The database is the DSN's (clickhouse://user:password@host:8123/database), else `database`, else `tidegate`; it is
         made if missing. Raises `StoreUnavailable` when it cannot be reached or another process has it, `UsageError` when
-        it refuses us.
+        it refuses us; `lazily` opened, only whoever asks for something hears that. On a `cluster` what is defined is defined
+        on all its replicas, and replicated.
         """
         if dsn is not None and path is None:
             server = Server(dsn)
-            return cls(server, server.database or database or DATABASE)
+            return cls(server, server.database or database or DATABASE, cluster=cluster, lazily=lazily)
         if path is not None and dsn is None:
-            return cls(Folder(path), database or DATABASE)
+            if cluster is not None:
+                raise UsageError("TIDEGATE_STORE_CLUSTER is a server's: name the server in TIDEGATE_STORE, or leave it out")
+            return cls(Folder(path), database or DATABASE, lazily=lazily)
         raise UsageError("give the store either a data folder or a server's DSN")
 
     def is_behind(self) -> bool:
@@ -140,15 +167,20 @@ class Store:
         """Bring the schema up to date; the numbers of the migrations applied now. Harmless when there is nothing to do.
 
         A migration that was cut off half-way is run again from its start. Raises `UsageError` when an applied migration
-        has been changed, or the store is ahead of this version.
+        has been changed, the store is ahead of this version, or replicated where it should not be, or not where it should.
         """
         known = {migration.number: migration for migration in migrations.read(folder)}
         with self._writing, store_errors():
-            self._writer.command(
-                "CREATE TABLE IF NOT EXISTS schema_migrations (number UInt32, name String, sha256 String,"
-                " applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY number"
+            writer = self._writer
+            self._keep_to_its_kind(writer)
+            writer.command(
+                self._everywhere(
+                    "CREATE TABLE IF NOT EXISTS schema_migrations (number UInt32, name String, sha256 String,"
+                    " applied_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY number"
+                )
             )
-            applied = self._writer.query("SELECT number, name, sha256 FROM schema_migrations ORDER BY number").result_rows
+            # Two that started at once have both brought it up to date, and both said so.
+            applied = writer.query("SELECT DISTINCT number, name, sha256 FROM schema_migrations ORDER BY number").result_rows
             for number, name, sha256 in applied:
                 if number not in known:
                     raise UsageError(f"the store has migration {name}, which this version does not know; upgrade tidegate")
@@ -156,8 +188,8 @@ class Store:
                     raise UsageError(f"migration {name} was changed after it was applied; restore it and add a new one")
             for migration in known.values():
                 for statement in migration.statements:
-                    self._writer.command(statement)
-                self._writer.command(
+                    writer.command(self._everywhere(statement))
+                writer.command(
                     "INSERT INTO schema_migrations (number, name, sha256)"
                     " SELECT {number:UInt32}, {name:String}, {sha256:String}",
                     {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
@@ -165,13 +197,25 @@ class Store:
             self._columns.clear()
             return list(known)
 
+    def _keep_to_its_kind(self, writer: Client) -> None:
+        """Half a schema that is replicated and half that is not would lose rows with a replica, and say nothing."""
+        known = "SELECT engine FROM system.tables WHERE database = {database:String} AND name = 'schema_migrations'"
+        for (engine,) in writer.query(known, {"database": self.database}).result_rows:
+            if engine.startswith("Replicated") and self._cluster is None:
+                raise UsageError("the store's tables are replicated: name their cluster in TIDEGATE_STORE_CLUSTER")
+            if not engine.startswith("Replicated") and self._cluster is not None:
+                raise UsageError(
+                    "the store's tables are not replicated, and TIDEGATE_STORE_CLUSTER asks for that: give it an empty database"
+                )
+
     def keep(self, table: str, days: int | None, tenant: str | None = None) -> Kept:
         """Keep a table's rows for `days` (None: for ever), or one tenant's (None: as long as everybody's); what now holds.
 
         What is older goes soon after. Rollups are kept apart: the sums stay. Raises `UsageError` where it cannot be set.
         """
         with self._writing, store_errors():
-            found = self._writer.query(
+            writer = self._writer
+            found = writer.query(
                 "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}",
                 {"database": self.database, "table": table},
             ).result_rows
@@ -180,7 +224,7 @@ class Store:
                 raise UsageError(f"{table} has a TTL of its own making; ALTER TABLE it by hand")
             kept = before.changed(days, tenant)
             for statement in keeping.statements(table, kept):
-                self._writer.command(statement)
+                writer.command(self._everywhere(statement))
             return kept
 
     def drop_partition(self, table: str, partition: str) -> None:
@@ -202,12 +246,13 @@ class Store:
         if not lines:
             return
         with self._writing, insert_errors():
-            columns = self._columns.get(table) or self._insertable(table)
-            self._engine.send(self._writer, table, columns, lines, token)
+            writer = self._writer
+            columns = self._columns.get(table) or self._insertable(writer, table)
+            self._engine.send(writer, table, columns, lines, token)
 
-    def _insertable(self, table: str) -> tuple[str, ...]:
+    def _insertable(self, writer: Client, table: str) -> tuple[str, ...]:
         """The columns a line may name. EPHEMERAL ones are taken only when the INSERT names them."""
-        found = self._writer.query(
+        found = writer.query(
             "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}"
             " AND default_kind IN ('', 'DEFAULT', 'EPHEMERAL') ORDER BY position",
             {"database": self.database, "table": table},
@@ -278,7 +323,8 @@ class Store:
         """Let go of the engine or the connections. Waits for what is under way; afterwards the folder is free."""
         self._readers.close()
         with self._writing:
-            self._writer.close()
+            if self._connected is not None:
+                self._connected.close()
 
     def __enter__(self) -> Self:
         return self

@@ -23,7 +23,7 @@ from ...producers.folder_audit import audit_of
 from ...producers.kafka_log import KafkaLog
 from ...producers.ports import Log, Position
 from ...schemas.envelope import Envelope
-from ...schemas.errors import LogUnavailable
+from ...schemas.errors import LogUnavailable, StoreUnavailable
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Store
@@ -38,7 +38,7 @@ from .today import Today
 
 log = structlog.get_logger("tidegate.node")
 
-# How soon a load balancer hears that Kafka or the store is away.
+# How soon a load balancer hears that Kafka is away, and whoever watches that the store is.
 _WATCH_S: Final = 1.0
 # After the log did not answer, everybody who waits is told so at once instead of trying for seconds, one after the other.
 _REST_S: Final = 1.0
@@ -46,7 +46,7 @@ _REST_S: Final = 1.0
 
 class KafkaBackend:
     """`Backend` on Kafka. Raises `UsageError` when topics are missing or the folder holds something else, `LogUnavailable`
-    and `StoreUnavailable` when either is away at the start."""
+    when Kafka is away at the start, `StoreUnavailable` when another process has the folder's store."""
 
     def __init__(self, data_dir: Path, settings: Settings) -> None:
         self._address = KafkaAddress.parse(settings.url)
@@ -56,9 +56,17 @@ class KafkaBackend:
             self._view = LogView(settings)
             opened.callback(self._view.close)
             keep_to_kafka(data_dir, settings.url, self._view.cluster(), self._address.namespace)
-            self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
+            server = settings.store is not None
+            path = None if server else data_dir / "store"
+            self.store = Store.open(path=path, dsn=settings.store, cluster=settings.store_cluster, lazily=server)
             opened.callback(self.store.close)
-            tell_migrated(audit_of(data_dir, settings), self.store.migrate())
+            try:
+                tell_migrated(audit_of(data_dir, settings), self.store.migrate())
+            except StoreUnavailable as error:
+                # A server that is away keeps nobody from the doors; the sinks bring its schema up to date as well.
+                if not server:
+                    raise
+                log.warning("store_away", error=str(error))
             kafka_log = KafkaLog(settings)
             opened.callback(kafka_log.close)
             self.log: Log = RestingLog(kafka_log)
@@ -91,7 +99,8 @@ class KafkaBackend:
     def unready(self) -> str | None:
         if self.failure is not None:
             return "node failed"
-        return "kafka away" if self._log_away else "store away" if self.store_away else None
+        # Without the store a node takes events and answers gates as ever.
+        return "kafka away" if self._log_away else None
 
     @property
     def failure(self) -> BaseException | None:

@@ -66,7 +66,8 @@ async def _meter(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit)
             from ...sinks.clickhouse import Store
             from .past import Past
 
-            store = await asyncio.to_thread(Store.open, dsn=settings.store)
+            # It is asked for the past of new policies; without that, and without the store, calls are metered all the same.
+            store = Store.open(dsn=settings.store, cluster=settings.store_cluster, lazily=True)
             last_to_first.callback(store.close)
             past = await last_to_first.enter_async_context(Past(settings, store, worker.partitions))
             wrong.asked.append(lambda: past.failure)
@@ -120,7 +121,7 @@ async def _sink(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) 
                 )
             last_to_first.callback(found.release)
             path = settings.data_dir / "store"
-        store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store)
+        store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store, cluster=settings.store_cluster)
         last_to_first.callback(store.close)
         if done := await asyncio.to_thread(store.migrate):
             await audit.append(MIGRATED, migrated(done))

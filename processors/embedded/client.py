@@ -183,7 +183,8 @@ def opened(data_dir: Path, settings: Settings) -> Iterator[OwnFolder | NodeFolde
     lock: FolderLock = found
     with lock:
         if kafka is not None:
-            with Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store) as store:
+            path = None if settings.store else data_dir / "store"
+            with Store.open(path=path, dsn=settings.store, cluster=settings.store_cluster) as store:
                 yield StoreFolder(store, kafka, audit_of(data_dir, settings))
             return
         pipeline = Pipeline(data_dir, settings)

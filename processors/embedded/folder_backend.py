@@ -46,9 +46,10 @@ class FolderBackend:
 
     @property
     def unready(self) -> str | None:
-        if self.pipeline.healthy and not self.pipeline.store_away and not self.behind:
-            return None
-        return "store away" if self.pipeline.store_away else "behind" if self.behind else "pipeline ended"
+        # Without its store a node takes events and shuts gates as ever; only rows come later.
+        if not self.pipeline.healthy:
+            return "pipeline ended"
+        return "behind" if self.behind else None
 
     @property
     def failure(self) -> BaseException | None:

@@ -57,7 +57,10 @@ class Pipeline:
         self.settings = settings
         residency_of(settings)  # what may not be written to is not opened
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.store = Store.open(path=None if settings.store else data_dir / "store", dsn=settings.store)
+        server = settings.store is not None
+        self.store = Store.open(
+            path=None if server else data_dir / "store", dsn=settings.store, cluster=settings.store_cluster, lazily=server
+        )
         self.audit = audit_of(data_dir, settings)
         # Made here, so that the folder's number of partitions is settled before anyone appends.
         self.watch = PolicyWatch(settings.policy_file)
@@ -66,9 +69,15 @@ class Pipeline:
             self.meter.log, self.watch.current, self.meter.counted, unit_prices=self.meter.unit_prices, at=at
         )
         self.sink = Sink(data_dir, settings, self.store, at=at)
-        if self.store.is_behind():
-            self.sink.keep_promises()
-        tell_migrated(self.audit, self.store.migrate())
+        self.store_away = self._migrated = False
+        try:
+            self._migrate()
+        except StoreUnavailable as error:
+            # A folder that is another's is a mistake. A server that is away keeps rows waiting, and no meter.
+            if not server:
+                raise
+            self.store_away = True
+            log.warning("store_away", error=str(error))
         self.backfill = Backfill(self.meter, self.store, at=at)
         self.guardrails = GuardrailsThread(data_dir, settings, at=at)
         self.trimming = Trimming(data_dir, settings)
@@ -81,15 +90,22 @@ class Pipeline:
         self._reading = threading.Lock()
         self.backlog_bytes = self.content_backlog_bytes = 0
         self.failure: BaseException | None = None
-        self.store_away = False
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def _migrate(self) -> None:
+        if not self._migrated:
+            if self.store.is_behind():
+                self.sink.keep_promises()
+            tell_migrated(self.audit, self.store.migrate())
+            self._migrated = True
 
     def drain(self, progress: Callable[[int, int], None] = lambda _meter, _sink: None) -> None:
         """Carry everything that is in the log now into the store, in this thread. `progress(meter lag, sink lag)`.
 
         What services append meanwhile is left for the next time: under steady traffic this would never end.
         """
+        self._migrate()
         ends = {partition: self.meter.log.end_offset(CALLS.name, partition) for partition in self.meter.states}
         while any(self.meter.states[partition].next_offset < end for partition, end in ends.items()):
             if not self.meter.run_once():
@@ -221,6 +237,7 @@ class Pipeline:
         while True:
             stopping = self._stopping.is_set() and not self._meter_alive()
             try:
+                self._migrate()
                 rows = self.sink.run_once(drain=stopping)
             except (StoreUnavailable, LogUnavailable) as error:
                 if stopping:

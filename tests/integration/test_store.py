@@ -765,6 +765,13 @@ def test_migrations_apply_once_and_in_order(tmp_path: Path) -> None:
     assert second == []
 
 
+def test_two_that_started_at_once_and_both_brought_the_schema_up_to_date_leave_a_store_that_opens(store: Store) -> None:
+    columns = "number, name, sha256"
+    store._writer.command(f"INSERT INTO schema_migrations ({columns}) SELECT {columns} FROM schema_migrations")
+
+    assert store.migrate() == []
+
+
 def test_a_new_migration_is_applied_to_an_old_store(tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
     _migration(folder, "0001_a.sql", "CREATE TABLE IF NOT EXISTS a (n UInt8) ENGINE = MergeTree ORDER BY n;\n")
