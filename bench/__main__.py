@@ -14,7 +14,22 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as ScreenTable
 
-from . import analysts, block, distributed, embedded, emit, gate, guardrails, metering, overspend, phi, report, scopes, sink
+from . import (
+    analysts,
+    block,
+    distributed,
+    embedded,
+    emit,
+    gate,
+    guardrails,
+    metering,
+    outage,
+    overspend,
+    phi,
+    report,
+    scopes,
+    sink,
+)
 from .kafka.broker import BrokerUnavailable
 from .rounds import Tick
 
@@ -31,6 +46,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "gate": gate.run,
     "block": block.run,
     "overspend": overspend.run,
+    "outage": outage.run,
     "scopes": scopes.run,
     "guardrails": guardrails.run,
     "phi": phi.run,
@@ -46,6 +62,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(BENCHES)}. Default: all")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds each: to see that they run, not to quote")] = False,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.1, help="How long `outage` leaves the store away")
+    ] = outage.MINUTES,
     write: Annotated[
         bool | None, typer.Option("--write/--no-write", help="Rewrite docs/benchmarks.md. Default: after a full run of all")
     ] = None,
@@ -63,26 +82,33 @@ def main(
     missing = 0
     for name in chosen:
         try:
-            result = _run(name, quick, progress_screen)
+            result = _run(name, quick, minutes, progress_screen)
         except BrokerUnavailable as error:
             progress_screen.print(f"[red]{name} cannot run here:[/] {escape(str(error))}")
             missing += 1
             continue
         show(screen, name, result)
         if write:
-            command = shlex.join(["python", "-m", "bench", name, *(["--quick"] if quick else []), "--write"])
+            asked = ["--quick"] if quick else []
+            if name == "outage" and not quick and minutes != outage.MINUTES:
+                asked += ["--minutes", f"{minutes:g}"]
+            command = shlex.join(["python", "-m", "bench", name, *asked, "--write"])
             body = report.markdown(result, command=command, date=datetime.now(UTC).date().isoformat())
             report.DOCS.write_text(report.rewrite(report.DOCS.read_text(), name, body))
     if missing:
         raise typer.Exit(1)
 
 
-def _run(name: str, quick: bool, screen: Console) -> report.Result:
+def _run(name: str, quick: bool, minutes: float, screen: Console) -> report.Result:
     started = time.monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True) as progress:
         task = progress.add_task(name, total=None)
-        result = BENCHES[name](quick, lambda what: progress.update(task, description=escape(f"{name}: {what}")))
+
+        def tick(what: str) -> None:
+            progress.update(task, description=escape(f"{name}: {what}"))
+
+        result = outage.run(quick, tick, minutes) if name == "outage" else BENCHES[name](quick, tick)
     screen.print(f"[dim]{name}: {time.monotonic() - started:.0f} s[/]")
     return result
 

@@ -562,6 +562,17 @@ class Node:
         self.kill()
         raise RuntimeError(f"the node did not start: {self._said.read_text()[-2_000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Of the process; only while it runs."""
+        if self._process is None:
+            raise ValueError("the node does not run")
+        return self._process.pid
+
+    def said(self) -> str:
+        """What it has said, over all its lives."""
+        return self._said.read_text(errors="replace")
+
     def kill(self) -> None:
         """As a power cut ends it."""
         self._end(signal.SIGKILL)
@@ -587,7 +598,10 @@ class Node:
         """What the node says of itself."""
         headers = {"Authorization": f"Bearer {self._word()['token']}"}
         with urllib3.PoolManager(retries=False, timeout=30) as http:
-            found: dict[str, Any] = orjson.loads(http.request("GET", f"{self.url}/v1/status", headers=headers).data)
+            answer = http.request("GET", f"{self.url}/v1/status", headers=headers)
+        if answer.status != 200:
+            raise RuntimeError(f"the node answers {answer.status}: {answer.data[:500].decode(errors='replace')}")
+        found: dict[str, Any] = orjson.loads(answer.data)
         return found
 
     def query(self, sql: str) -> list[dict[str, Any]]:

@@ -61,6 +61,23 @@ class Workers:
             total += sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(metric + " "))
         return total
 
+    def total(self, role: str, metric: str) -> float:
+        """A metric summed over the workers of a role and over its labels."""
+        found = 0.0
+        for doors in self._doors.get(role, ()):
+            text = urllib3.PoolManager().request("GET", f"{doors}/metrics").data.decode()
+            told = (line for line in text.splitlines() if line.startswith((metric + " ", metric + "{")))
+            found += sum(float(line.rsplit(" ", 1)[1]) for line in told)
+        return found
+
+    def pid(self, role: str) -> int:
+        """The process of the first worker of a role."""
+        return self._processes[self._roles.index(role)].pid
+
+    def said(self, role: str) -> str:
+        """What the first worker of a role has said."""
+        return (self._folder / f"{role}-{self._roles.index(role)}.log").read_text(errors="replace")
+
     def metered(self) -> int:
         """Events that the meters have taken in so far."""
         return int(self.count("meter", 'tidegate_worker_events_total{outcome="events"}'))
