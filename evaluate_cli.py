@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+from tidegate.db_cli import DataOption, owned
 from tidegate.guard_files import DetectorsOption, Report, StrictOption, err, lines, names, progress, reading
 from tidegate.schemas.errors import InvalidEvent, UsageError
 from tidegate.schemas.settings import Settings
@@ -34,6 +37,8 @@ def evaluate(
     detectors: DetectorsOption = None,
     strict: StrictOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON")] = False,
+    store: Annotated[bool, typer.Option("--store", help="Keep the figures in the store, too: table evaluations")] = False,
+    data: DataOption = None,
 ) -> None:
     """Measure the detectors on labelled lines: precision, recall, F1, AUROC beside what length alone gives, calibration.
 
@@ -57,15 +62,20 @@ def evaluate(
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {output} cannot be made: {error.strerror}") from None
-    report, evaluation, settings = Report(), Evaluation(asked), Settings.read()
+    report, evaluation, settings = Report(), Evaluation(asked), Settings.read(data_dir=data)
+    if store:
+        _keep(settings, b"")  # whether it can be had is better said now
+    digest, versions = hashlib.sha256(), dict[str, str]()
     suite = load_suite(settings, tuple(asked), strict=strict, trouble=lambda trouble: report.trouble((trouble,)))
     sets = _dev_sets() if dev is not None else None
     if sets is not None:
         with err.status("making the development sets, and judging them …"), _reading(dev):
-            _judge(suite, ((line, line.sample(number)) for number, line in enumerate(sets.lines(dev))), evaluation, settings)
+            made = _hashed_sets(sets.lines(dev), digest)
+            _judge(suite, ((line, line.sample(number)) for number, line in enumerate(made)), evaluation, settings, versions)
     for file in files or ():
         with reading(file) as (source, size), progress(size) as bar:
-            _judge(suite, _labelled(bar(lines(source, file)), file, report), evaluation, settings)
+            read = _labelled(bar(_hashed(lines(source, file), digest)), file, report)
+            _judge(suite, read, evaluation, settings, versions)
     report.tell()
     if not evaluation.lines:
         raise UsageError(f"{', '.join(files or [str(dev)])}: not one line with a label for {', '.join(sorted(asked))}")
@@ -79,6 +89,12 @@ def evaluate(
     if sets is not None:
         told = f"{sets.markdown(rows)}\n{told}"
         figures["targets"] = [row._asdict() | {"reached": row.reached} for row in rows]
+    if store:
+        from tidegate.processors.guardrails.evaluation_rows import rows as rows_of
+
+        data_set = ", ".join(Path(file).name for file in files or [str(dev)])
+        run = {"at": datetime.now(UTC), "data_set": data_set, "sha256": digest.hexdigest()}
+        _keep(settings, rows_of(figures, versions, run))
     _say(told, figures, output, [path.name for path in plots], as_json)
     if report.unread or not all(row.reached for row in rows):
         raise typer.Exit(1)
@@ -105,11 +121,41 @@ def _labelled(numbered: Iterator[Numbered], file: str, report: Report) -> Iterat
             yield read, read.sample(number)
 
 
-def _judge(suite: Suite, read: Iterator[tuple[LabelledLine, Sample]], evaluation: Evaluation, settings: Settings) -> None:
+def _hashed(numbered: Iterator[Numbered], digest: hashlib._Hash) -> Iterator[Numbered]:
+    """The same lines, each with its end as LF in the digest: that of a file with no other, and no empty line."""
+    for number, line in numbered:
+        digest.update(line.rstrip(b"\r\n") + b"\n")
+        yield number, line
+
+
+def _hashed_sets(made: Iterable[LabelledLine], digest: hashlib._Hash) -> Iterator[LabelledLine]:
+    for line in made:
+        digest.update(line.model_dump_json().encode() + b"\n")
+        yield line
+
+
+def _keep(settings: Settings, rows: bytes) -> None:
+    """Bring rows into the store of a folder that no node has, or of a server."""
+    from tidegate.processors.audit_events import tell_migrated
+    from tidegate.producers.folder_audit import audit_of
+
+    with owned(settings, "has its store; stop it first") as store:
+        tell_migrated(audit_of(settings.data_dir, settings), store.migrate())
+        store.insert("evaluations", rows, f"evaluations:{hashlib.sha256(rows).hexdigest()}")
+
+
+def _judge(
+    suite: Suite,
+    read: Iterator[tuple[LabelledLine, Sample]],
+    evaluation: Evaluation,
+    settings: Settings,
+    versions: dict[str, str],
+) -> None:
     while batch := list(islice(read, settings.guard_batch)):
         assessed = suite.assess([sample for _, sample in batch])
         for (line, sample), assessment in zip(batch, assessed, strict=True):
             evaluation.add(line, sample, assessment)
+            versions.update(assessment.detectors)
 
 
 def _needs_evaluate() -> None:

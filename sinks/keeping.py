@@ -18,6 +18,7 @@ TABLES: Final = {
     "signals": "at",
     "usage_ledger": "at",
     "prices": "at",
+    "evaluations": "at",
     "transcripts": "ingested_at",
 }
 _TENANT: Final = dict.fromkeys(("alerts", "signals"), "scope['tenant']") | dict.fromkeys(

@@ -68,6 +68,8 @@ GRANT SELECT ON tidegate.usage_ledger TO tidegate_analyst, tidegate_compliance, 
 GRANT SELECT ON tidegate.usage_ledger_totals TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.prices TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.prices_now TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.evaluations TO tidegate_analyst, tidegate_compliance;
+GRANT SELECT ON tidegate.evaluations_latest TO tidegate_analyst, tidegate_compliance;
 GRANT SELECT ON tidegate.hours_before_ledger TO tidegate_analyst, tidegate_compliance;
 GRANT SELECT ON tidegate.repriced TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.repricings TO tidegate_analyst, tidegate_compliance, tidegate_tenant;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import deadly_scoring
 import pytest
 from node_process import environment, eventually, tidegate
+from support import response
 
 pytest.importorskip("tokenizers", reason="the extra `guardrails` is not installed")
 
@@ -26,6 +28,7 @@ from tidegate.processors.guardrails.scoring_processes import score_apart
 from tidegate.processors.guardrails.suite import Suite
 from tidegate.schemas.errors import InvalidEvent, UsageError
 from tidegate.schemas.settings import Settings
+from tidegate.sinks.clickhouse import Store
 
 CALL = {
     "id": "call-1",
@@ -485,6 +488,38 @@ def test_where_there_is_nothing_to_measure_nothing_is_reported(tmp_path: Path, c
     assert (done.returncode, done.stdout) == (2, b"")
     assert "not one line with a label for phi" in done.stderr.decode()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_figures_that_are_to_be_stored_are_rows_beside_what_they_are_of(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
+    name = {"type": "MEDICAL_RECORD_NUMBER", "start": 4, "end": 12}
+    lines = [
+        {"prompt": "MRN 83926104", "labels": {"phi": [name]}},
+        {"prompt": "Take 50 mg twice daily.", "labels": {"phi": []}, "source": "doses"},
+    ]
+    file = written(tmp_path / "l.jsonl", *lines)
+    (tmp_path / "calls.jsonl").write_text(json.dumps(response()) + "\n")
+    assert tidegate("replay", tmp_path / "calls.jsonl", "--data", tmp_path / "data").returncode == 0
+    stored = ("--detectors", "phi", "--json", "--store", "--data", tmp_path / "data")
+
+    runs = [tidegate("evaluate", file, *stored, timeout_s=240) for _ in range(2)]
+
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
+    figures = json.loads(runs[1].stdout)["phi"]
+    with Store.open(path=tmp_path / "data" / "store") as store:
+        [(count, times)] = store.query("SELECT count(), uniqExact(at) FROM evaluations").rows
+        found = store.query("SELECT * FROM evaluations_latest").dicts()
+    assert (count, times) == (2 * len(found), 2)
+    said = {(row["source"], row["type"], row["metric"]): row["value"] for row in found}
+    for source, report in figures.items():
+        for kind, counts in {"": report, **report["by_type"]}.items():
+            numbers = {metric: value for metric, value in counts.items() if metric != "by_type"}
+            assert {metric: said[source, kind, metric] for metric in numbers} == numbers
+    assert said["all", "", "any_recall"] == 1.0
+    assert said["doses", "", "any_recall"] is None
+    shared = {(row["data_set"], row["sha256"], row["lines"], row["detector"], row["failed"]) for row in found}
+    assert shared == {("l.jsonl", hashlib.sha256(file.read_bytes()).hexdigest(), 2, "phi", 0)}
+    assert all(row["version"] for row in found)
 
 
 def test_a_detector_that_no_label_measures_is_refused_before_the_work(tmp_path: Path) -> None:
