@@ -13,11 +13,13 @@ again (`expected`). Ten million calls through the sink would take an hour; its s
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -25,7 +27,7 @@ from clickhouse_connect.driver.client import Client
 from tidegate.producers.simulate import generate
 from tidegate.sinks.clickhouse import Store
 
-from .sink import metered_rows
+from .sink import metered_rows, plain_client
 from .traffic import SEED, lines
 
 # Ragged, as the moments are at which people ask.
@@ -96,8 +98,8 @@ FROM numbers({letters:UInt64})
 class Season:
     """`days` days of `a_day` calls each, from `FIRST` on."""
 
-    days: int
-    a_day: int
+    days: int = 100
+    a_day: int = 100_000
 
     @property
     def calls(self) -> int:
@@ -175,3 +177,16 @@ def expected(season: Season, rows: Sequence[bytes]) -> dict[str, Sum]:
             nano[tenant] += times * (row["cost_nano_usd"] or 0)
             unpriced[tenant] += times * (row["cost_nano_usd"] is None)
     return {tenant: Sum(requests[tenant], nano[tenant], unpriced[tenant]) for tenant in requests}
+
+
+def main() -> None:
+    """Fill a folder with the season of the bench `analysts`, to be measured more than once."""
+    season, folder = Season(), Path(sys.argv[1])
+    with Store.open(path=folder) as store:
+        store.migrate()
+        for done in fill(store, plain_client(folder, store.database), season, day_rows(season.a_day)):
+            print(done, flush=True)
+
+
+if __name__ == "__main__":
+    main()
