@@ -130,7 +130,7 @@ def run(quick: bool, tick: Tick) -> Result:
 def heavy(found: Found) -> dict[str, list[str]]:
     """The views that need more of a processor than the target, with the values of `by` of which it is so."""
     by = {view: [value for value, took in each.items() if took.cpu_s > TARGET_S] for view, each in found.by.items()}
-    alone = {case.view: [] for case in found.cases if case.view not in found.by and case.cpu_s > TARGET_S}
+    alone: dict[str, list[str]] = {case.view: [] for case in found.cases if case.view not in found.by and case.cpu_s > TARGET_S}
     return {view: values for view, values in by.items() if values} | alone
 
 
