@@ -12,7 +12,16 @@ _NUMBERS: Final = (
     *("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "max_tokens", "seed", "choice_count"),
     *("stream", "attempt", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens"),
     *("cache_write_1h_tokens", "reasoning_tokens", "input_audio_tokens", "output_audio_tokens", "cache_audio_read_tokens"),
-    *("latency_s", "time_to_first_token_s", "cache_hit", "cost_nano_usd", "seq", "source_partition", "source_offset"),
+    *(
+        "latency_s",
+        "time_to_first_token_s",
+        "cache_hit",
+        "cost_nano_usd",
+        "cache_savings_nano_usd",
+        "seq",
+        "source_partition",
+        "source_offset",
+    ),
 )
 _WORDS: Final = (
     *("call_id", "tenant", "team", "user", "service", "environment", "region", "task_type", "provider_name"),

@@ -312,6 +312,9 @@ class _Envelope:
         self.state.usage.add(event, started_s, cost)
         self.state.series.response(event, started_s, cost, status == "unpriced", self.appended_s)
         stated = "null" if cost is None else cost
+        savings = price.cache_savings_nano_usd
+        if savings is not None:
+            stated = f'{stated},"cache_savings_nano_usd":{savings}'
         priced = f',"cost_nano_usd":{stated},"price_status":"{status}","price_book":{self.book_version},"seq":{seq}{self.tail}'
         # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
         self.rows.append(_encode(event)[:-1] + priced.encode())

@@ -34,13 +34,18 @@ PriceStatus = Literal["priced", "cache_hit", "no_usage", "invalid_usage", "unpri
 
 
 class Price(msgspec.Struct, frozen=True, gc=False):
-    """`cost_nano_usd` is None unless the status is `priced` or `cache_hit` (where it is 0)."""
+    """`cost_nano_usd` is None unless the status is `priced` or `cache_hit` (where it is 0).
+
+    `cache_savings_nano_usd`: the price of the same call with nothing read from or written to the provider's cache, less the
+    cost; below 0 where the writes cost more than the reads saved. None without a price, and where nobody told of the cache.
+    """
 
     cost_nano_usd: int | None
     status: PriceStatus
+    cache_savings_nano_usd: int | None = None
 
 
-_CACHE_HIT: Final = Price(0, "cache_hit")
+_CACHE_HIT: Final = Price(0, "cache_hit", 0)
 _NO_USAGE: Final = Price(None, "no_usage")
 _INVALID: Final = Price(None, "invalid_usage")
 _UNPRICED: Final = Price(None, "unpriced")
@@ -195,6 +200,7 @@ class PriceBook:
         if input_tokens < 0 or output_tokens < 0:
             return _INVALID
         cost = rates.per_call + rates.input * input_tokens + rates.output * output_tokens
+        cached = 0  # what the cache makes the call dearer by, as rates of parts are differences to plain input
         if cache_read_tokens or cache_write_5m_tokens or cache_write_1h_tokens or reasoning_tokens:
             read, write_5m, write_1h = cache_read_tokens or 0, cache_write_5m_tokens or 0, cache_write_1h_tokens or 0
             reasoning = reasoning_tokens or 0
@@ -202,12 +208,8 @@ class PriceBook:
                 return _INVALID
             if read + write_5m + write_1h > input_tokens or reasoning > output_tokens:
                 return _INVALID
-            cost += (
-                rates.cache_read * read
-                + rates.cache_write_5m * write_5m
-                + rates.cache_write_1h * write_1h
-                + rates.reasoning * reasoning
-            )
+            cached = rates.cache_read * read + rates.cache_write_5m * write_5m + rates.cache_write_1h * write_1h
+            cost += cached + rates.reasoning * reasoning
         if input_audio_tokens or output_audio_tokens or cache_audio_read_tokens:
             heard, spoken, reheard = input_audio_tokens or 0, output_audio_tokens or 0, cache_audio_read_tokens or 0
             if heard < 0 or spoken < 0 or reheard < 0 or heard > input_tokens or spoken > output_tokens:
@@ -220,13 +222,18 @@ class PriceBook:
                     return _NO_USAGE
                 if heard + read - reheard > input_tokens:
                     return _INVALID
-            cost += rates.input_audio * heard + rates.output_audio * spoken + rates.cache_audio_read * reheard
+            cached_audio = rates.cache_audio_read * reheard
+            cached += cached_audio
+            cost += rates.input_audio * heard + rates.output_audio * spoken + cached_audio
+        savings: int | None = -cached
         denominator = rates.denominator
         if denominator != 1:
-            cost, rest = divmod(cost, denominator)
-            if 2 * rest > denominator or (2 * rest == denominator and cost & 1):
-                cost += 1
-        return Price(cost, "priced")
+            uncached, cost = cost - cached, _rounded(cost, denominator)
+            if cached:
+                savings = _rounded(uncached, denominator) - cost
+        if not cached and cache_read_tokens is None and cache_write_5m_tokens is None and cache_write_1h_tokens is None:
+            savings = None
+        return Price(cost, "priced", savings)
 
     def dearest(
         self, provider_name: str | None, response_model: str | None, request_model: str, service_tier: str | None, at: datetime
@@ -364,6 +371,14 @@ class _Line:
             if rates is not None:
                 self._told(rates, since, until)
         self.rates, self.since, self.until = self._known[period, hour], since, until
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """The nearest whole number; of two, the even one."""
+    whole, rest = divmod(numerator, denominator)
+    if 2 * rest > denominator or (2 * rest == denominator and whole & 1):
+        whole += 1
+    return whole
 
 
 def _of_book(info: ModelInfo, own: bool, at: datetime, tier: str | None) -> ModelPrice | None:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, Final
@@ -139,6 +140,38 @@ def test_a_month_is_made_anew_as_the_page_says(tmp_path: Path) -> None:
 
         assert torn != of_days(rows)
         assert said(store) == of_days(rows)
+
+
+def test_what_the_cache_saved_in_calls_of_before_is_unknown_and_not_0(tmp_path: Path, before: Path) -> None:
+    past = a_past(50, seed=5)
+    known = [row | {"seq": 100 + row["seq"], "cache_savings_nano_usd": row["seq"] - 20} for row in past[:30]]
+    asked = "cache_savings_usd, requests_without_cache_savings"
+    views = (
+        "tokens_by(by = 'model', tenant = '*', since = '2026-10-01', until = '2026-12-01')",
+        "tokens_by(by = 'model', tenant = '*', since = '2026-10-31T05:30:00Z', until = '2026-12-01')",
+    )
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate(before)
+        store.insert("calls", ndjson(past), "t:0:1-50")
+
+        store.migrate()
+
+        unknown = [store.query(f"SELECT {asked} FROM {view}").rows for view in views]
+        store.insert("calls", ndjson(known), "t:0:51-80")
+        told = [store.query(f"SELECT {asked} FROM {view}").rows for view in views]
+        rolled = [
+            store.query(f"SELECT sum(cache_savings_nano_usd), sum(requests_without_cache_savings) FROM {view}").rows
+            for view in ("v_calls_1h", "v_calls_1d")
+        ]
+        of_rows = store.query("SELECT sum(cache_savings_usd), countIf(cache_savings_usd IS NULL) FROM calls").rows
+
+    late = [row for row in known if row["started_at"] >= "2026-10-31T05:30:00"]
+    late_past = [row for row in past if row["started_at"] >= "2026-10-31T05:30:00"]
+    sums = [sum(row["cache_savings_nano_usd"] for row in rows) for rows in (known, late)]
+    assert unknown == [[(None, 50)], [(None, len(late_past))]]
+    assert told == [[(Decimal(sums[0]).scaleb(-9), 50)], [(Decimal(sums[1]).scaleb(-9), len(late_past))]]
+    assert rolled == [[(sums[0], 50)]] * 2
+    assert of_rows == [(Decimal(sums[0]).scaleb(-9), 50)]
 
 
 class Abort(BaseException):

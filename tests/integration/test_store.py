@@ -91,6 +91,7 @@ GOLDEN: Row = {
     "retrieval": [{"chunk_id": "c1", "score": 0.5, "source": "kb"}, {"chunk_id": "c2", "score": None, "source": "kb"}],
     "quality": {"faithfulness": 0.75},
     "cost_nano_usd": 123_456_789,
+    "cache_savings_nano_usd": -7_000,
     "price_status": "priced",
     "price_book": "genai-prices",
     "producer": "triage-1",

@@ -59,6 +59,7 @@ def _calls(count: int, pick: random.Random) -> list[Row]:
                 "latency_s": sometimes(round(pick.lognormvariate(0, 1), 6)),
                 "time_to_first_token_s": sometimes(round(pick.lognormvariate(-1, 1), 6)),
                 "cost_nano_usd": sometimes(pick.randrange(10**9)),
+                "cache_savings_nano_usd": sometimes(pick.randrange(-(10**6), 10**9), 0.3),
                 "price_status": "priced",
                 "price_book": "b",
                 "retrieval": [
@@ -291,8 +292,11 @@ def test_the_mix_of_tokens_is_the_plain_sum(seeded: Seeded, tenant: str, since: 
             "output_audio_tokens": 0,
             "cache_read_share": _per(_sum(calls, "cache_read_tokens"), _sum(calls, "input_tokens")),
             "reasoning_share": _per(_sum(calls, "reasoning_tokens"), _sum(calls, "output_tokens")),
+            "cache_savings_usd": _usd(_sum(calls, "cache_savings_nano_usd")) if unknown < len(calls) else None,
+            "requests_without_cache_savings": unknown,
         }
         for value, calls in _grouped(rows, "model").items()
+        for unknown in (_missing(calls, "cache_savings_nano_usd"),)
     }
 
 

@@ -83,6 +83,16 @@ def test_a_response_becomes_a_priced_row_that_names_its_source() -> None:
     assert outputs.requests == outputs.dead_letters == []
 
 
+def test_the_row_tells_what_the_cache_saved_where_that_is_known() -> None:
+    calls = [response(cache_read_tokens=400), response(cache_read_tokens=0), response(), response(request_model="unheard-of")]
+
+    outputs = run(new_state(), [LogRecord.of(0, envelope("p", 0, [*calls, response(cache_read_tokens=9, cache_hit=True)]))])
+
+    # gpt-4o: 2.50 USD a million in, 1.25 from the cache
+    told = [row.get("cache_savings_nano_usd") for row in rows(outputs.metered)]
+    assert told == [400 * 1_250, 0, None, None, 0]
+
+
 def test_usage_of_every_scope_set_gets_the_call() -> None:
     state, _ = one(response(team="pharmacy"))
 

@@ -39,6 +39,17 @@ def by_the_book(provider: str, model: str, at: datetime, context: dict[str, str]
         return int((price.total_price * 1_000_000_000).quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
+def priced_by_the_book(
+    provider: str, model: str, at: datetime, context: dict[str, str] | None, tokens: dict[str, int]
+) -> Price:
+    """Its price of the call, and what the cache saved: its price of the call without a cache, less that."""
+    cost = by_the_book(provider, model, at, context, tokens)
+    plain = {name: count for name, count in tokens.items() if not name.startswith("cache_")}
+    if plain == tokens:
+        return Price(cost, "priced")
+    return Price(cost, "priced", by_the_book(provider, model, at, context, plain) - cost)
+
+
 def prices_of(model: ModelInfo) -> list[ModelPrice]:
     return [model.prices] if isinstance(model.prices, ModelPrice) else [each.prices for each in model.prices]
 
@@ -119,7 +130,7 @@ def test_the_cached_price_is_the_books_price_rounded_half_even_once(data: st.Dat
     price = BOOK.price(None, provider.id, None, model.id, tier, at, **with_both(counts))
 
     if tier in (None, "auto", "default") or has_variant(provider, model, context or {}, at):
-        assert price == Price(by_the_book(provider.id, model.id, at, context, counts), "priced")
+        assert price == priced_by_the_book(provider.id, model.id, at, context, counts)
     else:
         assert price == Price(None, "unpriced")
 
@@ -142,14 +153,14 @@ def test_every_chat_model_of_the_book_costs_the_same_standard_price() -> None:
     ours = {(p.id, m.id): BOOK.price(None, p.id, None, m.id, None, NOW, **with_both(counts)) for p, m in CHAT_MODELS}
 
     assert len(ours) > 1_500
-    assert ours == {(p.id, m.id): Price(by_the_book(p.id, m.id, NOW, None, counts), "priced") for p, m in CHAT_MODELS}
+    assert ours == {(p.id, m.id): priced_by_the_book(p.id, m.id, NOW, None, counts) for p, m in CHAT_MODELS}
 
 
 def test_real_calls_cost_what_plain_genai_prices_says() -> None:
     if not REAL_CALLS.exists():
         pytest.skip("the recorded calls are not here; name them in TIDEGATE_REAL_CALLS")
     # One genai-prices call takes 0.2 ms; equal calls cost equal, so each distinct one is computed once.
-    expected: dict[tuple[Any, ...], int] = {}
+    expected: dict[tuple[Any, ...], Price] = {}
     lines = 0
 
     for line in REAL_CALLS.read_bytes().splitlines():
@@ -158,9 +169,9 @@ def test_real_calls_cost_what_plain_genai_prices_says() -> None:
         counts = normalise_usage(call["response"]["usage"], provider)
         key = (provider, model, at.date(), *sorted(counts.items()))
         if key not in expected:
-            expected[key] = by_the_book(provider, model, at, None, counts)
+            expected[key] = priced_by_the_book(provider, model, at, None, counts)
         price = BOOK.price("harbor-health", provider, model, call["request"]["model"], None, at, **with_both(counts))
-        assert price == Price(expected[key], "priced")
+        assert price == expected[key]
         lines += 1
 
     assert lines > 4_000
@@ -200,7 +211,7 @@ def test_unknown_counts_have_no_cost_and_a_gateways_cache_costs_nothing() -> Non
     assert BOOK.price(*gpt, None, None) == Price(None, "no_usage")
     assert BOOK.price(*gpt, 100, None) == Price(None, "no_usage")
     assert BOOK.price(*gpt, None, 100) == Price(None, "no_usage")
-    assert BOOK.price(*gpt, None, None, cache_hit=True) == Price(0, "cache_hit")
+    assert BOOK.price(*gpt, None, None, cache_hit=True) == Price(0, "cache_hit", 0)
 
 
 def test_cached_audio_that_may_or_may_not_be_there_is_unknown_usage() -> None:
@@ -308,8 +319,63 @@ def test_an_hour_of_cache_costs_the_books_rate_or_twice_the_input_but_never_the_
 
     for opus in (with_rate, without):
         assert BOOK.price(*opus) == Price(15_000_000, "priced")
-        assert BOOK.price(*opus, cache_write_5m_tokens=1_000) == Price(18_750_000, "priced")
-        assert BOOK.price(*opus, cache_write_1h_tokens=1_000) == Price(30_000_000, "priced")
+        assert BOOK.price(*opus, cache_write_5m_tokens=1_000) == Price(18_750_000, "priced", -3_750_000)
+        assert BOOK.price(*opus, cache_write_1h_tokens=1_000) == Price(30_000_000, "priced", -15_000_000)
+
+
+# What the cache saved
+
+
+@pytest.mark.parametrize(
+    ("cached", "savings"),
+    [
+        # gpt-4o: 2.50 USD a million in, half of it when read from the cache; writing costs nothing of its own.
+        ({"cache_read_tokens": 1_000}, 1_000 * 1_250),
+        ({"cache_read_tokens": 1}, 1_250),
+        ({"cache_read_tokens": 0}, 0),
+        ({"cache_write_5m_tokens": 0}, 0),
+        ({}, None),
+    ],
+)
+def test_openais_cache_saves_what_reading_is_cheaper_by(cached: dict[str, int], savings: int | None) -> None:
+    price = BOOK.price(None, "openai", None, "gpt-4o-2024-08-06", None, NOW, 2_000, 100, **cached)
+
+    assert price.cache_savings_nano_usd == savings
+
+
+@pytest.mark.parametrize(
+    ("cached", "savings"),
+    [
+        # claude-sonnet-4-5: 3 USD a million in; 0.30 read from the cache, 3.75 written for five minutes, 6 for an hour.
+        ({"cache_read_tokens": 1_000}, 1_000 * 2_700),
+        ({"cache_write_5m_tokens": 1_000}, -1_000 * 750),
+        ({"cache_write_1h_tokens": 1_000}, -1_000 * 3_000),
+        ({"cache_read_tokens": 500, "cache_write_5m_tokens": 300, "cache_write_1h_tokens": 200}, 1_350_000 - 225_000 - 600_000),
+        ({"cache_read_tokens": 100, "cache_write_5m_tokens": 900}, 270_000 - 675_000),
+    ],
+)
+def test_anthropics_cache_saves_less_what_writing_costs(cached: dict[str, int], savings: int) -> None:
+    price = BOOK.price(None, "anthropic", None, "claude-sonnet-4-5-20250929", None, NOW, 2_000, 100, **cached)
+
+    assert price.cache_savings_nano_usd == savings
+
+
+def test_what_the_cache_saved_and_what_the_call_cost_are_the_price_without_a_cache(tmp_path: Path) -> None:
+    # One and a half nano-dollars a token, 0.7 from the cache: both prices are rounded, each once, and the two sums still meet.
+    book = book_of(tmp_path, '[[models]]\nmodel = "m"\ninput = "0.0015"\noutput = "0"\ncache_read = "0.0007"\n')
+    model = (None, None, None, "m", None, NOW)
+
+    for tokens in range(1, 40):
+        plain, cached = book.price(*model, tokens, 0), book.price(*model, tokens, 0, tokens // 2)
+        assert plain.cost_nano_usd is not None
+        assert cached.cost_nano_usd is not None
+        assert cached.cache_savings_nano_usd == plain.cost_nano_usd - cached.cost_nano_usd
+
+
+@pytest.mark.parametrize("counts", [(None, None, 5), (10, 5, 11), (-1, 5, 0)])
+def test_without_a_price_nobody_knows_what_the_cache_saved(counts: tuple[int | None, ...]) -> None:
+    assert BOOK.price(None, "openai", None, "gpt-4o", None, NOW, *counts).cache_savings_nano_usd is None
+    assert BOOK.price(None, "openai", None, "no-such-model", None, NOW, 10, 5, 5).cache_savings_nano_usd is None
 
 
 # The price file
@@ -337,10 +403,12 @@ def test_the_documented_example_prices_what_it_says() -> None:
     sonnet = ("anthropic", None, "claude-sonnet-4-5-20250929", None)
     gpt = ("openai", None, "gpt-4o", None)
 
-    assert book.price(None, *llama, NOW, 1_000, 100, 200) == Price(377_000, "priced")
-    assert book.price(None, *llama, datetime(2027, 1, 1, tzinfo=UTC), 1_000, 100, 200) == Price(321_000, "priced")
+    assert book.price(None, *llama, NOW, 1_000, 100, 200) == Price(377_000, "priced", 63_000)
+    assert book.price(None, *llama, datetime(2027, 1, 1, tzinfo=UTC), 1_000, 100, 200) == Price(321_000, "priced", 54_000)
     assert book.price("harbor-health", *sonnet, NOW, 1_000, 100) == Price(3_600_000, "priced")
-    assert book.price("harbor-health", *sonnet, NOW, 1_000, 0, cache_write_1h_tokens=1_000) == Price(4_800_000, "priced")
+    assert book.price("harbor-health", *sonnet, NOW, 1_000, 0, cache_write_1h_tokens=1_000) == Price(
+        4_800_000, "priced", -2_400_000
+    )
     assert book.price("harbor-health", *gpt, NOW, 1_000, 100) == Price(2_975_000, "priced")
     assert (
         book.price("lakeside", *gpt, NOW, 1_000, 100) == BOOK.price(None, *gpt, NOW, 1_000, 100) == Price(3_500_000, "priced")
@@ -402,7 +470,9 @@ def test_rates_of_every_kind_are_charged_once_and_rounded_half_even(tmp_path: Pa
         + 8 * rates["output_audio"]
         + 4 * rates["cache_audio_read"]
     )
-    assert price == Price(int(dollars_a_million * 1_000) + 1, "priced")
+    the_rest = (50 - 10 - 8) * rates["output"] + 10 * rates["reasoning"] + 8 * rates["output_audio"]
+    uncached = (100 - 12) * rates["input"] + 12 * rates["input_audio"] + the_rest
+    assert price == Price(int(dollars_a_million * 1_000) + 1, "priced", int((uncached - dollars_a_million) * 1_000))
 
 
 @pytest.mark.parametrize(("tokens_in", "nano"), [(1, 0), (2, 1), (3, 2), (5, 2), (7, 4)])
