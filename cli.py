@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 from tidegate.access_cli import access_app
+from tidegate.alerts_cli import alerts_app
 from tidegate.audit_cli import audit_app
 from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import db_app
@@ -51,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(access_app, name="access")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")

@@ -34,7 +34,8 @@ GUARDRAILS: Final = "guardrails"
 
 def worker(
     role: Annotated[
-        str, typer.Option(help="meter, policies, sink or guardrails; or all: a process each, started again when it ends")
+        str,
+        typer.Option(help="meter, policies, sink, guardrails or notifier; or all: a process each, started again when it ends"),
     ] = "all",
 ) -> None:
     """Run a worker of the distributed engine on the Kafka that TIDEGATE_URL names (kafka://broker:9092). Ctrl-C stops it.

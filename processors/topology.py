@@ -15,6 +15,7 @@ content ──► guardrails ──► transcripts ─────────�
                   ├──────► alerts ─────────────────► sink
                   └──────► quarantine, for a person
 audit, from workers on Kafka ──────────────────────► sink
+alerts ──► notifier ─► incidents, and messages to people
 
 What the guardrails say of content comes back as `scored` events in the calls topic, so that findings are counted as calls
 are. Each is numbered as its content was, under a name of its own (guardrails:<producer>), so that content that is scored again
@@ -37,6 +38,7 @@ from ..schemas.topics import (
     DEAD_LETTERS,
     FINDINGS,
     GATES,
+    INCIDENTS,
     METERED,
     PRICE_ROWS,
     QUARANTINE,
@@ -68,8 +70,10 @@ POLICIES: Final = Step("policies", (USAGE, GATES), (SIGNALS, SIGNAL_ROWS, ALERTS
 SINK: Final = Step(
     "sink", (METERED, REQUESTS, FINDINGS, TRANSCRIPTS, DEAD_LETTERS, USAGE_LEDGER, PRICE_ROWS, SIGNAL_ROWS, ALERTS, AUDIT)
 )
+# What policies say is told by their heartbeat in the signals: a notifier misses them when that is silent.
+NOTIFIER: Final = Step("notifier", (ALERTS,), (INCIDENTS,))
 
-STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK)
+STEPS: Final = (METER, GUARDRAILS, POLICIES, SINK, NOTIFIER)
 
 # Which table of the store takes which topic.
 TABLES: Final = {

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     flush_s: Annotated[float, Field(gt=0, le=60, description="how often the meter commits")] = 0.1
     flush_bytes: Annotated[int, Field(ge=1, description="log read in one meter commit; bounds memory and rework")] = 1 << 20
     policy_file: Annotated[Path | None, Field(description="budgets, rate limits, breakers; read again when it changes")] = None
+    on_call_file: Annotated[Path | None, Field(description="who is told of incidents, and how")] = None
     price_file: Path | None = None
     residency_file: Annotated[
         Path | None, Field(description="where tenants' data may rest; for services, nodes and workers; needs region")

@@ -48,6 +48,8 @@ GATES: Final = Topic("tidegate.gates", 60, compacted=True)
 # What policies have said, for the store: the signals themselves are forgotten as soon as there are newer ones.
 SIGNAL_ROWS: Final = Topic("tidegate.signal_rows", 3_600)
 ALERTS: Final = Topic("tidegate.alerts", 30 * _DAY_S)
+# What the notifier knows: incidents that are open, silences, and messages on their way to people.
+INCIDENTS: Final = Topic("tidegate.incidents", None, compacted=True)
 # What could not be understood waits for a person.
 DEAD_LETTERS: Final = Topic("tidegate.dead_letters", 30 * _DAY_S)
 # The lines themselves, sealed, by their place: a person mends them and has them metered. An empty value: that was done.
@@ -79,6 +81,7 @@ TOPICS: Final = {
         GATES,
         SIGNAL_ROWS,
         ALERTS,
+        INCIDENTS,
         DEAD_LETTERS,
         REFUSED,
         QUARANTINE,

@@ -33,6 +33,7 @@ from ...schemas.topics import (
     DEAD_LETTERS,
     GATES,
     GUARDRAILS_NAMES,
+    INCIDENTS,
     METER_CHANGELOG,
     QUARANTINE,
     REFUSED,
@@ -43,7 +44,7 @@ from ...schemas.topics import (
     Topic,
 )
 from ..brake import GROUP as BRAKE
-from ..topology import GUARDRAILS, METER, POLICIES, SINK
+from ..topology import GUARDRAILS, METER, NOTIFIER, POLICIES, SINK
 from .kafka_tools import kafka_command
 
 PRINCIPAL: Final = "User:tidegate-{role}"
@@ -97,6 +98,15 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Read",), topics=SINK.reads),
         Grant(("Write",), topics=(DEAD_LETTERS, AUDIT)),
         Grant(("Read",), groups=(SINK.name,)),
+    ),
+    NOTIFIER.name: (
+        Grant(("Read",), topics=(ALERTS, INCIDENTS)),
+        Grant(("Write",), topics=(INCIDENTS,)),
+        Grant(("Read",), groups=(NOTIFIER.name,)),
+    ),
+    "on-call": (
+        Grant(("Read",), topics=(INCIDENTS,)),
+        Grant(("Write",), topics=(ALERTS,)),
     ),
     "node": (
         Grant(("Write",), topics=(CALLS, CONTENT, GATES)),

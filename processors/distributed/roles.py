@@ -12,7 +12,7 @@ from ...schemas.errors import UsageError
 from ...schemas.settings import Settings
 from ...schemas.topics import AUDIT, CALLS, GUARDRAILS_NAMES, METER_CHANGELOG, SIGNALS, USAGE
 from ..audit_events import MIGRATED, migrated
-from ..topology import GUARDRAILS, METER, POLICIES, SINK
+from ..topology import GUARDRAILS, METER, NOTIFIER, POLICIES, SINK
 from .worker_audit import WorkerAudit
 from .worker_doors import WorkerMetrics
 
@@ -167,6 +167,30 @@ async def _guardrails(settings: Settings, metrics: WorkerMetrics, audit: WorkerA
                 running.exception()  # `failure` has it
 
 
+@asynccontextmanager
+async def _notifier(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+    from .notifier import KafkaNotifier
+    from .wire import Wire
+
+    async with AsyncExitStack() as last_to_first:
+        wire = Wire(settings)
+        await wire.start()
+        last_to_first.push_async_callback(wire.stop)
+        await wire.require((*NOTIFIER.reads, *NOTIFIER.writes))
+        notifier = KafkaNotifier(settings, wire)
+        last_to_first.push_async_callback(notifier.close)
+        await notifier.start()
+        metrics.lags = notifier.lags
+        running = asyncio.create_task(notifier.run(), name="notifier")
+        try:
+            yield notifier
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # `failure` has it
+
+
 def ring_of(settings: Settings) -> KeySource:
     """Where the keys are that open content. Raises `UsageError` where no ring is named: on Kafka none is made by itself."""
     keys = key_source(settings)
@@ -183,4 +207,5 @@ BY_NAME: Final[dict[str, Callable[[Settings, WorkerMetrics, WorkerAudit], Abstra
     POLICIES.name: _policies,
     SINK.name: _sink,
     GUARDRAILS.name: _guardrails,
+    NOTIFIER.name: _notifier,
 }

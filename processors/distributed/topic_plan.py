@@ -6,6 +6,7 @@
     usage            Q   delete, 1 day     guardrails.names          1   compact + delete, 30 days
     refused          P   compact + delete, 30 days         signal_rows              1   delete, 1 day
     audit            1   for ever                          usage_ledger, price_rows P   delete, 1 day
+    incidents        1   compact
 
 P bounds how many meters and sinks share the work, Q how many policies workers. On the embedded log a record waits for its
 readers however long they are away; on Kafka nothing waits, so times here are how long a worker may be gone.
@@ -25,6 +26,7 @@ from ...schemas.topics import (
     FINDINGS,
     GATES,
     GUARDRAILS_NAMES,
+    INCIDENTS,
     METER_CHANGELOG,
     METERED,
     PRICE_ROWS,
@@ -53,7 +55,7 @@ LIKE_CALLS: Final = (
     *(USAGE_LEDGER, PRICE_ROWS),
 )
 # The order of what policies and gates say is the order of one partition; of what workers tell, so that a gap is one.
-SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, AUDIT, GUARDRAILS_NAMES)
+SINGLE: Final = (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, INCIDENTS, AUDIT, GUARDRAILS_NAMES)
 
 _MIB: Final = 1024 * 1024
 _MINUTE_MS: Final = 60_000
@@ -126,6 +128,7 @@ def plan(
         PlannedTopic(SIGNAL_ROWS, 1, "what policies have said, on its way to the store", (*_ROWS, *shared)),
         PlannedTopic(ALERTS, 1, "what people must know", (*_ALERTS, *shared)),
         PlannedTopic(AUDIT, 1, "what workers did, each in a chain of its own", (*_AUDIT, *shared)),
+        PlannedTopic(INCIDENTS, 1, "what is open, and who has been told; the notifier's memory", (*_INCIDENTS, *shared)),
         PlannedTopic(GUARDRAILS_NAMES, 1, "which models and prompt versions were met, and when first", (*_NAMES, *shared)),
     )
 
@@ -247,6 +250,13 @@ _AUDIT: Final = (
     Rule("cleanup.policy", "delete", "nothing here is ever superseded"),
     Rule("retention.ms", "-1", "who did what is kept for ever: a few records a worker's start", "at least"),
     Rule("retention.bytes", "-1", "no record may go for want of room", "at least"),
+)
+
+_INCIDENTS: Final = (
+    Rule("cleanup.policy", "compact", "an incident is open until it is over, however old"),
+    Rule("max.compaction.lag.ms", str(_HOUR_MS), "what is over goes within an hour: a hand-over is short", "at most"),
+    _segments(_HOUR_MS, "only closed segments are compacted"),
+    _max_bytes(64, "what a storm of alerts changes is one batch, appended whole or not at all"),
 )
 
 # What the brokers themselves must allow. Defaults do, unless somebody changed them.

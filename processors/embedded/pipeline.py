@@ -31,6 +31,7 @@ from ..policy_file import PolicyWatch
 from ..topology import GUARDRAILS, METER, SINK
 from .engine import MeterEngine
 from .guardrails_thread import GuardrailsThread
+from .notifier import NotifierThread
 from .policies_engine import PoliciesEngine
 from .sink import Sink
 from .trimming import Trimming
@@ -81,6 +82,8 @@ class Pipeline:
         self.backfill = Backfill(self.meter, self.store, at=at)
         self.guardrails = GuardrailsThread(data_dir, settings, at=at)
         self.trimming = Trimming(data_dir, settings)
+        self.notifier: NotifierThread | None = None
+        self._at = at
         # The policies that wait for their past to be counted, and until when they do; at the start, all.
         self._coming: PolicySet | None = self.watch.current
         self._coming_until: float | None = None
@@ -116,10 +119,18 @@ class Pipeline:
             progress(0, self.sink.lag())
 
     def start(self) -> None:
-        """Run meter, sink, trimming and guardrails in threads of their own until `stop`."""
+        """Run meter, sink, trimming, notifier and guardrails in threads of their own until `stop`. Raises `UsageError` when the
+        on-call file is bad: nobody would be told."""
+        notifier = self.notifier = NotifierThread(self.data_dir, self.settings, at=self._at)
         for partition in self.meter.stopped():
             log.error("meter_stopped", partition=partition, what=what_to_do(partition, self.meter.states[partition].brake))
-        for name, run in (("meter", self._run_meter), ("sink", self._run_sink), ("trimming", self._run_trimming)):
+        runs = {
+            "meter": self._run_meter,
+            "sink": self._run_sink,
+            "trimming": lambda: self.trimming.run(self._stopping),
+            "notifier": lambda: notifier.run(self._stopping),
+        }
+        for name, run in runs.items():
             thread = threading.Thread(target=self._guarded, args=(run,), name=f"tidegate-{name}")
             self._threads.append(thread)
             thread.start()
@@ -133,6 +144,9 @@ class Pipeline:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+        if self.notifier is not None:
+            self.notifier.close()
+            self.notifier = None
 
     def close(self) -> None:
         self.stop()
@@ -253,9 +267,6 @@ class Pipeline:
                 return
             if not rows:
                 time.sleep(_IDLE_S)
-
-    def _run_trimming(self) -> None:
-        self.trimming.run(self._stopping)
 
     def _meter_alive(self) -> bool:
         return bool(self._threads) and self._threads[0].is_alive()

@@ -1,0 +1,143 @@
+"""The notifier over a data folder's log, in a thread and on a connection of its own.
+
+    alerts ─► hear ─► incidents and the offset in one transaction ─► send ─► delivered, in another
+
+One round, numbered as the crash test aborts it: 1 heard, 2 kept, 3 sent. A crash before 2 hears the same alerts again; one
+behind 3 that was not noted sends the same message again, under the same id.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from ...producers.sqlite_log import SqliteLog
+from ...schemas.errors import InvalidEvent, LogUnavailable, UsageError
+from ...schemas.settings import Settings
+from ...schemas.signal import GATES_KEY, Alert
+from ...schemas.topics import ALERTS, INCIDENTS, SIGNALS
+from ..incidents import Heard, Notification
+from ..notifier import Notifier, alerts_of, tell_log
+from ..on_call_watch import OnCallWatch
+from ..sending import Sending
+from ..topology import NOTIFIER
+
+log = structlog.get_logger("tidegate.notifier")
+
+# Soon enough for a page; a look is two lookups in an index.
+_LOOK_S: Final = 0.2
+_PAUSE_MAX_S: Final = 10.0
+_HEADERS: Final = {"schema": "incidents/1"}
+
+
+class NotifierThread:
+    """`run` in a thread of its own; `status` from any. `clock` is seconds since 1970."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        at: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        self._log = SqliteLog(data_dir, fsync=settings.fsync)
+        self._clock = clock
+        self._at = at
+        self._watch = OnCallWatch(settings.on_call_file)
+        self.sending = Sending(at)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        memory = [(record.key or b"", record.value) for record in self._log.keyed(INCIDENTS.name, 0, b"") if record.value]
+        self._next = self._log.committed(NOTIFIER.name, ALERTS.name, 0)
+        self._notifier = Notifier(memory, self._watch.current)
+        self._beat: float | None = None
+        if self._notifier.is_new:
+            now = self._clock()
+            self._notifier.adopt(self._read(), now)
+            self._keep()
+
+    def run(self, stopping: threading.Event) -> None:
+        """Tell people until told to stop. What is being sent then is waited for, or sent again at the next start."""
+        pause_s = _LOOK_S
+        while not stopping.wait(pause_s):
+            try:
+                self.run_once()
+                pause_s = _LOOK_S
+            except LogUnavailable as error:
+                pause_s = min(max(pause_s, _LOOK_S) * 2, _PAUSE_MAX_S)
+                log.warning("notifier_waits", error=str(error), retry_in_s=pause_s)
+
+    def run_once(self) -> list[Notification]:
+        """Hear what is new, keep it, and send what is due. Returns what people are told."""
+        now = self._clock()
+        problem = self._watch.problem
+        self._notifier.on_call = self._watch.poll(now)
+        if self._watch.problem and self._watch.problem != problem:
+            log.error("on_call_file_refused", error=self._watch.problem)
+        before = self._next
+        try:
+            told = self._notifier.hear(self._read(), now, self._heartbeat())
+            self._at("1 heard")
+            self.sending.note(self._notifier, now)
+            if told or self._next != before or self._notifier.changes():
+                self._keep()
+                self._at("2 kept")
+        except BaseException:
+            self._take_up()
+            raise
+        tell_log(told)
+        self.sending.begin(self._notifier, now)
+        return told
+
+    def _read(self) -> list[Alert]:
+        alerts: list[Alert] = []
+        while records := self._log.read(ALERTS.name, 0, self._next):
+            for record in records:
+                try:
+                    alerts += alerts_of(record.value)
+                except InvalidEvent as error:
+                    log.error("alert_refused", offset=record.offset, error=str(error))
+            self._next = records[-1].offset + 1
+        return alerts
+
+    def _heartbeat(self) -> list[Heard]:
+        """The policies' sign of life, when it is a new one."""
+        record = self._log.last(SIGNALS.name, 0, GATES_KEY)
+        if record is None or not record.value or record.appended_ms / 1_000 == self._beat:
+            return []
+        self._beat = record.appended_ms / 1_000
+        return [Heard("policies", self._beat)]
+
+    def _keep(self) -> None:
+        changes = self._notifier.changes()
+        with self._log.transaction():
+            self._log.append(INCIDENTS.name, 0, [(key, _HEADERS, value) for key, value in changes])
+            self._log.commit_offset(NOTIFIER.name, ALERTS.name, 0, self._next)
+        self._notifier.written(changes)
+
+    def status(self) -> dict[str, Any]:
+        """Open incidents by phase, messages on their way, and what became of those that were."""
+        return {
+            "incidents": self._notifier.phases(),
+            "waiting": len(self._notifier.deliveries),
+            "sent": self.sending.sent,
+            "failed": self.sending.failed,
+            "given_up": self.sending.given_up,
+            "problem": self._watch.problem,
+        }
+
+    def close(self) -> None:
+        self.sending.close()
+        try:
+            self.sending.note(self._notifier, self._clock())
+            self._keep()
+        except (LogUnavailable, UsageError):
+            log.warning("notifier_closed_without_a_note")
+        self._log.close()

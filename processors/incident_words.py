@@ -1,0 +1,139 @@
+"""Incidents put into words for people who were asleep. What may name a person, a user's id, is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from ..schemas.notice import Entry, Message
+from ..schemas.signal import Alert
+from .incidents import Incident, Notification
+
+# A telephone shows so many lines; the rest is counted, and `tidegate alerts list` has it.
+_SHOWN: Final = 10
+# Ids of people: whoever is told may sit in front of a screen on a wall.
+_PERSONAL: Final = frozenset({"user"})
+
+_OCCASIONS: Final = {
+    "opened": "",
+    "worsened": "worse: ",
+    "renotified": "still: ",
+    "flapping": "comes and goes: ",
+    "resolved": "resolved: ",
+}
+
+
+def message(told: Notification, incidents: Sequence[Incident], runbooks: str = "") -> Message:
+    """What is sent of a notification, about those of its incidents that a destination is told of."""
+    over = told.occasion == "resolved" and not told.left
+    lines = [_lines(incident, told, runbooks) for incident in incidents[:_SHOWN]]
+    if len(incidents) > _SHOWN:
+        lines.append(f"and {len(incidents) - _SHOWN:,} more: tidegate alerts list")
+    if told.occasion == "resolved" and told.left:
+        lines.append(f"{told.left:,} more of this are still open")
+    if told.occasion != "resolved":
+        lines.append(f"Seen it? tidegate alerts ack {incidents[0].number}")
+    return Message(
+        id=told.id,
+        group=told.group,
+        severity=told.severity,
+        title=_title(told, incidents),
+        body="\n\n".join(lines),
+        entries=[_entry(incident, told, runbooks) for incident in incidents],
+        over=over,
+        at=told.at,
+    )
+
+
+def _title(told: Notification, incidents: Sequence[Incident]) -> str:
+    first = incidents[0]
+    what = first.alert.policy or first.alert.kind
+    who = scope_text(first.alert) if len(incidents) == 1 else f"{len(incidents):,} scopes"
+    state = f" {first.alert.state}" if len(incidents) == 1 and first.alert.state and told.occasion != "resolved" else ""
+    about = f"{what}: {who}{state}" if first.alert.policy else f"{what}"
+    return f"[{'OK' if told.occasion == 'resolved' else told.severity.upper()}] {_OCCASIONS[told.occasion]}{about}"
+
+
+def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
+    alert = incident.alert
+    lines = [f"#{incident.number} {summary(alert)}"]
+    if told.occasion == "resolved":
+        lines.append(f"open from {_clock(incident.opened_at)} to {_clock(incident.well_since or told.at)}")
+        return "\n".join(lines)
+    times = [f"since {_clock(incident.opened_at)}"]
+    if alert.exhausted_at is not None and alert.exhausted_at > told.at:
+        times.append(f"exhausted at {_clock(alert.exhausted_at)} at this rate")
+    if alert.resets_at is not None:
+        times.append(f"resets {_clock(alert.resets_at)}")
+    lines.append(", ".join(times))
+    if alert.contributors:
+        shares = [f"{_scope(one.scope)} {_share(one.spend, alert.spend)}".rstrip() for one in alert.contributors[:5]]
+        lines.append(f"most by: {', '.join(dict.fromkeys(shares))}")
+    if incident.flapping:
+        lines.append(f"has come back {len(incident.turns)} times within the hour")
+    if alert.owner:
+        lines.append(f"owner: {alert.owner}")
+    if runbook := runbook_of(alert, runbooks):
+        lines.append(f"runbook: {runbook}")
+    return "\n".join(lines)
+
+
+def summary(alert: Alert) -> str:
+    """One line: who, which state, what stands where against which limit. A policy's title begins with its scope, and that may
+    be a user: only what follows is said."""
+    if alert.policy is None:
+        return alert.title
+    reason = alert.title.rpartition(f": {alert.policy}: ")[2] if f": {alert.policy}: " in alert.title else ""
+    state = f" {alert.state}" if alert.state else ""
+    return f"{scope_text(alert)}{state}: {alert.policy}{f', {reason}' if reason else ''}"
+
+
+def scope_text(alert: Alert) -> str:
+    return _scope(alert.scope) or "everything"
+
+
+def _scope(scope: dict[str, str | None]) -> str:
+    return ", ".join(f"a {name}" if name in _PERSONAL else f"{name}={value}" for name, value in scope.items())
+
+
+def _share(spend: float, whole: float | None) -> str:
+    return f"{spend / whole:.0%}" if whole else ""
+
+
+def runbook_of(alert: Alert, runbooks: str) -> str:
+    """Where it is written what to do. A policy's own; a path below the address of all runbooks; or nothing."""
+    own = alert.runbook or ""
+    if not own and not runbooks:
+        return ""
+    if "://" in own or not runbooks:
+        return own
+    return f"{runbooks.rstrip('/')}/{(own or alert.kind).lstrip('/')}"
+
+
+def _entry(incident: Incident, told: Notification, runbooks: str) -> Entry:
+    alert = incident.alert
+    labels = {"alertname": alert.policy or alert.kind, "kind": alert.kind, "severity": incident.severity, "service": "tidegate"}
+    labels |= {name: value for name, value in alert.scope.items() if value and name not in _PERSONAL and name not in labels}
+    if any(name in _PERSONAL for name in alert.scope):
+        labels["incident"] = str(incident.number)  # or two users were one alert
+    return Entry(
+        number=incident.number,
+        labels=labels,
+        summary=summary(alert),
+        starts_at=incident.opened_at,
+        over=told.occasion == "resolved",
+        runbook=runbook_of(alert, runbooks),
+    )
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def trial_message(destination: str, at: float) -> Message:
+    """What `tidegate alerts test` sends: it says that nothing is wrong."""
+    words = f"A test of the destination {destination}, at {_clock(at)}. Nothing is wrong."
+    labels = {"alertname": "TidegateTest", "severity": "warning", "service": "tidegate"}
+    entry = Entry(number=0, labels=labels, summary=words, starts_at=at, over=True)
+    return Message(f"test-{at:.0f}-{destination}", "test", "warning", "[TEST] Tidegate can reach you", words, [entry], True, at)

@@ -1,0 +1,353 @@
+"""Incidents: what a person is told, made of alerts. Pure: alerts, a person's words and the time in, notifications out.
+
+              bad for `pending_s`          again and again
+    (none) ──► pending ──────► firing ──► renotified ──► acknowledged
+                  │ well          │ well for `settle_s`       │
+                  └─► (none)      └────────► resolved ◄───────┘
+
+An incident is an alert's key, from its first bad word until it has been well for `settle_s`. Each is in one opening
+notification, and in one that says it is over; in between it is told again while nobody has acknowledged it. One that is well
+and bad in turns stays open, so it is told once; from `flaps_most` turns on, it is said to be flapping, and must be well for
+`flapping_settle_s`.
+
+What opens together is told together: a notification is of a group (a policy, or a kind of trouble), and lists its incidents.
+Nobody is told of an incident in a maintenance window, but once it is over and the incident is not.
+
+Times are seconds since 1970. Nothing is lost by a word that comes late or twice: a word older than the last is not heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from ..schemas.signal import Alert
+
+Phase = Literal["pending", "firing", "acknowledged"]
+Occasion = Literal["opened", "worsened", "renotified", "flapping", "resolved"]
+Severity = Literal["warning", "critical"]
+
+_LEVEL: Final = {"info": 0, "warning": 1, "critical": 2}
+# How bad a policy's state is, however it was come to: an alert's severity speaks of the change, and a block that has become a
+# warning is better, and not yet well.
+_STATE: Final[dict[str, Severity | None]] = {
+    "ok": None,
+    "warn": "warning",
+    "throttle": "warning",
+    "downgrade": "critical",
+    "block": "critical",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How patient the on-call's telephone is, in seconds."""
+
+    # Shorter than a person notices; long enough that a gate that breathes in and out is not told.
+    pending_warning_s: float = 30.0
+    pending_critical_s: float = 0.0
+    # Whoever has not acknowledged a critical incident in half an hour has not seen it.
+    renotify_warning_s: float = 14_400.0
+    renotify_critical_s: float = 1_800.0
+    settle_s: float = 60.0
+    flaps_most: int = 3
+    flaps_within_s: float = 3_600.0
+    flapping_settle_s: float = 900.0
+    # What opens within this is one message. A page may wait so long, no longer.
+    group_wait_s: float = 10.0
+    # Trouble that has no state is over when it has not been told of for so long: three times what repeats itself.
+    silent_s: float = 900.0
+    # Alerts come with every change; a source that promised a word and is silent for this is an incident itself.
+    no_data_s: float = 300.0
+
+    def pending_s(self, severity: Severity) -> float:
+        return self.pending_critical_s if severity == "critical" else self.pending_warning_s
+
+    def renotify_s(self, severity: Severity) -> float:
+        return self.renotify_critical_s if severity == "critical" else self.renotify_warning_s
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A maintenance window or a silence: incidents that match all of `match` are not told of in [since, until)."""
+
+    id: str
+    since: float
+    until: float
+    # kind, policy, severity, or a dimension of the scope; `*` at the end of a value stands for the rest.
+    match: dict[str, str] = {}
+    by: str = ""
+    why: str = ""
+
+    def holds(self, incident: Incident, now: float) -> bool:
+        return self.since <= now < self.until and incident.fits(self.match)
+
+
+class Incident(msgspec.Struct, kw_only=True):
+    """One trouble, as far as it is known. Its number is how people call it."""
+
+    number: int
+    key: str
+    phase: Phase
+    severity: Severity
+    # The newest word; whoever is told reads its numbers.
+    alert: Alert
+    opened_at: float
+    # When it has been bad for long enough: the earliest that any of its words asks for.
+    due_at: float
+    well_since: float | None = None
+    heard_at: float
+    told_at: float | None = None
+    told_severity: Severity | None = None
+    times_told: int = 0
+    turns: list[float] = []
+    flapping: bool = False
+    acknowledged_by: str = ""
+    acknowledged_at: float | None = None
+
+    def group(self) -> str:
+        return f"policy|{self.alert.policy}" if self.alert.policy else self.alert.kind
+
+    def fits(self, wanted: Mapping[str, str]) -> bool:
+        """Whether it is of this kind, policy, severity and scope; a `*` at the end stands for the rest of a value."""
+        facts = {**self.alert.scope, "kind": self.alert.kind, "policy": self.alert.policy, "severity": self.severity}
+        return all(_matches(facts.get(name), value) for name, value in wanted.items())
+
+
+class Incidents(msgspec.Struct):
+    """The state: open incidents by key, windows by id, and who promised to be heard of."""
+
+    open: dict[str, Incident] = {}
+    windows: dict[str, Window] = {}
+    promised: dict[str, float] = {}
+    opened: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One message to people about a group, with its incidents as they were then. Made again from the same words, it has the
+    same `id`: whoever receives it can tell a repetition."""
+
+    id: str
+    occasion: Occasion
+    group: str
+    severity: Severity
+    incidents: tuple[Incident, ...]
+    # How many of the group are open still, these among them unless they are resolved.
+    left: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    key: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """A person says it is over. It opens again with the next bad word."""
+
+    key: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Unsilence:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A source that promises to be heard of again: a step's heartbeat."""
+
+    source: str
+    at: float
+
+
+Word = Alert | Acknowledge | Resolve | Silence | Unsilence | Heard
+
+
+def step(state: Incidents, words: Iterable[Word], now: float, timing: Timing) -> list[Notification]:
+    """What people are to be told after these words at `now`, in the order in which it came about. Changes `state`.
+
+    Call it with no words as time goes by: what waits, settles or is told again is due then.
+    """
+    over: list[Incident] = []
+    for word in words:
+        _hear(state, word, over, timing)
+    _miss(state, now, timing)
+    _settle(state, now, over, timing)
+    return [*_ended(state, over, now), *_due(state, now, timing)]
+
+
+# what is heard
+
+
+def _hear(state: Incidents, word: Word, over: list[Incident], timing: Timing) -> None:
+    match word:
+        case Alert():
+            _alert(state, word, timing)
+        case Acknowledge():
+            if (incident := state.open.get(word.key)) is not None and incident.phase != "acknowledged":
+                incident.phase, incident.acknowledged_by, incident.acknowledged_at = "acknowledged", word.by, word.at
+        case Resolve():
+            if (incident := state.open.pop(word.key, None)) is not None and incident.told_at is not None:
+                over.append(incident)
+        case Silence():
+            state.windows[word.window.id] = word.window
+        case Unsilence():
+            state.windows.pop(word.id, None)
+        case Heard():
+            state.promised[word.source] = max(word.at, state.promised.get(word.source, word.at))
+            _alert(state, _no_data(word.source, word.at, well=True), timing)
+
+
+def _alert(state: Incidents, alert: Alert, timing: Timing) -> None:
+    severity = severity_of(alert)
+    incident = state.open.get(alert.key)
+    if incident is None:
+        if severity is not None:
+            state.opened += 1
+            state.open[alert.key] = Incident(
+                number=state.opened,
+                key=alert.key,
+                phase="pending",
+                severity=severity,
+                alert=alert,
+                opened_at=alert.at,
+                due_at=alert.at + timing.pending_s(severity),
+                heard_at=alert.at,
+            )
+        return
+    if alert.at < incident.heard_at:
+        return
+    incident.heard_at, incident.alert = alert.at, alert
+    if severity is None:
+        if incident.well_since is None:
+            incident.well_since = alert.at
+        return
+    if incident.well_since is not None:
+        incident.well_since, incident.due_at = None, alert.at + timing.pending_s(severity)
+        incident.turns = [at for at in incident.turns if at > alert.at - timing.flaps_within_s] + [alert.at]
+    incident.severity = severity
+    incident.due_at = min(incident.due_at, alert.at + timing.pending_s(severity))
+
+
+def severity_of(alert: Alert) -> Severity | None:
+    """How bad what it speaks of is now; None: all is well."""
+    if alert.state is not None:
+        return _STATE[alert.state]
+    return None if alert.severity == "info" else alert.severity
+
+
+def _miss(state: Incidents, now: float, timing: Timing) -> None:
+    for source, at in state.promised.items():
+        if now - at >= timing.no_data_s and f"no_data|{source}" not in state.open:
+            _alert(state, _no_data(source, now, well=False), timing)
+
+
+def _no_data(source: str, at: float, *, well: bool) -> Alert:
+    return Alert(
+        key=f"no_data|{source}",
+        kind="no_data",
+        severity="info" if well else "critical",
+        title=f"{source} is heard of again" if well else f"nothing has been heard of {source}",
+        at=at,
+    )
+
+
+# what time does
+
+
+def _settle(state: Incidents, now: float, over: list[Incident], timing: Timing) -> None:
+    for key, incident in list(state.open.items()):
+        stateless = incident.alert.state is None and incident.alert.kind != "no_data"
+        if incident.well_since is None and stateless and now - incident.heard_at >= timing.silent_s:
+            incident.well_since = incident.heard_at
+        if incident.well_since is None:
+            continue
+        if incident.told_at is None:
+            del state.open[key]  # well again before anybody was told
+            continue
+        patience = timing.flapping_settle_s if incident.flapping else timing.settle_s
+        if now - incident.well_since >= patience:
+            del state.open[key]
+            over.append(incident)
+    for id_, window in list(state.windows.items()):
+        if window.until <= now:
+            del state.windows[id_]
+
+
+def _ended(state: Incidents, over: Sequence[Incident], now: float) -> list[Notification]:
+    """One notification for each group of what is over, at once: good news does not wait."""
+    groups: dict[str, list[Incident]] = {}
+    for incident in over:
+        groups.setdefault(incident.group(), []).append(incident)
+    return [_notification(state, "resolved", group, incidents, now) for group, incidents in groups.items()]
+
+
+def _due(state: Incidents, now: float, timing: Timing) -> list[Notification]:
+    due: dict[tuple[str, Occasion], list[Incident]] = {}
+    waiting_since: dict[str, float] = {}
+    for incident in state.open.values():
+        occasion = _occasion(incident, now, timing)
+        if occasion is None or any(window.holds(incident, now) for window in state.windows.values()):
+            continue
+        due.setdefault((incident.group(), occasion), []).append(incident)
+        if occasion == "opened":
+            group = incident.group()
+            waiting_since[group] = min(incident.due_at, waiting_since.get(group, incident.due_at))
+    told: list[Notification] = []
+    for (group, occasion), incidents in due.items():
+        if occasion == "opened" and now - waiting_since[group] < timing.group_wait_s:
+            continue
+        for incident in incidents:
+            if incident.phase == "pending" or occasion == "worsened":
+                incident.phase = "firing"  # whoever acknowledged a warning has not seen what became of it
+            incident.flapping = incident.flapping or occasion == "flapping"
+            incident.told_at, incident.told_severity = now, incident.severity
+            incident.times_told += 1
+        told.append(_notification(state, occasion, group, incidents, now))
+    return told
+
+
+def _occasion(incident: Incident, now: float, timing: Timing) -> Occasion | None:
+    """Why people are to be told of it now; None: no reason."""
+    if incident.well_since is not None:
+        return None
+    if incident.told_at is None:
+        return "opened" if now >= incident.due_at and incident.phase == "pending" else None
+    if incident.told_severity == "warning" and incident.severity == "critical":
+        return "worsened"
+    if not incident.flapping and len(incident.turns) >= timing.flaps_most:
+        return "flapping"
+    if incident.phase == "firing" and now - incident.told_at >= timing.renotify_s(incident.severity):
+        return "renotified"
+    return None
+
+
+def _notification(state: Incidents, occasion: Occasion, group: str, incidents: Sequence[Incident], now: float) -> Notification:
+    ordered = sorted(incidents, key=lambda incident: (incident.opened_at, incident.key))
+    worst = max((incident.told_severity or incident.severity for incident in ordered), key=_LEVEL.__getitem__)
+    times = max(incident.times_told for incident in ordered)
+    copies = tuple(msgspec.structs.replace(incident, turns=list(incident.turns)) for incident in ordered)
+    left = sum(incident.group() == group for incident in state.open.values())
+    return Notification(
+        f"{ordered[0].number}-{ordered[0].opened_at:.0f}-{occasion}-{times}", occasion, group, worst, copies, left, now
+    )
+
+
+def _matches(value: str | None, wanted: str) -> bool:
+    if wanted.endswith("*"):
+        return value is not None and value.startswith(wanted[:-1])
+    return value == wanted

@@ -1,0 +1,222 @@
+"""The notifier's step: alerts in; incidents kept, and messages on their way to each destination. No clock and no socket.
+
+    alerts ─► hear ─► incidents ─► notifications ─► deliveries ──(an engine sends)──► delivered
+
+A person's word on an incident is an alert, too, of a kind of its own: so it is kept, and read again, like all others.
+
+Memory is a record for each thing that is known, by key; `changes` gives those to be written, in one transaction with the
+offset of the alerts that were heard. A delivery is in the memory from the notification on until its destination has taken it:
+one that was being sent when the notifier died is sent again, under the same id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import orjson
+import structlog
+
+from ..schemas.errors import InvalidEvent
+from ..schemas.notice import Delivery
+from ..schemas.signal import Alert, Contributor
+from .incident_words import message
+from .incidents import Acknowledge, Heard, Incident, Incidents, Notification, Resolve, Silence, Unsilence, Window, Word, step
+from .on_call_file import OnCall
+
+log = structlog.get_logger("tidegate.notifier")
+
+# A destination that is away is tried again after so long, then twice as long, and at least this often.
+_FIRST_RETRY_S: Final = 2.0
+_RETRY_MAX_S: Final = 300.0
+# What nobody could be told of for a day is in the store; a page of yesterday helps nobody.
+_GIVE_UP_S: Final = 86_400.0
+
+ACKNOWLEDGED: Final = "acknowledged"
+RESOLVED: Final = "resolved_by_hand"
+SILENCED: Final = "silenced"
+UNSILENCED: Final = "unsilenced"
+
+
+class _Rest(msgspec.Struct):
+    """What is known beside incidents, windows and deliveries. `heard_to`: the offset of the alert that is heard next."""
+
+    opened: int = 0
+    order: int = 0
+    heard_to: int = 0
+
+
+class Notifier:
+    """All that is known of incidents, from its memory. Used from one thread."""
+
+    def __init__(self, memory: Iterable[tuple[bytes, bytes]], on_call: OnCall) -> None:
+        self.on_call = on_call
+        self.deliveries: dict[str, Delivery] = {}
+        self._written = dict(memory)
+        self.heard_to = 0
+        self._order = 0
+        self._state = Incidents()
+        for key, value in self._written.items():
+            kind, _, name = key.decode().partition("|")
+            if kind == "incident":
+                self._state.open[name] = msgspec.json.decode(value, type=Incident)
+            elif kind == "window":
+                self._state.windows[name] = msgspec.json.decode(value, type=Window)
+            elif kind == "delivery":
+                self.deliveries[name] = msgspec.json.decode(value, type=Delivery)
+            elif kind == "rest":
+                rest = msgspec.json.decode(value, type=_Rest)
+                self._state.opened, self._order, self.heard_to = rest.opened, rest.order, rest.heard_to
+        # Where records are written one after the other, the last of them may be missing.
+        self._state.opened = max([self._state.opened, *(incident.number for incident in self._state.open.values())])
+        self._order = max([self._order, *(delivery.order for delivery in self.deliveries.values())])
+
+    @property
+    def is_new(self) -> bool:
+        """Nothing was ever heard: what lies in the log is history."""
+        return b"rest" not in self._written
+
+    def adopt(self, alerts: Iterable[Alert], now: float) -> None:
+        """Take in what was before anybody was told: what is still open is known, and told when it goes on or worsens."""
+        self.hear(alerts, now)
+        self.deliveries.clear()
+        for incident in self._state.open.values():
+            if incident.told_at is None:
+                incident.phase, incident.told_at, incident.told_severity = "firing", now, incident.severity
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The open ones, the oldest first."""
+        return sorted(self._state.open.values(), key=lambda incident: incident.number)
+
+    def phases(self) -> dict[str, int]:
+        """How many incidents are in which phase."""
+        return dict(Counter(incident.phase for incident in self._state.open.values()))
+
+    @property
+    def windows(self) -> list[Window]:
+        return sorted(self._state.windows.values(), key=lambda window: (window.since, window.id))
+
+    def hear(self, alerts: Iterable[Alert], now: float, heard: Iterable[Heard] = ()) -> list[Notification]:
+        """Take in alerts, and let time go by; what people are told, of which each destination's part is in `deliveries`."""
+        words = [*map(Silence, self.on_call.windows(now)), *map(_word, alerts), *heard]
+        told = step(self._state, words, now, self.on_call.timing)
+        for notification in told:
+            self._deliver(notification, now)
+        return told
+
+    def _deliver(self, told: Notification, now: float) -> None:
+        to: dict[str, list[Incident]] = {}
+        for incident in told.incidents:
+            for destination in self.on_call.to(incident):
+                to.setdefault(destination, []).append(incident)
+        for destination, incidents in to.items():
+            self._order += 1
+            words = message(told, incidents, self.on_call.runbooks)
+            delivery = Delivery(self._order, destination, words, made_at=now, due_at=now)
+            self.deliveries[delivery.id] = delivery
+
+    def due(self, now: float) -> list[Delivery]:
+        """The next delivery of each destination that is due. One that waits for another try holds up those behind it."""
+        first: dict[str, Delivery] = {}
+        for delivery in sorted(self.deliveries.values(), key=lambda delivery: delivery.order):
+            first.setdefault(delivery.destination, delivery)
+        return [delivery for delivery in first.values() if delivery.due_at <= now]
+
+    def delivered(self, delivery: Delivery, now: float, problem: str = "") -> bool:
+        """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not."""
+        if not problem:
+            self.deliveries.pop(delivery.id, None)
+            return True
+        if now - delivery.made_at >= _GIVE_UP_S:
+            self.deliveries.pop(delivery.id, None)
+            return False
+        wait_s = min(_FIRST_RETRY_S * 2**delivery.attempts, _RETRY_MAX_S)
+        self.deliveries[delivery.id] = msgspec.structs.replace(
+            delivery, attempts=delivery.attempts + 1, due_at=now + wait_s, problem=problem[:200]
+        )
+        return True
+
+    def changes(self) -> list[tuple[bytes, bytes]]:
+        """Memory records that are new, changed, or gone (empty) since `written`."""
+        now = dict(self._memory())
+        gone = [(key, b"") for key in self._written if key not in now]
+        return [*((key, value) for key, value in now.items() if self._written.get(key) != value), *gone]
+
+    def written(self, changes: Iterable[tuple[bytes, bytes]]) -> None:
+        """These records are in the memory."""
+        for key, value in changes:
+            if value:
+                self._written[key] = value
+            else:
+                self._written.pop(key, None)
+
+    def _memory(self) -> Iterator[tuple[bytes, bytes]]:
+        for key, incident in self._state.open.items():
+            yield b"incident|" + key.encode(), msgspec.json.encode(incident)
+        for id_, window in self._state.windows.items():
+            yield b"window|" + id_.encode(), msgspec.json.encode(window)
+        for id_, delivery in self.deliveries.items():
+            yield b"delivery|" + id_.encode(), msgspec.json.encode(delivery)
+        yield b"rest", msgspec.json.encode(_Rest(self._state.opened, self._order, self.heard_to))
+
+
+def tell_log(told: Iterable[Notification]) -> None:
+    """One line a notification; scopes, which may name people, are not in it."""
+    for notification in told:
+        log.info(
+            "notified",
+            occasion=notification.occasion,
+            group=notification.group,
+            severity=notification.severity,
+            incidents=[incident.number for incident in notification.incidents][:20],
+        )
+
+
+# what alerts say, as they lie in the log
+
+
+def alerts_of(value: bytes) -> list[Alert]:
+    """The alerts of a record of rows. Raises `InvalidEvent`: another version wrote it, or nobody of ours."""
+    try:
+        return [_alert(orjson.loads(line)) for line in value.split(b"\n") if line]
+    except (orjson.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        raise InvalidEvent(f"an alert that cannot be read ({type(error).__name__})") from None
+
+
+def _alert(row: dict[str, Any]) -> Alert:
+    given = {name: value for name, value in row.items() if value not in (None, "")}
+    given["contributors"] = [
+        Contributor({name.partition("=")[0]: name.partition("=")[2]}, spend)
+        for name, spend in row.get("contributors", {}).items()
+    ]
+    for name in ("at", "resets_at", "exhausted_at"):
+        if name in given:
+            given[name] = msgspec.convert(given[name], type=datetime).timestamp()
+    return msgspec.convert(given, type=Alert)
+
+
+def _word(alert: Alert) -> Word:
+    match alert.kind:
+        case "acknowledged":
+            return Acknowledge(alert.key, alert.owner or "", alert.at)
+        case "resolved_by_hand":
+            return Resolve(alert.key, alert.owner or "", alert.at)
+        case "silenced":
+            match_ = {name: value or "" for name, value in alert.scope.items()}
+            return Silence(
+                Window(
+                    id=alert.key,
+                    since=alert.at,
+                    until=alert.resets_at or alert.at,
+                    match=match_,
+                    by=alert.owner or "",
+                    why=alert.title,
+                )
+            )
+        case "unsilenced":
+            return Unsilence(alert.key)
+    return alert

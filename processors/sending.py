@@ -1,0 +1,71 @@
+"""Sends what is due, each destination in a thread of its own: one that is slow holds up nobody but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import structlog
+
+from ..schemas.errors import TidegateError
+from ..schemas.notice import Delivery
+from ..sinks.notify import deliver
+from .notifier import Notifier
+
+log = structlog.get_logger("tidegate.notifier")
+
+# More destinations than that are rare, and a page that waits for its turn waits for seconds.
+_AT_ONCE: Final = 8
+
+
+class Sending:
+    """`begin` and `note` from the notifier's thread; counts of what became of messages from any."""
+
+    def __init__(self, at: Callable[[str], None] = lambda _step: None) -> None:
+        self._at = at
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "tidegate-send")
+        self._going: dict[str, tuple[Delivery, Future[str]]] = {}
+        self.sent = self.failed = self.given_up = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._going)
+
+    def begin(self, notifier: Notifier, now: float) -> None:
+        """Send what is due and kept."""
+        for delivery in notifier.due(now):
+            if delivery.destination not in self._going:
+                self._going[delivery.destination] = delivery, self._pool.submit(self._send, notifier, delivery)
+
+    def _send(self, notifier: Notifier, delivery: Delivery) -> str:
+        """Why it did not arrive, or ''."""
+        destination = notifier.on_call.destinations.get(delivery.destination)
+        if destination is None:
+            return "the on-call file names no such destination any more"
+        try:
+            deliver(destination.address(), delivery.message, alertmanager=destination.alertmanager is not None)
+        except TidegateError as error:
+            return str(error)
+        self._at("3 sent")
+        return ""
+
+    def note(self, notifier: Notifier, now: float) -> None:
+        """Tell the notifier what has become of what was sent."""
+        for name, (delivery, sending) in list(self._going.items()):
+            if not sending.done():
+                continue
+            del self._going[name]
+            problem = sending.result()
+            if not notifier.delivered(delivery, now, problem):
+                self.given_up += 1
+                log.error("notification_given_up", destination=name, id=delivery.message.id, problem=problem)
+            elif problem:
+                self.failed += 1
+                log.warning("notification_failed", destination=name, id=delivery.message.id, problem=problem)
+            else:
+                self.sent += 1
+
+    def close(self) -> None:
+        """Wait for what is being sent."""
+        self._pool.shutdown()

@@ -1,0 +1,47 @@
+"""What people are sent: one message about one group of incidents, to one destination. No value that may name a person."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One incident of a message, for receivers that keep count of incidents themselves."""
+
+    number: int
+    labels: dict[str, str]
+    summary: str
+    starts_at: float
+    over: bool
+    runbook: str = ""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """`group` is the same for all that is said of one trouble, `over` whether nothing of it is open any more."""
+
+    id: str
+    group: str
+    severity: Literal["warning", "critical"]
+    title: str
+    body: str
+    entries: list[Entry]
+    over: bool
+    at: float
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message on its way to one destination. `order`: nothing later goes before it to the same one."""
+
+    order: int
+    destination: str
+    message: Message
+    made_at: float
+    attempts: int = 0
+    due_at: float = 0.0
+    problem: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.message.id}|{self.destination}"

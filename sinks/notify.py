@@ -1,0 +1,123 @@
+"""Sends a message to where people look: any Apprise URL, or an Alertmanager.
+
+A message may be sent again when nobody knows whether it arrived. Receivers that can tell are told by what: PagerDuty and
+Opsgenie by the group (which they close when it is over), webhooks by the header `Idempotency-Key`, mail by
+`X-Tidegate-Message`, Alertmanager by the labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import apprise
+import orjson
+import urllib3
+
+from ..schemas.errors import TidegateError, UsageError
+from ..schemas.notice import Entry, Message
+
+# Who is told may be slow, but a page that takes longer than this is tried anew.
+_TIMEOUT: Final = urllib3.Timeout(connect=4, read=10)
+# Alertmanager lets go of what it has not heard of for five minutes, unless it is told until when it goes on. We say ourselves
+# when it is over.
+_GOES_ON_S: Final = 30 * 86_400
+# By these parameters a receiver knows what belongs together, or what it has had.
+_BY_GROUP: Final = {"pagerduty": "dedup", "opsgenie": "alias"}
+_BY_ID: Final = {
+    **dict.fromkeys(("json", "jsons", "xml", "xmls", "form", "forms"), "+Idempotency-Key"),
+    **dict.fromkeys(("mailto", "mailtos"), "+X-Tidegate-Message"),
+}
+
+
+class NotDelivered(TidegateError):
+    """The destination did not take the message; it may be tried again. Says nothing of where that is."""
+
+
+def deliver(address: str, message: Message, *, alertmanager: bool = False) -> None:
+    """Send it. Raises `NotDelivered` when it may be tried again, `UsageError` when the address must be mended first."""
+    (send_to_alertmanager if alertmanager else send)(address, message)
+
+
+def check(address: str) -> None:
+    """Whether an Apprise URL can be used at all. Raises `UsageError` without telling it."""
+    if apprise.Apprise.instantiate(address, suppress_exceptions=True) is None:
+        scheme = urlsplit(address).scheme
+        raise UsageError(
+            f"{scheme or 'this'}:// is no address that Apprise knows, or lacks a part; see Apprise's list of services"
+        )
+
+
+def send(address: str, message: Message) -> None:
+    """Send by Apprise. Raises `NotDelivered`, and `UsageError` when the address cannot be used."""
+    check(address)
+    service = apprise.Apprise.instantiate(_known_by(address, message), suppress_exceptions=True)
+    if service is None:
+        raise UsageError("the address cannot be used")
+    kind = apprise.NotifyType.SUCCESS if message.over else _KINDS[message.severity]
+    # What went wrong stands in Apprise's own log, with the address; ours tells no address.
+    logging.getLogger("apprise").addFilter(_quiet)
+    try:
+        taken = service.notify(body=message.body, title=message.title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
+    except Exception as error:  # noqa: BLE001 — a plug-in's own: whatever it is, the message has not arrived
+        raise NotDelivered(f"it failed ({type(error).__name__})") from None
+    if not taken:
+        raise NotDelivered("it did not take the message")
+
+
+_KINDS: Final = {"warning": apprise.NotifyType.WARNING, "critical": apprise.NotifyType.FAILURE}
+
+
+class _Quiet(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return False
+
+
+_quiet: Final = _Quiet()
+
+
+def _known_by(address: str, message: Message) -> str:
+    scheme = urlsplit(address).scheme.lower()
+    joint = "&" if "?" in address else "?"
+    if name := _BY_GROUP.get(scheme):
+        return f"{address}{joint}action=map&{name}={hashlib.sha256(message.group.encode()).hexdigest()[:32]}"
+    if name := _BY_ID.get(scheme):
+        return f"{address}{joint}{name}={quote(message.id, safe='')}"
+    return address
+
+
+def send_to_alertmanager(base: str, message: Message, http: urllib3.PoolManager | None = None) -> None:
+    """Send to an Alertmanager's API v2, an alert for each incident. Raises `NotDelivered`, `UsageError`."""
+    http = http or urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+    body = orjson.dumps([_alert(entry, message) for entry in message.entries])
+    try:
+        answer = http.request(
+            "POST",
+            base.rstrip("/") + "/api/v2/alerts",
+            body=body,
+            headers={"Content-Type": "application/json"},
+            timeout=_TIMEOUT,
+        )
+    except urllib3.exceptions.LocationParseError:
+        raise UsageError("the address of Alertmanager is no URL; write it as http://host:9093") from None
+    except urllib3.exceptions.HTTPError as error:
+        raise NotDelivered(f"it does not answer ({type(error).__name__})") from None
+    if answer.status != 200:
+        raise NotDelivered(f"it answered {answer.status}")
+
+
+def _alert(entry: Entry, message: Message) -> dict[str, object]:
+    ends_at = message.at if entry.over else message.at + _GOES_ON_S
+    return {
+        "labels": entry.labels,
+        "annotations": {"summary": entry.summary, **({"runbook_url": entry.runbook} if entry.runbook else {})},
+        "startsAt": _stamp(entry.starts_at),
+        "endsAt": _stamp(max(ends_at, entry.starts_at + 0.001)),
+    }
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
