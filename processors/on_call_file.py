@@ -16,7 +16,6 @@ runbooks: https://wiki.example/tidegate/        # before a policy's own runbook,
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..schemas.errors import UsageError
 from ..schemas.policy import Duration
+from ..schemas.settings import secret_named
 from .incidents import Incident, Timing, Window
 
 _MAX_BYTES: Final = 1 << 20
@@ -58,7 +58,7 @@ class Destination(_Model):
     def address(self) -> str:
         """The URL, read anew each time: a secret may be changed under us. Raises `UsageError`, which does not tell it."""
         if self.url_env is not None:
-            if not (found := os.environ.get(self.url_env, "").strip()):
+            if (found := secret_named(self.url_env)) is None:
                 raise UsageError(f"the variable {self.url_env} is not set; set it to an Apprise URL")
             return found
         if self.url_file is not None:

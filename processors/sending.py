@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from ..schemas.errors import TidegateError
-from ..schemas.notice import Delivery
-from ..sinks.notify import deliver
+from ..schemas.notice import Delivery, Message
 from .notifier import Notifier
 
 log = structlog.get_logger("tidegate.notifier")
@@ -19,10 +18,16 @@ log = structlog.get_logger("tidegate.notifier")
 _AT_ONCE: Final = 8
 
 
-class Sending:
-    """`begin` and `note` from the notifier's thread; counts of what became of messages from any."""
+class Deliver(Protocol):
+    def __call__(self, address: str, message: Message, *, alertmanager: bool = False) -> None: ...
 
-    def __init__(self, at: Callable[[str], None] = lambda _step: None) -> None:
+
+class Sending:
+    """`begin` and `note` from the notifier's thread; counts of what became of messages from any. `deliver(address, message,
+    alertmanager=…)` raises when it does not arrive."""
+
+    def __init__(self, deliver: Deliver, at: Callable[[str], None] = lambda _step: None) -> None:
+        self._deliver = deliver
         self._at = at
         self._pool = ThreadPoolExecutor(_AT_ONCE, "tidegate-send")
         self._going: dict[str, tuple[Delivery, Future[str]]] = {}
@@ -44,7 +49,7 @@ class Sending:
         if destination is None:
             return "the on-call file names no such destination any more"
         try:
-            deliver(destination.address(), delivery.message, alertmanager=destination.alertmanager is not None)
+            self._deliver(destination.address(), delivery.message, alertmanager=destination.alertmanager is not None)
         except TidegateError as error:
             return str(error)
         self._at("3 sent")

@@ -234,6 +234,11 @@ class Settings(BaseSettings):
             ) from None
 
 
+def secret_named(name: str) -> str | None:
+    """A secret that a file names by its variable; None where it is not set."""
+    return os.environ.get(name, "").strip() or None
+
+
 def environment_of_others() -> dict[str, str]:
     """The environment without what is ours: for a process that is told its settings, and no secret."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("TIDEGATE_")}

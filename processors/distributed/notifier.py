@@ -24,6 +24,7 @@ from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, INCIDENTS
+from ...sinks.notify import deliver
 from ..notifier import Notifier, alerts_of, tell_log
 from ..on_call_watch import OnCallWatch
 from ..sending import Sending
@@ -49,7 +50,7 @@ class KafkaNotifier:
         self._tp = TopicPartition(self._address.topic(ALERTS), 0)
         self._consumer: Any = None
         self._notifier: Notifier | None = None
-        self.sending = Sending()
+        self.sending = Sending(deliver)
         self.failure: BaseException | None = None
 
     async def start(self) -> None:

@@ -168,7 +168,7 @@ async def _guardrails(settings: Settings, metrics: WorkerMetrics, audit: WorkerA
 
 
 @asynccontextmanager
-async def _notifier(settings: Settings, metrics: WorkerMetrics) -> AsyncIterator[Role]:
+async def _notifier(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) -> AsyncIterator[Role]:
     from .notifier import KafkaNotifier
     from .wire import Wire
 

@@ -21,6 +21,7 @@ from ...schemas.errors import InvalidEvent, LogUnavailable, UsageError
 from ...schemas.settings import Settings
 from ...schemas.signal import GATES_KEY, Alert
 from ...schemas.topics import ALERTS, INCIDENTS, SIGNALS
+from ...sinks.notify import deliver
 from ..incidents import Heard, Notification
 from ..notifier import Notifier, alerts_of, tell_log
 from ..on_call_watch import OnCallWatch
@@ -50,7 +51,7 @@ class NotifierThread:
         self._clock = clock
         self._at = at
         self._watch = OnCallWatch(settings.on_call_file)
-        self.sending = Sending(at)
+        self.sending = Sending(deliver, at)
         self._take_up()
 
     def _take_up(self) -> None:

@@ -244,7 +244,7 @@ def test_a_notifier_that_dies_at_any_step_tells_each_thing_and_the_receiver_can_
             raise Dead
 
     folder.tell(blocked(T))
-    folder.notifier._at = die
+    folder.notifier._at = folder.notifier.sending._at = die
     with pytest.raises(Dead):
         folder.run()
 

@@ -125,7 +125,7 @@ def test_topics_are_made_once_as_planned_and_found_as_planned(settings: Settings
             3,
         ),
         "usage": 2,
-        **dict.fromkeys(("signals", "gates", "signal_rows", "alerts", "audit", "guardrails.names"), 1),
+        **dict.fromkeys(("signals", "gates", "signal_rows", "alerts", "incidents", "audit", "guardrails.names"), 1),
     }
 
 

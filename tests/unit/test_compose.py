@@ -60,9 +60,9 @@ def test_the_compose_file_is_valid_by_the_official_schema() -> None:
 def test_all_the_parts_are_there() -> None:
     assert set(SERVICES) == {
         *("kafka", "clickhouse", "prometheus", "alertmanager", "grafana"),
-        *("topics", "meter", "policies", "sink", "guardrails", "node"),
+        *("topics", "meter", "policies", "sink", "guardrails", "notifier", "node"),
     }
-    assert set(OURS) == {"topics", "meter", "policies", "sink", "guardrails", "node"}
+    assert set(OURS) == {"topics", "meter", "policies", "sink", "guardrails", "notifier", "node"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

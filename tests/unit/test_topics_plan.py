@@ -22,6 +22,7 @@ from tidegate.schemas.topics import (
     CALLS,
     GATES,
     GUARDRAILS_NAMES,
+    INCIDENTS,
     METER_CHANGELOG,
     METERED,
     QUARANTINE,
@@ -72,6 +73,7 @@ def test_a_topic_is_compacted_when_its_last_word_must_stay() -> None:
 
     assert policies.pop(METER_CHANGELOG.name) == "compact"
     assert policies.pop(SIGNALS.name) == "compact"
+    assert policies.pop(INCIDENTS.name) == "compact"
     assert policies.pop(GATES.name) == "compact,delete"
     assert policies.pop(GUARDRAILS_NAMES.name) == "compact,delete"
     assert policies.pop(REFUSED.name) == "compact,delete"
