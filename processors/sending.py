@@ -71,6 +71,10 @@ class Sending:
             else:
                 self.sent += 1
 
+    def counts(self) -> dict[str, int]:
+        """What became of messages, since this process began. One that failed is tried again."""
+        return {"sent": self.sent, "failed": self.failed, "given_up": self.given_up}
+
     def close(self) -> None:
         """Wait for what is being sent."""
         self._pool.shutdown()

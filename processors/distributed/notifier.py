@@ -146,6 +146,16 @@ class KafkaNotifier:
         end = self._consumer.highwater(self._tp)
         return {(ALERTS.name, 0): max(0, (end or 0) - self._notifier.heard_to)}
 
+    def status(self) -> dict[str, Any]:
+        """As a data folder's notifier tells it; nothing is open where another one works."""
+        notifier = self._notifier
+        return {
+            "incidents": notifier.phases() if notifier is not None else {},
+            "waiting": len(notifier.deliveries) if notifier is not None else 0,
+            **self.sending.counts(),
+            "problem": self._watch.problem,
+        }
+
     async def close(self) -> None:
         await asyncio.to_thread(self.sending.close)
         try:

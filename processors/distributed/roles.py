@@ -180,7 +180,7 @@ async def _notifier(settings: Settings, metrics: WorkerMetrics, audit: WorkerAud
         notifier = KafkaNotifier(settings, wire)
         last_to_first.push_async_callback(notifier.close)
         await notifier.start()
-        metrics.lags = notifier.lags
+        metrics.lags, metrics.notifier = notifier.lags, notifier.status
         running = asyncio.create_task(notifier.run(), name="notifier")
         try:
             yield notifier

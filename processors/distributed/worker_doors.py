@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..guardrails.telling import metrics as guardrails_metrics
+from ..notifier_metrics import notifier_metrics
 from ..residency_alerts import Refusals
 from ..residency_metric import residency_metric
 
@@ -52,6 +53,7 @@ class WorkerMetrics:
         self.lags: Callable[[], Lags] = dict
         self.stopped: Callable[[], int] | None = None
         self.refusals: Refusals | None = None
+        self.notifier: Callable[[], Mapping[str, Any]] | None = None
         self._sink: Writing | None = None
         self._guardrails: Callable[[], Mapping[str, Any]] | None = None
         self.registry = CollectorRegistry()
@@ -93,6 +95,8 @@ class WorkerMetrics:
             yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=self.stopped())
         if self.refusals is not None:
             yield residency_metric((*labels, count) for labels, count in self.refusals.counts.copy().items())
+        if self.notifier is not None:
+            yield from notifier_metrics(self.notifier())
         if self._guardrails is not None:
             yield from guardrails_metrics(self._guardrails())
         sink = self._sink

@@ -110,6 +110,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "guardrails": pipeline.guardrails.status(),
+        "notifier": pipeline.notifier.status() if pipeline.notifier is not None else None,
         **pipeline.trimming.status(),
         "price_book": pipeline.meter.book.version,
         "policies": standing(pipeline),

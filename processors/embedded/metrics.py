@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..guardrails.telling import metrics as guardrails_metrics
+from ..notifier_metrics import notifier_metrics
 from ..residency_metric import residency_metric
 
 _OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
@@ -72,6 +73,8 @@ class Metrics:
             yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=len(stopped))
         if letters := status.get("dead_letters"):
             yield GaugeMetricFamily("tidegate_dead_letters_bytes", "Refused lines that are kept sealed", value=letters["bytes"])
+        if notifier := status.get("notifier"):
+            yield from notifier_metrics(notifier)
         if guardrails := status.get("guardrails"):
             yield from guardrails_metrics(guardrails)
 

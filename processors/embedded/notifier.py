@@ -128,9 +128,7 @@ class NotifierThread:
         return {
             "incidents": self._notifier.phases(),
             "waiting": len(self._notifier.deliveries),
-            "sent": self.sending.sent,
-            "failed": self.sending.failed,
-            "given_up": self.sending.given_up,
+            **self.sending.counts(),
             "problem": self._watch.problem,
         }
 

@@ -22,6 +22,7 @@ from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
 from tidegate.processors.guardrails.runtime import Tally
 from tidegate.processors.guardrails.telling import told
+from tidegate.processors.sending import Sending
 from tidegate.processors.residency_alerts import Refusals
 from tidegate.schemas.residency import CrossRegion
 
@@ -59,6 +60,10 @@ def judged() -> Tally:
     return tally
 
 
+# What a notifier tells of itself.
+TELLING: Final = {"incidents": {"firing": 1}, "waiting": 1, "sent": 2, "failed": 1, "given_up": 1, "problem": None}
+
+
 def node_page() -> str:
     status: dict[str, Any] = {
         "totals": {},
@@ -69,6 +74,7 @@ def node_page() -> str:
         "log_away": False,
         "guardrails_lag_records": 0,
         "guardrails": told(judged()),
+        "notifier": TELLING,
         "residency": [{"tenant": "other", "from": "eu-west-1", "to": "us-east-1", "refused": 2}],
     }
     metrics = Metrics(lambda: status)
@@ -82,6 +88,8 @@ def worker_page(role: str) -> str:
     metrics.events.labels("events").inc()
     if role == "sink":
         metrics.sink(Writing())
+    elif role == "notifier":
+        metrics.notifier, metrics.lags = lambda: TELLING, lambda: {("tidegate.alerts", 0): 3}
     elif role == "guardrails":
         metrics.guardrails(lambda: told(judged()), lambda: {("tidegate.content", 0): 3})
     else:
@@ -168,8 +176,10 @@ def test_every_value_that_is_asked_for_can_occur(name: str) -> None:
 
 
 def outcomes() -> set[str]:
-    """What can become of an event: the words that the meter counts by."""
-    return set(re.findall(r'_count\([a-z._]+, "([a-z_]+)"', (ROOT / "processors" / "meter.py").read_text()))
+    """What can become of an event, the words that the meter counts by, and of a message to people."""
+    return set(Sending(lambda *_, **__: None).counts()) | set(
+        re.findall(r'_count\([a-z._]+, "([a-z_]+)"', (ROOT / "processors" / "meter.py").read_text())
+    )
 
 
 def test_a_counter_is_asked_for_its_growth_and_a_gauge_for_its_value() -> None:
