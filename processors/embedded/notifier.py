@@ -74,6 +74,9 @@ class NotifierThread:
             except LogUnavailable as error:
                 pause_s = min(max(pause_s, _LOOK_S) * 2, _PAUSE_MAX_S)
                 log.warning("notifier_waits", error=str(error), retry_in_s=pause_s)
+            except Exception as error:  # noqa: BLE001 — people are told later; what is metered must not wait for it
+                pause_s = _PAUSE_MAX_S
+                log.error("notifier_failed", error_type=type(error).__name__, retry_in_s=pause_s)
 
     def run_once(self) -> list[Notification]:
         """Hear what is new, keep it, and send what is due. Returns what people are told."""

@@ -22,8 +22,8 @@ from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
 from tidegate.processors.guardrails.runtime import Tally
 from tidegate.processors.guardrails.telling import told
-from tidegate.processors.sending import Sending
 from tidegate.processors.residency_alerts import Refusals
+from tidegate.processors.sending import Sending
 from tidegate.schemas.residency import CrossRegion
 
 PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
