@@ -25,6 +25,7 @@ from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import db_app
 from tidegate.dlq_cli import dlq_app
 from tidegate.evaluate_cli import evaluate
+from tidegate.forget_cli import forget
 from tidegate.guard_cli import score
 from tidegate.keys_cli import keys_app
 from tidegate.models_cli import models_app
@@ -378,6 +379,7 @@ def simulate(
     )
 
 
+app.command()(forget)
 app.command()(query)
 app.command()(reconcile)
 app.command()(reprice)

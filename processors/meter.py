@@ -32,6 +32,7 @@ from ..schemas.provider_usage import normalise_usage
 from ..schemas.residency import CrossRegion, Residency
 from .aggregate import UsageKey, UsageState
 from .brake import Brake
+from .forgetting import Forgotten
 from .letters import REPLAYED, REPLAYED_RETENTION_MS, LetterId, Refused, Sealed
 from .pricing import PriceBook
 from .series import SeriesState
@@ -105,6 +106,8 @@ class MeterState:
     # Under which provider, response model and tier each model that was asked has answered: what gates want prices of.
     asked: dict[str, set[tuple[str | None, str | None, str | None]]] = field(default_factory=dict)
     brake: Brake = field(default_factory=Brake)
+    # Whose late events are nobody's.
+    forgotten: Forgotten | None = None
 
     def flushed(self) -> list[UsageKey]:
         """What has changed is stored. Returns the buckets of usage that leave memory."""
@@ -260,6 +263,9 @@ class _Envelope:
 
     def _event(self, line: bytes, seq: int) -> None:
         event = decode_event(line)
+        forgotten = self.state.forgotten
+        if forgotten is not None and forgotten.has(event):
+            event = decode_event(forgotten.erased(line))
         if isinstance(event, HotRejected):
             _count(self.state.totals, "rejected")
             self.dead.append(_rejected_row(event, self.producer, seq, self.state.partition, self.record.offset))

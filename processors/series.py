@@ -200,6 +200,22 @@ class History:
     counted: int | tuple[int, int] | Mapping[int, int]
 
 
+def without_spender(value: bytes, name: str) -> bytes:
+    """What `ScopeUsage.dump` wrote, and `name` is not among those that are told; the same object where it was not."""
+    ring, reserved, top, top_since = _scope_usage.decode(value)
+    if name not in top:
+        return value
+    del top[name]
+    return _encoder.encode((ring, reserved, top, top_since))
+
+
+def without_scopes(value: bytes, is_theirs: Callable[[str, Values], bool]) -> bytes:
+    """What a call in flight holds, but of these scopes; the same object where it holds nothing of theirs."""
+    until_ms, held = _in_flight.decode(value)
+    kept = [one for one in held if not is_theirs(one[0], one[1])]
+    return value if len(kept) == len(held) else msgspec.json.encode((until_ms, kept))
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _scope_usage: Final = msgspec.msgpack.Decoder(tuple[bytes, int, dict[str, int], int])
 _in_flight: Final = msgspec.json.Decoder(tuple[int, list[tuple[str, Values, int]]])

@@ -343,6 +343,22 @@ class SqliteLog:
         """Delete one record, inside a `transaction`: a person has seen to it. Whether it was there."""
         return bool(self.db.execute(f"DELETE FROM {_table(topic, partition)} WHERE offset = ?", (offset,)).rowcount)
 
+    def rewrite(self, topic: str, partition: int, offset: int, value: bytes, headers: Mapping[str, str]) -> None:
+        """Put something else in the place of a record that is there, inside a `transaction`: for what may not be kept."""
+        self.db.execute(
+            f"UPDATE {_table(topic, partition)} SET value = ?, headers = ? WHERE offset = ?",
+            (value, orjson.dumps(dict(headers)).decode(), offset),
+        )
+
+    def wipe(self) -> None:
+        """Leave nothing in the file of what was deleted, or put in another's place. Takes as long as writing the file anew, and
+        that much room. Raises `LogUnavailable` while somebody else reads."""
+        with _translated(self.path):
+            self.db.execute("VACUUM")
+            (busy, *_) = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LogUnavailable(f"{self.path}: somebody reads it, so what was deleted is still in it", retry_after_s=1.0)
+
     def size_bytes(self, topic: str, partition: int, start: int = 0) -> int:
         """What the values of the records from offset `start` on have together. Looks at each record, not at what is in it."""
         with _translated(self.path):

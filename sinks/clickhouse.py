@@ -234,6 +234,11 @@ class Store:
         with self._writing, store_errors():
             self._writer.command(f"ALTER TABLE {table} DROP PARTITION {{partition:String}}", {"partition": partition})
 
+    def command(self, statement: str) -> None:
+        """Change what is stored, or how; waits until that is done."""
+        with self._writing, store_errors():
+            self._writer.command(statement)
+
     def insert(self, table: str, lines: bytes, token: str) -> None:
         """Insert a batch of NDJSON lines, all or none. The same token again changes nothing, in no rollup either.
 

@@ -54,6 +54,7 @@ from ..residency_alerts import Refusals
 from ..series import CALL, History, Series, SeriesState, Values, series_of
 from ..topology import METER, SINK
 from ..watch import Watch
+from .forgetting import fingerprint_key, forgotten_in
 from .watching import HEADERS, record, settle, watches
 
 log = structlog.get_logger("tidegate.meter")
@@ -111,6 +112,8 @@ class MeterEngine:
         self._judge = judged_by(settings)
         self._watches: dict[int, dict[str, Watch]] = {}
         self._ledgers: dict[int, Ledger] = {}
+        # Read once: nobody is forgotten while a node has the folder.
+        self._forgotten = forgotten_in(self.log, lambda: fingerprint_key(settings, data_dir))
         with self.log.transaction():
             for partition in range(self.log.partitions):
                 self._settle(partition)
@@ -243,7 +246,7 @@ class MeterEngine:
         brake = Brake(self._settings.brake_ratio, self._settings.brake_lines, self.log.committed(GROUP, CALLS.name, partition))
         stop = db.execute("SELECT stop FROM meter_brake WHERE partition = ?", (partition,)).fetchone()
         brake.remember(orjson.loads(stop[0]) if stop else None, self._judge)
-        state = MeterState(partition, usage, series, brake=brake)
+        state = MeterState(partition, usage, series, brake=brake, forgotten=self._forgotten)
         row = db.execute(
             "SELECT next_offset, watermark_s, too_old, totals FROM meter_state WHERE partition = ?", (partition,)
         ).fetchone()

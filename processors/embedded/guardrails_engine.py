@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, CALLS, CONTENT, DEAD_LETTERS, QUARANTINE, SIGNALS, TRANSCRIPTS
 from ..alert_rows import alert_record
+from ..forgetting import Forgotten
 from ..guardrails.outputs import Outputs
 from ..guardrails.pool import LOADER
 from ..guardrails.runtime import Runtime, Tally
@@ -35,6 +37,7 @@ from ..guardrails.sampling import FORGOTTEN_MS, MOST_NAMES, Sampling, Sighting
 from ..guardrails.watched import WatchedScopes
 from ..meter import KEYED, KEYED_RETENTION_MS, PRODUCER_RETENTION_MS
 from ..topology import GUARDRAILS
+from .forgetting import forgotten_in
 
 log = structlog.get_logger("tidegate.guardrails")
 
@@ -76,6 +79,7 @@ class GuardrailsEngine:
         self._watched = WatchedScopes()
         # Partitions in the order they are read next.
         self._turns: deque[int] = deque()
+        self._forgotten: Forgotten | None = None
         self._looked_at = self._tidied_at = float("-inf")
         # What is judged and not in the log yet, because that could not be written: it is not asked for again.
         self._in_hand: tuple[int, Outputs] | None = None
@@ -88,6 +92,7 @@ class GuardrailsEngine:
             with self.log.transaction():
                 for statement in _SCHEMA:
                     self.log.db.execute(statement)
+            self._forgotten = forgotten_in(self.log, lambda: keys.ring().fingerprint_key)
             self._runtime = self._begin(settings, loader)
         except BaseException:
             self.log.close()
@@ -159,6 +164,10 @@ class GuardrailsEngine:
             for record in self.log.read(CONTENT.name, number, next_offset, max_bytes=_READ_BYTES):
                 if runtime.fed:
                     return
+                if self._forgotten is not None:
+                    # Late texts of somebody who was forgotten are not judged, and leave no transcript.
+                    value = b"\n".join(map(self._forgotten.erased, record.value.split(b"\n")))
+                    record = replace(record, value=value)
                 try:
                     runtime.take(number, record, now)
                 except UsageError as error:
