@@ -18,11 +18,12 @@ import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from mmap import mmap
 from typing import Any, Final, NamedTuple
 
 import orjson
+
+from ..schemas.call import parse_timestamp
 
 # What of an event may tell who it was, beside `user`.
 IDENTIFYING: Final = ("user", "conversation_id", "trace_id", "span_id", "response_id", "labels")
@@ -148,13 +149,13 @@ class Forgotten:
         """A line of an event, without the person where they are forgotten."""
         try:
             event = orjson.loads(line)
-            person = Person(event.get("tenant") or "", event["user"])
-            started_at = datetime.fromisoformat(event["started_at"])
+            tenant, user = event.get("tenant") or "", event["user"]
+            started_at = parse_timestamp(event["started_at"])
         except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
             return line
-        if not isinstance(person.user, str) or not isinstance(person.tenant, str):
+        if not isinstance(user, str) or not isinstance(tenant, str):
             return line
-        started_at = started_at if started_at.tzinfo is not None else started_at.replace(tzinfo=UTC)
+        person = Person(tenant, user)
         if started_at.timestamp() * 1_000 >= self._before(person):
             return line
         return Eraser(person, salt_of(person, self._key)).line(line) or b"{}"

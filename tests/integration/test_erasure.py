@@ -181,7 +181,11 @@ def test_wherever_it_is_cut_off_it_is_done_again_to_the_same_end(store: Store) -
             raise Abort
 
     def additive(found: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-        return {name: [row[:9] for row in rows] for name, rows in found.items() if name in ("calls", "calls_1m", "calls_1h")}
+        return {
+            name: [row[:9] for row in rows]
+            for name, rows in found.items()
+            if name in ("calls", "calls_1m", "calls_1h", "calls_1d")
+        }
 
     for _ in range(40):
         try:
@@ -208,7 +212,7 @@ def test_a_move_that_is_cut_off_counts_nothing_twice(store: Store) -> None:
     midway = sums(store)
     [(left,)] = store.query(f"SELECT sum(requests) FROM calls_1h WHERE user = '{ALICE}' AND tenant = '{TENANT}'").rows
 
-    for table in ("calls_1h", "calls_1m"):
+    for table in ("calls_1h", "calls_1m", "calls_1d"):
         assert [row[:-2] for row in midway[table]] == [row[:-2] for row in before[table]]
     assert left == 0
 
