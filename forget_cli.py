@@ -22,6 +22,7 @@ from tidegate.schemas.settings import Settings
 
 if TYPE_CHECKING:
     from tidegate.processors.erasure_report import ErasureReport
+    from tidegate.processors.forgetting import Person
     from tidegate.producers.keyring import KeyRing
 
 out = Console()
@@ -45,7 +46,7 @@ def forget(
 
     Example: tidegate forget --user u-4711 --tenant harbor-health --out forgotten.md
     """
-    from tidegate.processors.forgetting import Person
+    from tidegate.processors.forgetting import Person, fingerprint_of
 
     settings = Settings.read(data_dir=data)
     person = Person(tenant, sys.stdin.readline().strip() if user == "-" else user)
@@ -53,20 +54,30 @@ def forget(
         raise UsageError("--user is empty: calls that name nobody are nobody's")
     if to is not None and to.suffix not in (".md", ".json"):
         raise UsageError("--out is a file that ends in .md or .json")
-    must_exist(settings)
-    with _folder(settings) as ring, progress_bar() as bar:
-        from tidegate.processors.embedded.forgetting_folder import forget_in_folder, found_in_folder
-
+    on_kafka = data is None and settings.url.lower().startswith("kafka://")
+    with _owned(settings, on_kafka=on_kafka), progress_bar() as bar:
+        ring = _ring(settings, on_kafka=on_kafka)
         task = bar.add_task("looking", total=None)
         if dry_run:
-            _write(found_in_folder(settings, person, ring), to, dry=True)
+            _write(_found(settings, person, ring, on_kafka=on_kafka), to, dry=True)
             return
         bar.stop()
         _confirm(person.tenant, yes=yes)
         bar.start()
         audit = audit_of(settings.data_dir, settings)
-        audit.append("person.forgetting", tenant, {"person": _named(person, ring)})
-        report = forget_in_folder(settings, person, ring, audit, progress=lambda what: bar.update(task, description=what))
+        audit.append("person.forgetting", tenant, {"person": fingerprint_of(person, ring.fingerprint_key)})
+
+        def progress(what: str) -> None:
+            bar.update(task, description=what)
+
+        if on_kafka:
+            from tidegate.processors.distributed.forgetting import forget_on_kafka
+
+            report = forget_on_kafka(settings, person, ring, progress=progress)
+        else:
+            from tidegate.processors.embedded.forgetting_folder import forget_in_folder
+
+            report = forget_in_folder(settings, person, ring, audit, progress=progress)
         told = _write(report, to, dry=False)
         proof = {"report_sha256": hashlib.sha256(told).hexdigest(), "proven": report.proven}
         audit.append("person.forgotten", tenant, {"person": report.fingerprint, **proof})
@@ -75,29 +86,41 @@ def forget(
 
 
 @contextmanager
-def _folder(settings: Settings) -> Iterator[KeyRing]:
-    """The folder, for as long as it takes, and its ring. Raises `UsageError`."""
+def _owned(settings: Settings, *, on_kafka: bool) -> Iterator[None]:
+    """The folder, for as long as it takes, where anything is in it. Raises `UsageError`."""
     from tidegate.processors.folder import RunningNode, own_or_find
     from tidegate.processors.folder_mark import kafka_of
 
-    if (url := kafka_of(settings.data_dir)) is not None:
-        raise UsageError(f"what {settings.data_dir} has comes from {url}; docs/forgetting.md tells what to do there")
+    if on_kafka and settings.store is not None:
+        yield
+        return
+    must_exist(settings)
+    if not on_kafka and (url := kafka_of(settings.data_dir)) is not None:
+        raise UsageError(f"what {settings.data_dir} has comes from Kafka: set TIDEGATE_URL={url}, and leave out --data")
     lock = own_or_find(settings.data_dir)
     if isinstance(lock, RunningNode):
         raise UsageError(
             f"a node runs on {settings.data_dir} (pid {lock.pid}); stop it, forget, and start it again: services wait meanwhile"
         )
-    source = key_source(settings, settings.data_dir)
-    if source is None:
-        raise UsageError("there is no key ring; set TIDEGATE_KEY_FILE")
     with lock:
-        yield source.ring()
+        yield
 
 
-def _named(person: tuple[str, str], ring: KeyRing) -> str:
-    from tidegate.processors.forgetting import Person, fingerprint_of
+def _ring(settings: Settings, *, on_kafka: bool) -> KeyRing:
+    source = key_source(settings, None if on_kafka else settings.data_dir)
+    if source is None:
+        raise UsageError("there is no key ring to name the person by; set TIDEGATE_KEY_FILE")
+    return source.ring()
 
-    return fingerprint_of(Person(*person), ring.fingerprint_key)
+
+def _found(settings: Settings, person: Person, ring: KeyRing, *, on_kafka: bool) -> ErasureReport:
+    if on_kafka:
+        from tidegate.processors.distributed.forgetting import found_on_kafka
+
+        return found_on_kafka(settings, person, ring)
+    from tidegate.processors.embedded.forgetting_folder import found_in_folder
+
+    return found_in_folder(settings, person, ring)
 
 
 def _confirm(tenant: str, *, yes: bool) -> None:
@@ -122,5 +145,5 @@ def _write(report: ErasureReport, to: Path | None, *, dry: bool) -> bytes:
     elif report.proven:
         err.print("Nothing is left of them here; the report says what is out of reach.", style="green")
     else:
-        err.print("Something is left, or could not be looked at: see the report, and do it again.", style="red")
+        err.print("Something is left, or could not be looked at: the report says what.", style="red")
     return told

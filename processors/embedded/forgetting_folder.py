@@ -15,7 +15,6 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +22,12 @@ from ...producers.audit_log import AuditLog
 from ...producers.keyring import KeyRing
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.settings import Settings
-from ...sinks.clickhouse import Store
 from ...sinks.erasure import StoreErasure
 from ..audit_copy import AuditCopy
 from ..erasure_report import ErasureReport
-from ..forgetting import Eraser, Person, Traces, fingerprint_of, is_telling, salt_of
+from ..forgetting import Eraser, Person, Traces, fingerprint_of, salt_of
 from ..series import Series, series_of
+from ..store_erasing import check_rows, count_rows, erase_rows, now, open_store
 from .forgetting import LogErasure
 from .pipeline import Pipeline
 
@@ -55,7 +54,7 @@ def forget_in_folder(
     """Do all of it. `at` hears of each step, for tests of crashes; `progress` of what takes long."""
     data_dir, key = settings.data_dir, ring.fingerprint_key
     fingerprint, salt = fingerprint_of(person, key), salt_of(person, key)
-    report = ErasureReport(person.tenant, fingerprint, _now())
+    report = ErasureReport(person.tenant, fingerprint, now())
     with SqliteLog(data_dir, fsync=settings.fsync) as log:
         LogErasure(log, Eraser(person, salt), {}, ring).remember(fingerprint, time.time_ns() // 1_000_000)
     at("remembered")
@@ -70,16 +69,14 @@ def forget_in_folder(
         report.log = dict(records.erase())
         at("log")
         progress("going through the store")
-        counts = rows.found()
-        report.store = {table: (counts.get(table, 0), way) for table, way in rows.erase().items()}
+        erase_rows(report, rows)
         at("store")
         progress("having files written anew")
         log.wipe()
         at("wiped")
         progress("waiting until the store's old files are gone")
-        report.checked["old parts of the store's tables"] = rows.let_old_parts_go(old_parts_within_s)
+        check_rows(report, rows, person, old_parts_within_s)
         progress("looking for what is left")
-        _check_store(report, rows, person)
         report.checked["records of the log"] = sum(records.found().values())
         if records.unopened:
             report.unchecked.append(f"{records.unopened:,} refused lines, sealed, that no key of this ring opens")
@@ -89,25 +86,20 @@ def forget_in_folder(
     report.remains = list(_REMAINS)
     if settings.store is not None:
         report.remains.append(("the server's own query_log, backups and replicas", "its retention is over"))
-    report.ended_at = _now()
+    report.ended_at = now()
     return report
 
 
 def found_in_folder(settings: Settings, person: Person, ring: KeyRing) -> ErasureReport:
     """How much there is of a person; nothing is removed."""
-    report = ErasureReport(person.tenant, fingerprint_of(person, ring.fingerprint_key), _now())
+    report = ErasureReport(person.tenant, fingerprint_of(person, ring.fingerprint_key), now())
     series = _settled(settings)
     with open_store(settings) as store, SqliteLog(settings.data_dir) as log:
         rows = StoreErasure(store, person.tenant, person.user, "")
         report.log = dict(LogErasure(log, Eraser(person, "", rows.call_ids()), series, ring).found())
-        ways = {held.table: held.way or "emptied" for held in rows.tables}
-        report.store = {table: (count, ways[table]) for table, count in rows.found().items()}
-    report.ended_at = _now()
+        count_rows(report, rows)
+    report.ended_at = now()
     return report
-
-
-def open_store(settings: Settings) -> Store:
-    return Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store)
 
 
 def _settled(settings: Settings) -> dict[str, Series]:
@@ -118,17 +110,6 @@ def _settled(settings: Settings) -> dict[str, Series]:
         return series_of(pipeline.watch.current.policies)
     finally:
         pipeline.close()
-
-
-def _check_store(report: ErasureReport, rows: StoreErasure, person: Person) -> None:
-    for held in rows.tables:
-        report.checked[f"rows of {held.table}"] = 0
-    for table, count in rows.found().items():
-        report.checked[f"rows of {table}"] = count
-    if is_telling(person.user):
-        said = rows.said(Traces.of(person.user).as_sql, tenants_only=bool(rows.of_others()))
-        report.checked["texts in any column of the store"] = sum(said.values())
-        report.traces += [f"{count:,} rows of {table} say the id in some column" for table, count in said.items()]
 
 
 def _check_files(report: ErasureReport, data_dir: Path, person: Person, same: int) -> None:
@@ -153,7 +134,3 @@ def files_with(folder: Path, traces: Traces) -> Iterator[Path]:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 if traces.are_in(content):
                     yield path
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
