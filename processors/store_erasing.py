@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
-from ..schemas.settings import Settings
-from ..sinks.clickhouse import Store
-from ..sinks.erasure import StoreErasure
 from .erasure_report import ErasureReport
 from .forgetting import Person, Traces, is_telling
 
 
-def open_store(settings: Settings) -> Store:
-    """That of the folder, or on the server."""
-    return Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store)
+class Held(Protocol):
+    """A table that may hold a person."""
+
+    @property
+    def table(self) -> str: ...
+    @property
+    def way(self) -> str | None: ...
 
 
-def erase_rows(report: ErasureReport, rows: StoreErasure) -> None:
+class Rows(Protocol):
+    """A person's rows in a store (`sinks/erasure.py`)."""
+
+    @property
+    def tables(self) -> Sequence[Held]: ...
+    def found(self) -> dict[str, int]: ...
+    def erase(self) -> dict[str, str]: ...
+    def let_old_parts_go(self, within_s: float) -> int: ...
+    def said(self, pattern: str, *, tenants_only: bool) -> dict[str, int]: ...
+    def of_others(self) -> int: ...
+
+
+def erase_rows(report: ErasureReport, rows: Rows) -> None:
     counts = rows.found()
     report.store = {table: (counts.get(table, 0), way) for table, way in rows.erase().items()}
 
 
-def count_rows(report: ErasureReport, rows: StoreErasure) -> None:
+def count_rows(report: ErasureReport, rows: Rows) -> None:
     """How many there are, and what would become of them."""
     ways = {held.table: held.way or "emptied" for held in rows.tables}
     report.store = {table: (count, ways[table]) for table, count in rows.found().items()}
 
 
-def check_rows(report: ErasureReport, rows: StoreErasure, person: Person, old_parts_within_s: float) -> None:
+def check_rows(report: ErasureReport, rows: Rows, person: Person, old_parts_within_s: float) -> None:
     """Once the parts that were written anew are gone from the disk."""
     report.checked["old parts of the store's tables"] = rows.let_old_parts_go(old_parts_within_s)
     left = rows.found()

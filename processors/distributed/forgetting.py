@@ -19,10 +19,11 @@ from ...schemas.errors import LogUnavailable, Unreadable, UsageError
 from ...schemas.settings import Settings
 from ...schemas.signal import decode_signal, parse_signal_key
 from ...schemas.topics import REFUSED, SIGNALS
+from ...sinks.clickhouse import Store
 from ...sinks.erasure import StoreErasure
 from ..erasure_report import ErasureReport
 from ..forgetting import Eraser, Person, fingerprint_of, salt_of
-from ..store_erasing import check_rows, count_rows, erase_rows, now, open_store
+from ..store_erasing import check_rows, count_rows, erase_rows, now
 from ..topology import SINK
 from .kafka_admin import NO_ERROR, kafka_admin
 from .letters import KafkaLetters
@@ -71,7 +72,7 @@ def forget_on_kafka(
     with closing(KafkaLetters(settings)) as letters:
         if letters.run(sinks_at_work(settings, letters)):
             raise UsageError("sinks are at work: stop them, forget, and start them again; rows wait on Kafka for a day")
-        with open_store(settings) as store:
+        with Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store) as store:
             rows = StoreErasure(store, person.tenant, person.user, salt)
             eraser = Eraser(person, salt, rows.call_ids())
             progress("taking back what Kafka takes back")
@@ -95,7 +96,7 @@ def forget_on_kafka(
 def found_on_kafka(settings: Settings, person: Person, ring: KeyRing) -> ErasureReport:
     """How many rows of the store name a person; nothing is removed, and Kafka is not asked."""
     report = ErasureReport(person.tenant, fingerprint_of(person, ring.fingerprint_key), now())
-    with open_store(settings) as store:
+    with Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store) as store:
         count_rows(report, StoreErasure(store, person.tenant, person.user, ""))
     report.ended_at = now()
     return report

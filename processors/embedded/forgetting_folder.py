@@ -22,12 +22,13 @@ from ...producers.audit_log import AuditLog
 from ...producers.keyring import KeyRing
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.settings import Settings
+from ...sinks.clickhouse import Store
 from ...sinks.erasure import StoreErasure
 from ..audit_copy import AuditCopy
 from ..erasure_report import ErasureReport
 from ..forgetting import Eraser, Person, Traces, fingerprint_of, salt_of
 from ..series import Series, series_of
-from ..store_erasing import check_rows, count_rows, erase_rows, now, open_store
+from ..store_erasing import check_rows, count_rows, erase_rows, now
 from .forgetting import LogErasure
 from .pipeline import Pipeline
 
@@ -61,7 +62,10 @@ def forget_in_folder(
     progress("bringing what waits into the store")
     series = _settled(settings)
     at("settled")
-    with open_store(settings) as store, SqliteLog(data_dir, fsync=settings.fsync) as log:
+    with (
+        Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store) as store,
+        SqliteLog(data_dir, fsync=settings.fsync) as log,
+    ):
         rows = StoreErasure(store, person.tenant, person.user, salt, at=at)
         progress("going through the log")
         eraser = Eraser(person, salt, rows.call_ids())
@@ -94,7 +98,10 @@ def found_in_folder(settings: Settings, person: Person, ring: KeyRing) -> Erasur
     """How much there is of a person; nothing is removed."""
     report = ErasureReport(person.tenant, fingerprint_of(person, ring.fingerprint_key), now())
     series = _settled(settings)
-    with open_store(settings) as store, SqliteLog(settings.data_dir) as log:
+    with (
+        Store.open(path=None if settings.store else settings.data_dir / "store", dsn=settings.store) as store,
+        SqliteLog(settings.data_dir) as log,
+    ):
         rows = StoreErasure(store, person.tenant, person.user, "")
         report.log = dict(LogErasure(log, Eraser(person, "", rows.call_ids()), series, ring).found())
         count_rows(report, rows)
