@@ -3,7 +3,7 @@
     calls, content, rows, alerts    lines without them, in the place of those with them; numbers and counts stay as they are
     quarantine, refused             records of theirs deleted; sealed lines are opened for that, where there is a key
     usage                           their scopes deleted, and their name among the spenders of other scopes
-    signals                         words on their scopes deleted
+    signals, incidents              words on their scopes deleted
     the meter's buckets             their scopes added to those of nobody
     forgotten                       a keyed fingerprint, for what comes late
 
@@ -25,15 +25,17 @@ from ...producers.sqlite_log import Record, SqliteLog
 from ...schemas.errors import Unreadable, UsageError
 from ...schemas.settings import Settings
 from ...schemas.signal import parse_signal_key
-from ...schemas.topics import GATES, QUARANTINE, REFUSED, SIGNALS, TOPICS, USAGE
+from ...schemas.topics import GATES, INCIDENTS, QUARANTINE, REFUSED, SIGNALS, TOPICS, USAGE
 from ...schemas.usage import Usage
 from ..aggregate import UsageKey
-from ..forgetting import Eraser, Forgotten
+from ..forgetting import Eraser, Forgotten, Traces
 from ..letters import Letter
 from ..series import CALL, Series, Values, parse_usage_key, without_scopes, without_spender
 
 # Whatever is not of another form has lines of JSON in it: a topic that is new is not left out.
-_LINES: Final = tuple(topic for topic in TOPICS.values() if topic not in (USAGE, SIGNALS, GATES, QUARANTINE, REFUSED))
+_LINES: Final = tuple(
+    topic for topic in TOPICS.values() if topic not in (USAGE, SIGNALS, GATES, INCIDENTS, QUARANTINE, REFUSED)
+)
 # Events of theirs may lie in a service's spool for as long as that is let; then nobody need know of them any more.
 FORGOTTEN_FOR_MS: Final = 400 * 86_400_000
 
@@ -73,6 +75,7 @@ class LogErasure:
         self._series = series
         self._ring = ring
         self._at = at
+        self._traces = Traces.of(eraser.person.user)
         self._spender = f"user={eraser.person.user}"
         # Refused lines that no key opens here.
         self.unopened = 0
@@ -104,6 +107,7 @@ class LogErasure:
             for topic_name, is_theirs in ((QUARANTINE.name, self._is_held), (REFUSED.name, self._is_refused)):
                 found[topic_name] += self._records(topic_name, partition, is_theirs, change)
             found[USAGE.name] += self._values(USAGE.name, partition, self._counted, change)
+            found[INCIDENTS.name] += self._values(INCIDENTS.name, partition, self._noted, change)
             found[SIGNALS.name] += self._values(SIGNALS.name, partition, self._said, change)
             found["meter"] += self._buckets(partition, change)
         return +found
@@ -196,6 +200,22 @@ class LogErasure:
         if len(kept) == len(spenders) or not self._eraser.may_hold(signal["scope"]):
             return record.value
         return orjson.dumps(signal | {"contributors": kept})
+
+    def _noted(self, record: Record) -> bytes | None:
+        """What the notifier remembers without the person; None: nothing, as it is of their scope, or says so in words."""
+        if not self._traces.are_in((record.key or b"") + b"\n" + record.value):
+            return record.value
+        if not record.value:
+            return None
+        told = orjson.loads(record.value)
+        alert = told.get("alert") or told
+        if not self._eraser.may_hold(alert.get("scope") or {}):
+            return record.value
+        spenders = alert.get("contributors") or []
+        if spenders and not self._eraser.names(alert.get("scope") or {}):
+            alert["contributors"] = [one for one in spenders if one["scope"].get("user") != self._eraser.person.user]
+        anew = orjson.dumps(told)
+        return None if self._traces.are_in((record.key or b"") + b"\n" + anew) else anew
 
     def _counted(self, record: Record) -> bytes | None:
         """What the usage topic says without the person; None: nothing, as it is of their scope."""
