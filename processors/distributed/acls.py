@@ -101,7 +101,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     ),
     NOTIFIER.name: (
         Grant(("Read",), topics=(ALERTS, INCIDENTS)),
-        Grant(("Write",), topics=(INCIDENTS,)),
+        Grant(("Write",), topics=(INCIDENTS, AUDIT)),
         Grant(("Read",), groups=(NOTIFIER.name,)),
     ),
     "on-call": (
@@ -111,7 +111,7 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
     "node": (
         Grant(("Write",), topics=(CALLS, CONTENT, GATES)),
         Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
-        Grant(("Describe",), topics=(USAGE, REFUSED, QUARANTINE, *SINK.reads)),
+        Grant(("Describe",), topics=(USAGE, REFUSED, QUARANTINE, INCIDENTS, *SINK.reads)),
         Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
     ),
     "reviewer": (

@@ -48,6 +48,7 @@ from tidegate.schemas.topics import (
     FINDINGS,
     GATES,
     GUARDRAILS_NAMES,
+    INCIDENTS,
     METER_CHANGELOG,
     METERED,
     PRICE_ROWS,
@@ -97,6 +98,8 @@ READS: Final = {
     "reviewer": {QUARANTINE},
     "mender": {CALLS, REFUSED},
     "auditor": {AUDIT},
+    "notifier": {ALERTS, INCIDENTS},
+    "on-call": {INCIDENTS},
     "operator": set(),
 }
 WRITES: Final = {
@@ -113,6 +116,8 @@ WRITES: Final = {
     "reviewer": {CONTENT},
     "mender": {CALLS, DEAD_LETTERS, REFUSED},
     "auditor": set(),
+    "notifier": {INCIDENTS, AUDIT},
+    "on-call": {ALERTS},
     "operator": set(),
 }
 PASSWORD: Final = "correct-horse"
