@@ -68,6 +68,7 @@ pytestmark = [pytest.mark.slow, needs_broker]
 
 ALL: Final = {
     CALLS,
+    INCIDENTS,
     CONTENT,
     METERED,
     REQUESTS,
