@@ -55,6 +55,8 @@ _MOST_LINES: Final = 4096
 _MOST_MISSES: Final = 4096
 # Where nobody takes them out.
 _MOST_QUOTES: Final = 10_000
+# Of one model: a year of days with off-peak hours. Calls that come late are of yesterday, by turns with those of today.
+_MOST_STRETCHES: Final = 1_000
 
 # Vertex AI states its tiers as traffic types.
 _TIER_SPELLINGS: Final[Mapping[str, str]] = {
@@ -90,6 +92,7 @@ _BOOK_IDS: Final[Mapping[str, str]] = {
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
 
+Name = TypeVar("Name")
 Kept = TypeVar("Kept")
 
 
@@ -327,9 +330,10 @@ _Key = tuple[str | None, str | None, str | None, str | None]
 
 
 class _Line:
-    """The rates of one model over time: `rates` hold in [`since`, `until`); `turn_to` moves to the stretch around a time."""
+    """The rates of one model over time: `rates` hold in [`since`, `until`); `turn_to` moves to the stretch around a time, and
+    each stretch is told once: hours of the day are another one every day."""
 
-    __slots__ = ("_day_marks", "_in_force", "_known", "_starts", "_told", "rates", "since", "until")
+    __slots__ = ("_day_marks", "_in_force", "_known", "_starts", "_stretches", "_told", "rates", "since", "until")
 
     def __init__(
         self,
@@ -350,6 +354,8 @@ class _Line:
         self._day_marks = sorted(marks)
         # As many as prices ever change: dates × hours of the day, a handful.
         self._known: dict[tuple[int, int], TokenRates | None] = {}
+        # When those began that were told.
+        self._stretches: dict[datetime, None] = {}
         self.since = self.until = _BEGINNING
         self.rates: TokenRates | None = None
 
@@ -367,10 +373,11 @@ class _Line:
             next_mark = midnight + timedelta(days=1) if is_last else datetime.combine(midnight, self._day_marks[hour], UTC)
             until = min(until, next_mark)
         if (period, hour) not in self._known:
-            rates = self._known[period, hour] = self._in_force(at)
-            if rates is not None:
-                self._told(rates, since, until)
+            self._known[period, hour] = self._in_force(at)
         self.rates, self.since, self.until = self._known[period, hour], since, until
+        if self.rates is not None and since not in self._stretches:
+            _keep(self._stretches, since, None, _MOST_STRETCHES)
+            self._told(self.rates, since, until)
 
 
 def _rounded(numerator: int, denominator: int) -> int:
@@ -443,7 +450,7 @@ def _utc_time(at: time) -> time:
     return datetime.combine(date(1970, 1, 1), at).astimezone(UTC).time()
 
 
-def _keep(cache: dict[_Key, Kept], key: _Key, value: Kept, most: int) -> None:
+def _keep(cache: dict[Name, Kept], key: Name, value: Kept, most: int) -> None:
     """Keep one more, and forget the one that was learnt first when there are too many."""
     if len(cache) >= most:
         del cache[next(iter(cache))]

@@ -536,3 +536,17 @@ def test_an_empty_yaml_file_changes_nothing(tmp_path: Path) -> None:
     file = PriceFile.read(tmp_path / "empty.yaml")
 
     assert (file.models, file.tenants, file.service_tiers) == ((), (), ())
+
+
+def test_prices_by_the_time_of_day_are_told_anew_each_day_and_once() -> None:
+    book = PriceBook.load()
+    days = [datetime(2025, 6, day, 8, tzinfo=UTC) for day in (2, 3)]
+    calls = [days[0], days[0] + timedelta(hours=1), days[1], days[0] + timedelta(hours=2), days[1] + timedelta(hours=1)]
+
+    for at in calls:
+        assert book.price(None, "deepseek", None, "deepseek-chat", None, at, 10, 10).status == "priced"
+
+    first, second = book.quotes
+    for quote, day in zip((first, second), days, strict=True):
+        assert quote.since <= day < quote.until <= quote.since + timedelta(days=1)
+    assert first.rates == second.rates
