@@ -53,7 +53,7 @@ from ..ledger import Ledger
 from ..letters import Keeper
 from ..meter import MeterOutputs, Out, meter, retention_ms
 from ..price_rows import price_record
-from ..pricing import PriceBook
+from ..pricing import PriceBook, Quote
 from ..residency_alerts import Refusals
 from ..series import History, ScopeUsage, Series, Values, parse_usage_key
 from ..watch import Watch
@@ -363,12 +363,21 @@ class MeterPartition:
         if quotes := list(self._book.quotes):
             self._book.quotes.clear()
             if found := price_record(self._book.version, quotes, now_ms):
-                acknowledged += await self._wire.send_rows(PRICE_ROWS, self.partition, [found])
+                acknowledged.append(asyncio.create_task(self._send_prices(quotes, found)))
         # A second of work where a service sends nothing but nonsense; heartbeats go on meanwhile.
         if outputs.refused and (letters := await asyncio.to_thread(self._keeper.records, outputs.refused)):
             named = [(headers | {"letter": key.decode()}, value) for key, headers, value in letters]
             acknowledged += await self._wire.send_rows(REFUSED, self.partition, named, lambda one: one["letter"].encode())
         return acknowledged
+
+    async def _send_prices(self, quotes: Sequence[Quote], found: Out) -> None:
+        """Send what prices were found. The book tells each of them once: it gets back what is not acknowledged."""
+        try:
+            for acknowledged in await self._wire.send_rows(PRICE_ROWS, self.partition, [found]):
+                await acknowledged
+        except BaseException:
+            self._book.quotes.extendleft(reversed(quotes))
+            raise
 
     async def _see_off(self, flush: _Flush, before: asyncio.Task[None] | None) -> None:
         for acknowledged in flush.rows:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from tidegate.processors.distributed.wire import Wire
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.pricing import PriceBook
 from tidegate.schemas.settings import Settings
-from tidegate.schemas.topics import ALERTS, CALLS, METER_CHANGELOG, USAGE, Topic
+from tidegate.schemas.topics import ALERTS, CALLS, METER_CHANGELOG, PRICE_ROWS, USAGE, Topic
 
 
 class PromptWire:
@@ -256,3 +256,45 @@ def test_policies_hear_how_far_the_meter_is_though_nothing_of_theirs_came_last()
         assert len(wire.usage) == told, "it is told once"
 
     asyncio.run(scene())
+
+
+def test_prices_that_were_not_acknowledged_are_told_by_the_next_who_meters() -> None:
+    class Failing(PromptWire):
+        def __init__(self, error: Exception | None) -> None:
+            super().__init__()
+            self.error = error
+            self.prices: list[dict[str, Any]] = []
+
+        async def send_rows(
+            self, topic: Topic, partition: int, records: Sequence[Any], *more: Any
+        ) -> list[asyncio.Future[Any]]:
+            if topic is PRICE_ROWS and self.error is not None:
+                lost = asyncio.get_running_loop().create_future()
+                lost.set_exception(self.error)
+                return [lost]
+            if topic is PRICE_ROWS:
+                self.prices += [orjson.loads(line) for _, value in records for line in value.splitlines()]
+            return await super().send_rows(topic, partition, records, *more)
+
+    async def meter(wire: Failing, book: PriceBook) -> list[BaseException]:
+        failures: list[BaseException] = []
+        settings, metrics = Settings(worker_flush_bytes=1), WorkerMetrics("meter")
+        partition = MeterPartition(0, cast(Wire, wire), settings, book, 1, metrics, failed=failures.append)
+        await partition.load({})
+        await partition.take(record(0, response()))
+        with suppress(ConnectionError):
+            await partition.drain()
+        await partition.close()
+        return failures
+
+    book, wire = PriceBook.load(None), Failing(None)
+    lost = ConnectionError("the broker is away")
+
+    failures = asyncio.run(meter(Failing(lost), book))
+    untold = [(quote.provider_name, quote.model) for quote in book.quotes]
+    asyncio.run(meter(wire, book))
+
+    assert failures == [lost]
+    assert untold
+    assert [(row["provider_name"], row["model"]) for row in wire.prices if not row["above_input_tokens"]] == untold
+    assert not book.quotes
