@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .call import Identifier, _Model
 
@@ -37,6 +37,17 @@ class ResidencyMap(_Model):
     hosts: Annotated[dict[Identifier, Identifier], Field(default_factory=dict)]
     # Twelve hex digits for what it says; set by whoever read it.
     version: Annotated[str, Field(exclude=True)] = ""
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_in_small_letters(cls, hosts: dict[str, str]) -> dict[str, str]:
+        # An address that was parsed has its host in small letters: one kept otherwise would never be found.
+        found: dict[str, str] = {}
+        for host, region in hosts.items():
+            if host.lower() in found:
+                raise ValueError(f"{host}: named twice; capital and small letters are the same in a host")
+            found[host.lower()] = region
+        return found
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -105,4 +116,5 @@ class Residency:
 
     def region_of_host(self, host: str) -> str | None:
         """The region of a host by its name; this machine is here, and of others only the map knows."""
-        return self.map.hosts.get(host) or self.map.hosts.get(host.lower()) or (self.here if host in _LOOPBACK else None)
+        host = host.lower()
+        return self.map.hosts.get(host) or (self.here if host in _LOOPBACK else None)

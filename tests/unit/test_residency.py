@@ -156,6 +156,7 @@ def test_a_file_says_where_and_its_version_is_of_what_it_says(file: Path) -> Non
         ("regions = ['a']\n[tenants]\nt = ['a', 'a']", "tenants.t: names a region twice"),
         ("regions = ['a']\n[tenants]\nt = []", "tenants.t: "),
         ("regions = ['a']\n[hosts]\nh = 'b'", "hosts.h: b is not one of"),
+        ("regions = ['a']\n[hosts]\nNode = 'a'\nnode = 'a'", "hosts: node: named twice"),
         ("regions = ['a']\nuntaged = 'accept'", "untaged: not a key of a residency file"),
         ("regions = ['a']\nuntagged = 'perhaps'", "untagged: "),
         ("regions = ['a', 'other']", "regions: other stands for what is not known"),
@@ -216,6 +217,19 @@ def test_a_service_judges_by_where_it_sends_and_leaves_a_node_that_it_does_not_k
         here("kafka://kafka.eu.example,b.example")
     with pytest.raises(UsageError, match="several regions"):
         here("kafka://kafka.eu.example,store.us.example")
+
+
+def test_hosts_are_found_however_map_and_address_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "residency.toml"
+    path.write_text(FILE.replace("node.uk.example", "Node.UK.example").replace("kafka.eu.example", "Kafka.EU.example"))
+
+    def here(url: str) -> str | None:
+        found = residency_of_service(Settings(region=US, residency_file=path, url=url))
+        return None if found is None else found.here
+
+    assert here("https://Node.UK.example/tidegate") == here("https://node.uk.example/tidegate") == UK
+    assert here("kafka://KAFKA.eu.example:9092") == here("kafka://kafka.eu.example:9092") == EU
+    assert here("kafka://LocalHost:9092") == US
 
 
 # --- the service
