@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tidegate.dashboards.terminal import plain
+from tidegate.processors.folder_mark import kafka_of
 from tidegate.producers.folder_audit import audit_of
 from tidegate.query_cli import must_exist
 from tidegate.schemas.errors import TidegateError, UsageError
@@ -202,7 +203,7 @@ def _show_checked(checked: Checked, sources: list[str]) -> None:
 
 @contextmanager
 def owned(settings: Settings, taken: str) -> Iterator[Store]:
-    """The store, to change it; a running node's is refused."""
+    """The store, to change it; a running node's is refused. A folder's has what its sink has promised."""
     from tidegate.processors.folder import RunningNode, own_or_find
     from tidegate.sinks.clickhouse import Store
 
@@ -215,7 +216,20 @@ def owned(settings: Settings, taken: str) -> Iterator[Store]:
     if isinstance(lock, RunningNode):
         raise UsageError(f"a node runs on {settings.data_dir} (pid {lock.pid}), and {taken}")
     with lock, Store.open(path=settings.data_dir / "store") as store:
+        if kafka_of(settings.data_dir) is None and store.is_behind():
+            _keep_promises(settings, store)
         yield store
+
+
+def _keep_promises(settings: Settings, store: Store) -> None:
+    """What a node that was killed amid a batch has promised goes in before the schema changes, as at a node's start."""
+    from tidegate.processors.embedded.sink import Sink
+
+    sink = Sink(settings.data_dir, settings, store)
+    try:
+        sink.keep_promises()
+    finally:
+        sink.close()
 
 
 def _told(kept: Kept | None) -> str:

@@ -36,6 +36,8 @@ _SCHEMA: Final = """CREATE TABLE IF NOT EXISTS sink_promises (
     topic TEXT, partition INTEGER, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (topic, partition)) WITHOUT ROWID"""
 
+_HOURS_VIEW: Final = "SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = 'calls_to_1h'"
+
 
 def _nothing(_step: str) -> None:
     return None
@@ -76,7 +78,12 @@ class Sink:
 
     def keep_promises(self) -> None:
         """Send what was promised and is not committed, and nothing else. Before the store's schema changes: a new rollup is
-        made of what the store has, and would not know a batch again that it was made of."""
+        made of what the store has, and would not know a batch again that it was made of. Nothing goes while the view of the
+        hours is missing: the migration that makes it anew was cut off, and without it the hours would lose the batch. It comes
+        after the rollups that are made of others, so the promise may wait for it.
+        """
+        if not self._store.query(_HOURS_VIEW).rows:
+            return
         for topic in SINK.reads:
             for partition in range(self.log.partitions):
                 if self._standing(topic, partition) is not None:

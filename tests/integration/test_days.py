@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from node_process import tidegate
 from support import ndjson, response
 from tidegate.processors.embedded.pipeline import Pipeline
 from tidegate.producers.local_log import LocalLog
@@ -178,31 +179,70 @@ class Abort(BaseException):
     """The power goes out."""
 
 
-def test_a_batch_that_was_promised_to_the_version_before_counts_once(
-    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = LocalLog(tmp_path / "data", fsync="normal", partitions=2)
+def killed(folder: Path, before: Path, monkeypatch: pytest.MonkeyPatch, at: str = "3 insert") -> Settings:
+    """A node of the version before lost its power when a promise stood, its batch in the store or not yet: 80 calls in all."""
+    log = LocalLog(folder, fsync="normal", partitions=2)
     lines = ndjson([response(f"c{number}") for number in range(20)]).split(b"\n")
     log.append([Envelope.of(f"p{producer}", 0, lines) for producer in range(4)])
     log.close()
 
     def outage(step: str) -> None:
-        if step == "3 insert":
+        if step == at:
             raise Abort
 
-    settings = Settings.read(fsync="normal", sink_linger_s=0.0)
+    settings = Settings.read(data_dir=folder, fsync="normal", sink_linger_s=0.0)
     with monkeypatch.context() as old_version:
         old_version.setattr(Store, "migrate", partialmethod(Store.migrate, before))
-        pipeline = Pipeline(tmp_path / "data", settings, at=outage)
+        pipeline = Pipeline(folder, settings, at=outage)
         with pytest.raises(Abort):
             pipeline.drain()
-        inserted = pipeline.store.query("SELECT count() FROM calls").rows
+        assert (pipeline.store.query("SELECT count() FROM calls").rows != [(0,)]) == (at == "3 insert")
         pipeline.close()
+    return settings
 
-    pipeline = Pipeline(tmp_path / "data", settings)
+
+def drained(folder: Path, settings: Settings) -> list[tuple[int, ...]]:
+    pipeline = Pipeline(folder, settings)
     pipeline.drain()
-    counted = pipeline.store.query("SELECT (SELECT count() FROM calls), (SELECT sum(requests) FROM calls_1d)").rows
+    sums = ", ".join(f"(SELECT sum(requests) FROM {rollup})" for rollup in ("calls_1m", "calls_1h", "calls_1d"))
+    counted = pipeline.store.query(f"SELECT (SELECT count() FROM calls), {sums}").rows
     pipeline.close()
+    return counted
 
-    assert inserted != [(0,)]
-    assert counted == [(80, 80)]
+
+def test_a_batch_that_was_promised_to_the_version_before_counts_once(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = killed(tmp_path / "data", before, monkeypatch)
+
+    assert drained(tmp_path / "data", settings) == [(80, 80, 80, 80)]
+
+
+@pytest.mark.parametrize("command", [("db", "migrate"), ("db", "keep", "calls", "3000")])
+def test_a_command_that_migrates_counts_a_promised_batch_once(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    settings = killed(tmp_path / "data", before, monkeypatch)
+
+    done = tidegate(*command, "--data", tmp_path / "data")
+
+    assert done.returncode == 0, done.stderr
+    assert drained(tmp_path / "data", settings) == [(80, 80, 80, 80)]
+
+
+@pytest.mark.parametrize("at", ["2 promise", "3 insert"])
+def test_a_batch_that_stands_promised_while_the_view_of_the_hours_is_missing_counts_once(
+    tmp_path: Path, before: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    shutil.copy(migrations.FOLDER / "0011_days.sql", before)
+    settings = killed(tmp_path / "data", before, monkeypatch, at)
+    cache = next(migration for migration in migrations.read() if migration.name == "0012_cache_savings")
+    cut = next(place for place, statement in enumerate(cache.statements) if "DROP VIEW" in statement) + 1
+    with Store.open(path=tmp_path / "data" / "store") as store:
+        for statement in cache.statements[:cut]:
+            store._writer.command(statement)
+
+    done = tidegate("db", "migrate", "--data", tmp_path / "data")
+
+    assert done.returncode == 0, done.stderr
+    assert drained(tmp_path / "data", settings) == [(80, 80, 80, 80)]
