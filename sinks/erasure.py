@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import orjson
 
+from ..schemas.errors import StoreUnavailable
 from .clickhouse import Store
 
 # Texts go. What else tells of a call stays, for its sums.
@@ -33,6 +34,9 @@ _LOADING: Final = "forgetting"
 # Old parts are cleaned up by a thread of the engine, which looks ever more rarely while nothing happens: within a minute, here.
 _PARTS_WITHIN_S: Final = 600.0
 _PARTS_EVERY_S: Final = 1.0
+# A statement that a run left behind finds nobody: it ends as soon as it has read its table, if the engine does it at all.
+_STATEMENTS_WITHIN_S: Final = 120.0
+_STATEMENTS_EVERY_S: Final = 0.2
 
 _USER: Final = f"(SELECT any(user) FROM {_LOADING})"
 _TENANT: Final = f"(SELECT any(tenant) FROM {_LOADING})"
@@ -56,6 +60,7 @@ _EMPTIED_PARTS: Final[Mapping[str, Mapping[str, str]]] = {
 _STATE: Final = re.compile(r"AggregateFunction\((\w+)(\([^()]*\))?, (.*)\)\Z", re.DOTALL)
 _SIMPLE: Final = re.compile(r"SimpleAggregateFunction\((\w+), (.*)\)\Z", re.DOTALL)
 
+_UNFINISHED: Final = "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"
 _COLUMNS: Final = """
 SELECT c.table AS table, c.name AS name, c.type AS type, c.is_in_sorting_key OR c.is_in_partition_key AS key,
     c.default_kind IN ('', 'DEFAULT') AS stored
@@ -208,12 +213,20 @@ class StoreErasure:
     """One person in one store. `at` hears of each step, for tests of crashes. Raises `StoreUnavailable`."""
 
     def __init__(
-        self, store: Store, tenant: str, user: str, salt: str, *, at: Callable[[str], None] = lambda _step: None
+        self,
+        store: Store,
+        tenant: str,
+        user: str,
+        salt: str,
+        *,
+        at: Callable[[str], None] = lambda _step: None,
+        statements_within_s: float = _STATEMENTS_WITHIN_S,
     ) -> None:
         self._store = store
         self._person = {"tenant": tenant, "user": user}
         self._salt = salt
         self._at = at
+        self._statements_within_s = statements_within_s
         self.tables = tables(store)
 
     def found(self) -> dict[str, int]:
@@ -274,12 +287,24 @@ class StoreErasure:
         # What a run that was cut off has left is empty: memory outlives nobody.
         self._store.command(f"CREATE TABLE IF NOT EXISTS {_LOADING} (tenant String, user String, salt String) ENGINE = Memory")
         self._store.command(f"TRUNCATE TABLE {_LOADING}")
+        self._let_statements_end()
         self._store.insert(_LOADING, orjson.dumps(self._person | {"salt": self._salt}), f"{_LOADING}:{time.time_ns()}")
+
+    def _let_statements_end(self) -> None:
+        """Wait for the statements of a run that was cut off: one that is left would take the next person for its own, and
+        delete what was not moved yet. Raises `StoreUnavailable` when they do not end."""
+        deadline = time.monotonic() + self._statements_within_s
+        while left := self._ask(f"{_UNFINISHED} AND position(command, '{_LOADING}') > 0"):
+            if time.monotonic() >= deadline:
+                raise StoreUnavailable(
+                    f"{left} statement(s) of a run that was cut off have not ended; see system.mutations, then do it again"
+                )
+            time.sleep(_STATEMENTS_EVERY_S)
 
     def _unload(self) -> None:
         self._store.command(f"TRUNCATE TABLE {_LOADING}")
         # A statement that was cut off is begun again by the engine, and asks for it: it finds nobody, and ends.
-        if not self._ask("SELECT count() FROM system.mutations WHERE database = currentDatabase() AND NOT is_done"):
+        if not self._ask(_UNFINISHED):
             self._store.command(f"DROP TABLE {_LOADING} SYNC")
 
     def _attribute(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
 from typing import Any, Final
 
 import pytest
 from support import finding, ndjson
-from tidegate.sinks.clickhouse import Store
+from tidegate.sinks.clickhouse import Store, StoreUnavailable
 from tidegate.sinks.erasure import Held, StoreErasure, tables
 
 ALICE, BOB, SALT = "alice-4711-k", "bob-4712-k", "5a17ed"
@@ -215,6 +216,36 @@ def test_a_move_that_is_cut_off_counts_nothing_twice(store: Store) -> None:
     for table in ("calls_1h", "calls_1m", "calls_1d"):
         assert [row[:-2] for row in midway[table]] == [row[:-2] for row in before[table]]
     assert left == 0
+
+
+def test_a_statement_that_a_run_left_behind_does_not_take_the_next_person_for_its_own(store: Store) -> None:
+    fill(store)
+    before = sums(store)
+    store.command("SYSTEM STOP MERGES calls_1h")
+    # What a run leaves that is cut off while the engine does it.
+    store.command("CREATE TABLE forgetting (tenant String, user String, salt String) ENGINE = Memory")
+    held = next(held for held in tables(store) if held.table == "calls_1h")
+    store.command(
+        f"ALTER TABLE calls_1h DELETE WHERE {held.theirs()} SETTINGS mutations_sync = 0, allow_nondeterministic_mutations = 1"
+    )
+
+    def at(_step: str) -> None:
+        """The engine goes on with it, if somebody is named by now."""
+        store.command("SYSTEM START MERGES calls_1h")
+        deadline = monotonic() + 60
+        while store.query("SELECT 1 FROM system.mutations WHERE database = currentDatabase() AND NOT is_done").rows:
+            assert monotonic() < deadline
+            sleep(0.05)
+
+    with pytest.raises(StoreUnavailable, match="cut off have not ended"):
+        erasure(store, at=at, statements_within_s=0.5).erase()
+    refused = sums(store)
+    store.command("SYSTEM START MERGES calls_1h")
+    erasure(store).erase()
+
+    assert refused == before
+    assert erasure(store).found() == {}
+    assert sums(store) == before
 
 
 def test_no_statement_that_the_engine_keeps_names_the_person(store: Store) -> None:
