@@ -247,7 +247,9 @@ class Enforcement:
                 last = decode_signal(stored)
                 at = max(now, last.at)
                 sequence = max(last.sequence + 1, int(at * 1_000))
-                reason = f"{last.policy}: no longer in force"
+                # One that counts something else now says nothing of the scope until that is counted.
+                edited = " as it was" if last.policy in self.state.rules else ""
+                reason = f"{last.policy}: no longer in force{edited}"
                 yield Kept(msgspec.structs.replace(last, state="ok", reason=reason, at=at, sequence=sequence), withdrawn=True)
 
     def _signals(self, prefix: bytes) -> Iterator[tuple[bytes, Signal]]:

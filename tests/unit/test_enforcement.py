@@ -205,6 +205,21 @@ def test_signals_of_policies_that_nobody_knows_are_taken_back_at_the_start() -> 
     assert b'"other"' in house.topics.words[POLICIES_KEY]
 
 
+def test_a_word_that_is_taken_back_says_whether_its_policy_is_gone_or_was_edited() -> None:
+    house = House(policy(limit=30), policy("gone", limit=30))
+    house.call(3, NOW_S)
+    house.judge(NOW_S)
+
+    house.enforcement.enforce(policy_set(policy(limit=30, window={"rolling": "2h"}), version="2"), NOW_S + 1)
+    said = house.judge(NOW_S + 1)
+
+    assert said is not None
+    assert {kept.signal.policy: kept.signal.reason for kept in said.kept if kept.withdrawn} == {
+        "budget": "budget: no longer in force as it was",
+        "gone": "gone: no longer in force",
+    }
+
+
 def test_policies_of_another_version_of_the_schema_are_said_anew() -> None:
     house = House(policy(limit=3))
     house.judge(NOW_S)
