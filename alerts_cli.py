@@ -20,7 +20,7 @@ from tidegate.processors import incident_desk
 from tidegate.processors.incident_desk import Desk
 from tidegate.processors.incident_words import summary, trial_message
 from tidegate.processors.incidents import Incident, Window
-from tidegate.processors.on_call_file import read_on_call
+from tidegate.processors.on_call_file import MAINTENANCE, read_on_call
 from tidegate.producers.audit_log import operator
 from tidegate.producers.folder_audit import audit_of
 from tidegate.schemas.errors import TidegateError, UsageError
@@ -163,6 +163,8 @@ def unsilence(
 ) -> None:
     """Take a silence back."""
     who = by or operator()
+    if silence_id.startswith(MAINTENANCE):
+        raise UsageError("that window is the on-call file's: take it out there")
     with closing(_desk(data)) as desk:
         if silence_id not in {window.id for window in desk.windows()}:
             raise UsageError(f"there is no silence {silence_id}; `tidegate alerts list` shows those there are")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 from ..schemas.notice import Entry, Message
 from ..schemas.signal import Alert
@@ -12,6 +13,8 @@ from .incidents import Incident, Notification
 
 # A telephone shows so many lines; the rest is counted, and `tidegate alerts list` has it.
 _SHOWN: Final = 10
+# Alertmanager's names of labels are narrower than ours.
+_NOT_IN_A_LABEL: Final = re.compile(r"[^A-Za-z0-9_]")
 # Ids of people: whoever is told may sit in front of a screen on a wall.
 _PERSONAL: Final = frozenset({"user"})
 
@@ -24,20 +27,21 @@ _OCCASIONS: Final = {
 }
 
 
-def message(told: Notification, incidents: Sequence[Incident], runbooks: str = "") -> Message:
-    """What is sent of a notification, about those of its incidents that a destination is told of."""
-    over = told.occasion == "resolved" and not told.left
+def message(told: Notification, incidents: Sequence[Incident], left: int, runbooks: str = "") -> Message:
+    """What is sent of a notification, about those of its incidents that a destination is told of; of the same group it knows
+    `left` that are open still."""
+    over = told.occasion == "resolved" and not left
     lines = [_lines(incident, told, runbooks) for incident in incidents[:_SHOWN]]
     if len(incidents) > _SHOWN:
         lines.append(f"and {len(incidents) - _SHOWN:,} more: tidegate alerts list")
-    if told.occasion == "resolved" and told.left:
-        lines.append(f"{told.left:,} more of this are still open")
+    if told.occasion == "resolved" and left:
+        lines.append(f"{left:,} more of this are still open")
     if told.occasion != "resolved":
         lines.append(f"Seen it? tidegate alerts ack {incidents[0].number}")
     return Message(
         id=told.id,
         group=told.group,
-        severity=told.severity,
+        severity=_worst(incidents),
         title=_title(told, incidents),
         body="\n\n".join(lines),
         entries=[_entry(incident, told, runbooks) for incident in incidents],
@@ -52,7 +56,11 @@ def _title(told: Notification, incidents: Sequence[Incident]) -> str:
     who = scope_text(first.alert) if len(incidents) == 1 else f"{len(incidents):,} scopes"
     state = f" {first.alert.state}" if len(incidents) == 1 and first.alert.state and told.occasion != "resolved" else ""
     about = f"{what}: {who}{state}" if first.alert.policy else f"{what}"
-    return f"[{'OK' if told.occasion == 'resolved' else told.severity.upper()}] {_OCCASIONS[told.occasion]}{about}"
+    return f"[{'OK' if told.occasion == 'resolved' else _worst(incidents).upper()}] {_OCCASIONS[told.occasion]}{about}"
+
+
+def _worst(incidents: Sequence[Incident]) -> Literal["warning", "critical"]:
+    return "critical" if any(incident.severity == "critical" for incident in incidents) else "warning"
 
 
 def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
@@ -114,7 +122,9 @@ def runbook_of(alert: Alert, runbooks: str) -> str:
 def _entry(incident: Incident, told: Notification, runbooks: str) -> Entry:
     alert = incident.alert
     labels = {"alertname": alert.policy or alert.kind, "kind": alert.kind, "severity": incident.severity, "service": "tidegate"}
-    labels |= {name: value for name, value in alert.scope.items() if value and name not in _PERSONAL and name not in labels}
+    for name, value in alert.scope.items():
+        if value and name not in _PERSONAL:
+            labels.setdefault(_NOT_IN_A_LABEL.sub("_", name), value)
     if any(name in _PERSONAL for name in alert.scope):
         labels["incident"] = str(incident.number)  # or two users were one alert
     return Entry(
@@ -123,6 +133,7 @@ def _entry(incident: Incident, told: Notification, runbooks: str) -> Entry:
         summary=summary(alert),
         starts_at=incident.opened_at,
         over=told.occasion == "resolved",
+        was=[severity for severity in incident.told_as if severity != incident.severity],
         runbook=runbook_of(alert, runbooks),
     )
 

@@ -58,8 +58,9 @@ class Timing:
     flapping_settle_s: float = 900.0
     # What opens within this is one message. A page may wait so long, no longer.
     group_wait_s: float = 10.0
-    # Trouble that has no state is over when it has not been told of for so long: three times what repeats itself.
-    silent_s: float = 900.0
+    # Trouble that has no state is over when it has not been told of for so long: twice the hour after which the rarest word is
+    # said again.
+    silent_s: float = 7_200.0
     # Alerts come with every change; a source that promised a word and is silent for this is an incident itself.
     no_data_s: float = 300.0
 
@@ -102,6 +103,9 @@ class Incident(msgspec.Struct, kw_only=True):
     told_at: float | None = None
     told_severity: Severity | None = None
     times_told: int = 0
+    # Which destinations were told of it, and as how bad: they hear of its end, whatever it is by then.
+    told_to: list[str] = []
+    told_as: list[Severity] = []
     turns: list[float] = []
     flapping: bool = False
     acknowledged_by: str = ""
@@ -135,8 +139,6 @@ class Notification:
     group: str
     severity: Severity
     incidents: tuple[Incident, ...]
-    # How many of the group are open still, these among them unless they are resolved.
-    left: int
     at: float
 
 
@@ -187,7 +189,7 @@ def step(state: Incidents, words: Iterable[Word], now: float, timing: Timing) ->
         _hear(state, word, over, timing)
     _miss(state, now, timing)
     _settle(state, now, over, timing)
-    return [*_ended(state, over, now), *_due(state, now, timing)]
+    return [*_ended(over, now), *_due(state, now, timing)]
 
 
 # what is heard
@@ -200,6 +202,8 @@ def _hear(state: Incidents, word: Word, over: list[Incident], timing: Timing) ->
         case Acknowledge():
             if (incident := state.open.get(word.key)) is not None and incident.phase != "acknowledged":
                 incident.phase, incident.acknowledged_by, incident.acknowledged_at = "acknowledged", word.by, word.at
+                if incident.told_at is None:
+                    incident.told_at, incident.told_severity = word.at, incident.severity
         case Resolve():
             if (incident := state.open.pop(word.key, None)) is not None and incident.told_at is not None:
                 over.append(incident)
@@ -288,12 +292,12 @@ def _settle(state: Incidents, now: float, over: list[Incident], timing: Timing) 
             del state.windows[id_]
 
 
-def _ended(state: Incidents, over: Sequence[Incident], now: float) -> list[Notification]:
+def _ended(over: Sequence[Incident], now: float) -> list[Notification]:
     """One notification for each group of what is over, at once: good news does not wait."""
     groups: dict[str, list[Incident]] = {}
     for incident in over:
         groups.setdefault(incident.group(), []).append(incident)
-    return [_notification(state, "resolved", group, incidents, now) for group, incidents in groups.items()]
+    return [_notification("resolved", group, incidents, now) for group, incidents in groups.items()]
 
 
 def _due(state: Incidents, now: float, timing: Timing) -> list[Notification]:
@@ -316,8 +320,10 @@ def _due(state: Incidents, now: float, timing: Timing) -> list[Notification]:
                 incident.phase = "firing"  # whoever acknowledged a warning has not seen what became of it
             incident.flapping = incident.flapping or occasion == "flapping"
             incident.told_at, incident.told_severity = now, incident.severity
+            if incident.severity not in incident.told_as:
+                incident.told_as.append(incident.severity)
             incident.times_told += 1
-        told.append(_notification(state, occasion, group, incidents, now))
+        told.append(_notification(occasion, group, incidents, now))
     return told
 
 
@@ -336,14 +342,16 @@ def _occasion(incident: Incident, now: float, timing: Timing) -> Occasion | None
     return None
 
 
-def _notification(state: Incidents, occasion: Occasion, group: str, incidents: Sequence[Incident], now: float) -> Notification:
+def _notification(occasion: Occasion, group: str, incidents: Sequence[Incident], now: float) -> Notification:
     ordered = sorted(incidents, key=lambda incident: (incident.opened_at, incident.key))
     worst = max((incident.told_severity or incident.severity for incident in ordered), key=_LEVEL.__getitem__)
     times = max(incident.times_told for incident in ordered)
-    copies = tuple(msgspec.structs.replace(incident, turns=list(incident.turns)) for incident in ordered)
-    left = sum(incident.group() == group for incident in state.open.values())
+    copies = tuple(
+        msgspec.structs.replace(incident, turns=[*incident.turns], told_to=[*incident.told_to], told_as=[*incident.told_as])
+        for incident in ordered
+    )
     return Notification(
-        f"{ordered[0].number}-{ordered[0].opened_at:.0f}-{occasion}-{times}", occasion, group, worst, copies, left, now
+        f"{ordered[0].number}-{ordered[0].opened_at:.0f}-{occasion}-{times}", occasion, group, worst, copies, now
     )
 
 

@@ -25,7 +25,7 @@ from ..schemas.notice import Delivery
 from ..schemas.signal import Alert, Contributor
 from .incident_words import message
 from .incidents import Acknowledge, Heard, Incident, Incidents, Notification, Resolve, Silence, Unsilence, Window, Word, step
-from .on_call_file import OnCall
+from .on_call_file import MAINTENANCE, OnCall
 
 log = structlog.get_logger("tidegate.notifier")
 
@@ -102,7 +102,13 @@ class Notifier:
 
     def hear(self, alerts: Iterable[Alert], now: float, heard: Iterable[Heard] = ()) -> list[Notification]:
         """Take in alerts, and let time go by; what people are told, of which each destination's part is in `deliveries`."""
-        words = [*map(Silence, self.on_call.windows(now)), *map(_word, alerts), *heard]
+        windows = self.on_call.windows(now)
+        for id_ in [id_ for id_ in self._state.windows if id_.startswith(MAINTENANCE)]:
+            del self._state.windows[id_]  # those of the file are as the file has them now
+        for delivery in [one for one in self.deliveries.values() if one.destination not in self.on_call.destinations]:
+            del self.deliveries[delivery.id]
+            log.error("notification_given_up", destination=delivery.destination, why="it is in the on-call file no more")
+        words = [*map(Silence, windows), *map(_word, alerts), *heard]
         told = step(self._state, words, now, self.on_call.timing)
         for notification in told:
             self._deliver(notification, now)
@@ -111,11 +117,17 @@ class Notifier:
     def _deliver(self, told: Notification, now: float) -> None:
         to: dict[str, list[Incident]] = {}
         for incident in told.incidents:
-            for destination in self.on_call.to(incident):
-                to.setdefault(destination, []).append(incident)
+            wanted = incident.told_to if told.occasion == "resolved" else self.on_call.to(incident)
+            for destination in wanted:
+                if destination in self.on_call.destinations:
+                    to.setdefault(destination, []).append(incident)
+            if (known := self._state.open.get(incident.key)) is not None and known.number == incident.number:
+                known.told_to = [*dict.fromkeys((*known.told_to, *wanted))]
         for destination, incidents in to.items():
             self._order += 1
-            words = message(told, incidents, self.on_call.runbooks)
+            known_open = self._state.open.values()
+            left = sum(one.group() == told.group and destination in one.told_to for one in known_open)
+            words = message(told, incidents, left, self.on_call.runbooks)
             delivery = Delivery(self._order, destination, words, made_at=now, due_at=now)
             self.deliveries[delivery.id] = delivery
 
@@ -128,8 +140,10 @@ class Notifier:
 
     def delivered(self, delivery: Delivery, now: float, problem: str = "") -> bool:
         """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not."""
+        if delivery.id not in self.deliveries:
+            return True  # another one has seen to it
         if not problem:
-            self.deliveries.pop(delivery.id, None)
+            del self.deliveries[delivery.id]
             return True
         if now - delivery.made_at >= _GIVE_UP_S:
             self.deliveries.pop(delivery.id, None)
@@ -183,12 +197,12 @@ def alerts_of(value: bytes) -> list[Alert]:
     """The alerts of a record of rows. Raises `InvalidEvent`: another version wrote it, or nobody of ours."""
     try:
         return [_alert(orjson.loads(line)) for line in value.split(b"\n") if line]
-    except (orjson.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+    except (orjson.JSONDecodeError, msgspec.ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidEvent(f"an alert that cannot be read ({type(error).__name__})") from None
 
 
 def _alert(row: dict[str, Any]) -> Alert:
-    given = {name: value for name, value in row.items() if value not in (None, "")}
+    given = {name: value for name, value in row.items() if value is not None}
     given["contributors"] = [
         Contributor({name.partition("=")[0]: name.partition("=")[2]}, spend)
         for name, spend in row.get("contributors", {}).items()

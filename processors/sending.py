@@ -52,6 +52,8 @@ class Sending:
             self._deliver(destination.address(), delivery.message, alertmanager=destination.alertmanager is not None)
         except TidegateError as error:
             return str(error)
+        except Exception as error:  # noqa: BLE001 — a strange address or receiver must end nobody but this message
+            return f"it failed ({type(error).__name__})"
         self._at("3 sent")
         return ""
 

@@ -527,8 +527,12 @@ def _misplaced(number: int, first: int) -> Placed:
     return "too_old" if number < first else "too_far_ahead"
 
 
+# A first call of a thousandth of a cent against a thousand dollars is no forecast, and calendars end in the year 9999.
+_FORECAST_S: Final = 10 * 365 * 86_400.0
+
+
 def forecast(spend: float, burn_per_s: float | None, limit: float, now_s: float) -> float | None:
-    """When the limit is reached if spending goes on at this rate: now if it has been; None if it never is.
+    """When the limit is reached if spending goes on at this rate: now if it has been; None if it is not within ten years.
 
     Knows nothing of windows: a moment after `resets_at` means that the limit holds for this period. Spend and limit are
     in the same unit.
@@ -537,7 +541,8 @@ def forecast(spend: float, burn_per_s: float | None, limit: float, now_s: float)
         return now_s
     if not burn_per_s or burn_per_s < 0:
         return None
-    return now_s + (limit - spend) / burn_per_s
+    left_s = (limit - spend) / burn_per_s
+    return now_s + left_s if left_s < _FORECAST_S else None
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

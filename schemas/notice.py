@@ -16,6 +16,8 @@ class Entry(msgspec.Struct, frozen=True):
     starts_at: float
     over: bool
     runbook: str = ""
+    # As how bad it was told before; for who takes that for another one.
+    was: list[str] = []
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -29,6 +31,11 @@ class Message(msgspec.Struct, frozen=True):
     entries: list[Entry]
     over: bool
     at: float
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it tells of ends alone, be it of a part."""
+        return all(entry.over for entry in self.entries)
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -1,21 +1,23 @@
 """Sends a message to where people look: any Apprise URL, or an Alertmanager.
 
 A message may be sent again when nobody knows whether it arrived. Receivers that can tell are told by what: PagerDuty and
-Opsgenie by the group (which they close when it is over), webhooks by the header `Idempotency-Key`, mail by
-`X-Tidegate-Message`, Alertmanager by the labels.
+Opsgenie by the group (PagerDuty closes it when it is over, Opsgenie is left to a person), webhooks by the header
+`Idempotency-Key`, mail by `X-Tidegate-Message`, Alertmanager by the labels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import apprise
 import orjson
 import urllib3
+from msgspec.structs import replace
 
 from ..schemas.errors import TidegateError, UsageError
 from ..schemas.notice import Entry, Message
@@ -45,7 +47,7 @@ def deliver(address: str, message: Message, *, alertmanager: bool = False) -> No
 def check(address: str) -> None:
     """Whether an Apprise URL can be used at all. Raises `UsageError` without telling it."""
     if apprise.Apprise.instantiate(address, suppress_exceptions=True) is None:
-        scheme = urlsplit(address).scheme
+        scheme = address.partition("://")[0] if "://" in address else ""
         raise UsageError(
             f"{scheme or 'this'}:// is no address that Apprise knows, or lacks a part; see Apprise's list of services"
         )
@@ -54,12 +56,12 @@ def check(address: str) -> None:
 def send(address: str, message: Message) -> None:
     """Send by Apprise. Raises `NotDelivered`, and `UsageError` when the address cannot be used."""
     check(address)
+    if message.is_end and not message.over and address.partition("://")[0].lower() in _BY_GROUP:
+        return  # to these any word but the last would open it again
     service = apprise.Apprise.instantiate(_known_by(address, message), suppress_exceptions=True)
     if service is None:
         raise UsageError("the address cannot be used")
     kind = apprise.NotifyType.SUCCESS if message.over else _KINDS[message.severity]
-    # What went wrong stands in Apprise's own log, with the address; ours tells no address.
-    logging.getLogger("apprise").addFilter(_quiet)
     try:
         taken = service.notify(body=message.body, title=message.title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
     except Exception as error:  # noqa: BLE001 — a plug-in's own: whatever it is, the message has not arrived
@@ -76,11 +78,12 @@ class _Quiet(logging.Filter):
         return False
 
 
-_quiet: Final = _Quiet()
+# What went wrong Apprise logs with the address, and that is a secret.
+logging.getLogger("apprise").addFilter(_Quiet())
 
 
 def _known_by(address: str, message: Message) -> str:
-    scheme = urlsplit(address).scheme.lower()
+    scheme = address.partition("://")[0].lower()
     joint = "&" if "?" in address else "?"
     if name := _BY_GROUP.get(scheme):
         return f"{address}{joint}action=map&{name}={hashlib.sha256(message.group.encode()).hexdigest()[:32]}"
@@ -92,7 +95,7 @@ def _known_by(address: str, message: Message) -> str:
 def send_to_alertmanager(base: str, message: Message, http: urllib3.PoolManager | None = None) -> None:
     """Send to an Alertmanager's API v2, an alert for each incident. Raises `NotDelivered`, `UsageError`."""
     http = http or urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
-    body = orjson.dumps([_alert(entry, message) for entry in message.entries])
+    body = orjson.dumps([alert for entry in message.entries for alert in _alerts(entry, message)])
     try:
         answer = http.request(
             "POST",
@@ -107,6 +110,13 @@ def send_to_alertmanager(base: str, message: Message, http: urllib3.PoolManager 
         raise NotDelivered(f"it does not answer ({type(error).__name__})") from None
     if answer.status != 200:
         raise NotDelivered(f"it answered {answer.status}")
+
+
+def _alerts(entry: Entry, message: Message) -> Iterator[dict[str, object]]:
+    """The alert; and where it was told as worse or better before, the end of that: to Alertmanager labels are who it is."""
+    yield _alert(entry, message)
+    for severity in entry.was:
+        yield _alert(replace(entry, labels={**entry.labels, "severity": severity}, over=True), message)
 
 
 def _alert(entry: Entry, message: Message) -> dict[str, object]:

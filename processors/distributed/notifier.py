@@ -1,6 +1,6 @@
 """The notifier on Kafka: one member of its group has the one partition of alerts, the others wait to take over.
 
-    alerts ─► hear ─► incidents, one batch, acknowledged ─► the offset ─► send ─► delivered, with the next batch
+    alerts ─► hear ─► the offset ─► incidents, one batch, acknowledged ─► send ─► delivered, with the next batch
 
 What is known is in the compacted topic of incidents, with the offset up to which alerts were heard: whoever takes over reads
 it from its start, and goes on there. A worker that was frozen while it was replaced may send once more what it was sending,
@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from ...producers.kafka_client import client_options
-from ...schemas.errors import InvalidEvent, UsageError
+from ...schemas.errors import InvalidEvent
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
@@ -74,7 +74,7 @@ class KafkaNotifier:
                     log.warning("notifier_waits", error=type(error).__name__, retry_in_s=_PAUSE_S)
                     self._notifier = None  # what was written of it is read again
                     await asyncio.sleep(_PAUSE_S)
-        except UsageError as error:
+        except Exception as error:
             self.failure = error
             raise
 
@@ -134,10 +134,12 @@ class KafkaNotifier:
         notifier = self._notifier
         if notifier is None or not (changes := notifier.changes()):
             return
+        # First, although it says too much for a moment: whoever takes over goes by the memory, and who was replaced while
+        # it stood still is told so here, before it writes what it knew then.
+        await self._consumer.commit({self._tp: notifier.heard_to})
         written = await self._wire.send_flush(INCIDENTS, 0, [(key, value or None) for key, value in changes])
         await written
         notifier.written(changes)
-        await self._consumer.commit({self._tp: notifier.heard_to})
 
     def lags(self) -> dict[tuple[str, int], int]:
         """Alerts that were not heard yet, where the partition is ours."""

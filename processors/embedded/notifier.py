@@ -58,7 +58,9 @@ class NotifierThread:
         memory = [(record.key or b"", record.value) for record in self._log.keyed(INCIDENTS.name, 0, b"") if record.value]
         self._next = self._log.committed(NOTIFIER.name, ALERTS.name, 0)
         self._notifier = Notifier(memory, self._watch.current)
-        self._beat: float | None = None
+        # An old sign of life says nothing about a policies step that has just begun.
+        last = self._log.last(SIGNALS.name, 0, GATES_KEY)
+        self._beat = last.appended_ms / 1_000 if last is not None else None
         if self._notifier.is_new:
             now = self._clock()
             self._notifier.adopt(self._read(), now)

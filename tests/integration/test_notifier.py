@@ -183,6 +183,50 @@ def test_an_end_is_told_once_all_of_it_is_well(folder: Folder, hook: Webhook) ->
     assert ends == {"clinic-a": "2027-01-15T08:01:10Z", "clinic-b": "2027-01-15T08:02:20Z"}
 
 
+def test_whoever_was_told_that_it_opened_is_told_that_it_is_over(folder: Folder, hook: Webhook) -> None:
+    """A budget's course: blocked, warned of as the window moves on, well. The route is of what is critical alone."""
+    folder.tell(blocked(T))
+    folder.run()
+    folder.tell(blocked(T + 10, state="warn"))
+    folder.run(10)
+    folder.tell(blocked(T + 20, state="ok"))
+    folder.run(10)
+    folder.run(60)
+
+    assert [page["title"] for page in pages(hook)] == [
+        "[CRITICAL] tenant-day: tenant=clinic-a block",
+        "[OK] resolved: tenant-day: tenant=clinic-a",
+    ]
+    assert pages(hook)[1]["type"] == "success"
+    ended = {alert["labels"]["severity"] for alert in watched(hook)[1:] if alert["endsAt"] < "2028"}
+    assert ended == {"critical", "warning"}
+
+
+@pytest.mark.parametrize("value", [b"[]", b"1", b"null", b'{"contributors": null}', b"{", b"\xff"])
+def test_a_record_that_is_no_alert_stops_nobody(folder: Folder, hook: Webhook, value: bytes) -> None:
+    with folder.log.transaction():
+        folder.log.append(ALERTS.name, 0, [(None, {"schema": "rows/1", "count": "1"}, value)])
+    folder.tell(blocked(T))
+
+    folder.run()
+
+    assert len(pages(hook)) == 1
+
+
+def test_no_address_is_told_to_the_log(tmp_path: Path, hook: Webhook, capfd: pytest.CaptureFixture[str]) -> None:
+    text = ON_CALL.replace('{alertmanager: "{alertmanager}"}', "{url: 'slack://s3cret/T0KEN[x'}")
+    folder = Folder(tmp_path, hook, text.replace('alertmanager: "{alertmanager}"', "url: 'slack://s3cret/T0KEN[x'"))
+    folder.tell(blocked(T))
+
+    folder.run()
+    folder.close()
+
+    said = "".join(capfd.readouterr())
+    assert "notification_failed" in said
+    assert "s3cret" not in said
+    assert "T0KEN" not in said
+
+
 def test_a_destination_that_is_away_gets_everything_later_in_order(folder: Folder, hook: Webhook) -> None:
     hook.away = True
     folder.tell(blocked(T))
@@ -202,7 +246,7 @@ def test_a_destination_that_is_away_gets_everything_later_in_order(folder: Folde
     assert folder.notifier.sending.failed == hook.refused > 0
 
 
-def test_a_slow_destination_holds_up_no_other(tmp_path: Path, hook: Webhook) -> None:
+def test_a_destination_that_is_away_holds_up_no_other(tmp_path: Path, hook: Webhook) -> None:
     text = ON_CALL.replace('"{alertmanager}"', '"http://127.0.0.1:9"')
     folder = Folder(tmp_path, hook, text)
 
@@ -265,7 +309,7 @@ def test_people_see_silence_and_end_incidents_from_the_command_line(folder: Fold
 
     listed = tidegate("alerts", "list", *data)
     acked = tidegate("alerts", "ack", "1", "--by", "kim", *data)
-    silenced = tidegate("alerts", "silence", "tenant=clinic-c*", "--for", "30m", "--why", "a test", *data)
+    silenced = tidegate("alerts", "silence", "tenant=clinic-c*", "--for", "30m", *data)
     folder.tell(blocked(folder.now, "clinic-c1"))
     folder.run(2_000)
     after_an_hour = [page["title"] for page in pages(hook)[1:]]

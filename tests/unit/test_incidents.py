@@ -129,6 +129,18 @@ def test_what_worsens_is_told_even_to_those_who_acknowledged_the_warning() -> No
     assert story.state.open["policy|budget|tenant=a"].phase == "firing"
 
 
+def test_what_is_acknowledged_before_it_was_told_is_told_when_it_worsens() -> None:
+    story = Story(Timing(pending_warning_s=30.0, group_wait_s=0.0))
+    story.hear(policy("warn", T))
+    story.hear(Acknowledge("policy|budget|tenant=a", "kim", T))
+    quiet = story.wait(60)
+
+    told = story.hear(policy("block", story.now))
+
+    assert quiet == []
+    assert [one.occasion for one in told] == ["worsened"]
+
+
 def test_nobody_looks_so_it_is_told_again_until_somebody_acknowledges() -> None:
     story = Story()
     story.hear(policy("block", T))

@@ -55,6 +55,7 @@ def test_the_first_route_that_fits_counts(tmp_path: Path) -> None:
         ("destinations: {a: {}}", "destinations.a: give one of `url`, `url_env`, `url_file` and `alertmanager`"),
         ("destinations: {a: {url: 'slack://s3cret', url_env: X}}", "destinations.a: give one of"),
         ("maintenance: [{id: a, from: '22:00', to: '23:00', time_zone: Mars/Base}]", "is not a time zone"),
+        ("maintenance: [{id: a, from: 22:00, to: '23:00'}]", 'write the time in quotes, such as "22:00"'),
         ("timing: {settle: soon}", "timing.settle: write a duration"),
         ("timing: {settled: 3s}", "timing.settled: Extra inputs are not permitted"),
         ("a: [", "is not valid YAML"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from policing import Call, House, Truth, policy, policy_set, scope_of, truth
 from support import NOW_S, finding
 from tidegate.processors.policies import HEARTBEAT_S, IDLE_S, PoliciesState, policies
+from tidegate.processors.windows import forecast
 from tidegate.schemas.signal import Signal
 
 
@@ -413,6 +414,13 @@ def test_usage_of_a_meter_whose_clock_is_ahead_counts_when_this_clock_gets_there
     changes = house.pass_time(NOW_S + 90)
 
     assert changes == [(NOW_S + 60, "budget", "block")]
+
+
+@pytest.mark.parametrize("left", [1e9, 1e13, 1e300])
+def test_a_forecast_beyond_ten_years_is_none(left: float) -> None:
+    """A first call of a thousandth of a cent against a budget of a thousand dollars ends in a year that no calendar has."""
+    assert forecast(0.0, 1.0, left, NOW_S) is None
+    assert forecast(0.0, 1.0, 86_400.0, NOW_S) == NOW_S + 86_400
 
 
 def test_a_forecast_says_when_the_limit_is_reached_at_this_rate() -> None:
