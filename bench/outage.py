@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -256,12 +256,22 @@ def stored(store: Store) -> Ledger:
     )
     rollups = {
         "v_calls_1h by model": (ask("(tenant, model)", rolled, "v_calls_1h"), ledger.by_model),
+        "v_calls_1d": (ask("formatDateTime(day, '%Y-%m-%d')", rolled, "v_calls_1d"), by_day(ledger.by_hour)),
         "v_calls_1h": (ask(hour.format("hour"), rolled, "v_calls_1h"), ledger.by_hour),
         "v_calls_1m": (ask(minute.format("minute"), rolled, "v_calls_1m"), ledger.by_minute),
     }
     if wrong := [name for name, (rollup, raw) in rollups.items() if rollup != raw]:
         raise RuntimeError(f"rollups differ from the rows: {', '.join(wrong)}")
     return ledger
+
+
+def by_day(by_hour: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Hours added up to the days that they begin with."""
+    days: dict[str, tuple[int, ...]] = {}
+    for hour, sums in by_hour.items():
+        before = days.get(hour[:10], (0,) * len(sums))
+        days[hour[:10]] = tuple(a + b for a, b in zip(before, sums, strict=True))
+    return days
 
 
 def in_order(inserts: Sequence[Inserted]) -> tuple[int, int]:
