@@ -1,5 +1,8 @@
 """Refused writes as a person hears of them: one alert an hour of each tenant, region and region; and counts for metrics.
 
+An incident is told when it begins, with what was refused by then. What is refused in the hour after that is told together when
+the hour is over, and an incident that has ended is told so once more; a restart loses what was not told yet.
+
 One for an engine. Labels are words of the residency map; an alert names the tenant as the event did, as its calls would.
 """
 
@@ -26,30 +29,43 @@ class Refusals:
         self._residency = residency
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._told_ms: dict[CrossRegion, int] = {}
+        # Refused since the incident was told; of those alone that are in `_told_ms`, so that there is an end to them.
         self._untold: Counter[CrossRegion] = Counter()
+        # Both as they were before what was told last, until that is written.
+        self._before: tuple[dict[CrossRegion, int], Counter[CrossRegion]] | None = None
 
     def tell(self, found: Sequence[CrossRegion], now_ms: int) -> list[Alert]:
-        """The alerts that are due, of what was refused by now."""
-        if not found:
+        """The alerts that are due, of what was refused by now. Then `wrote`, or `forget`."""
+        if not found and not self._told_ms:
             return []
-        for old in [incident for incident, told_ms in self._told_ms.items() if now_ms - told_ms >= AGAIN_MS]:
-            del self._told_ms[old]
-        met: dict[CrossRegion, None] = {}
+        self._before = dict(self._told_ms), self._untold.copy()
+        due: dict[CrossRegion, None] = {}
+        for over in [incident for incident, told_ms in self._told_ms.items() if now_ms - told_ms >= AGAIN_MS]:
+            del self._told_ms[over]
+            if self._untold[over]:
+                due[over] = None
         for one in found:
-            labels = self._labels(one)
-            self.counts[labels] += 1
-            incident = CrossRegion(one.tenant, *labels[1:])
-            if incident not in self._told_ms and len(self._told_ms) + len(met) >= MOST_INCIDENTS:
-                incident = CrossRegion(OTHER, *labels[1:])
+            incident = CrossRegion(one.tenant, *self._labels(one)[1:])
+            known = incident in self._told_ms or incident in due
+            if not known and len(self._told_ms) + len(due) >= MOST_INCIDENTS:
+                incident = CrossRegion(OTHER, *incident[1:])
             self._untold[incident] += 1
-            met[incident] = None
-        due = [incident for incident in met if incident not in self._told_ms]
+            if incident not in self._told_ms:
+                due[incident] = None
         self._told_ms |= dict.fromkeys(due, now_ms)
         return [self._alert(incident, now_ms) for incident in due]
 
+    def wrote(self, found: Sequence[CrossRegion]) -> None:
+        """What was told is written, and counts: once, however often it was tried."""
+        self._before = None
+        for one in found:
+            self.counts[self._labels(one)] += 1
+
     def forget(self) -> None:
-        """What was told was not written: tell it again."""
-        self._told_ms.clear()
+        """What was told last was not written: it will be told again."""
+        if self._before is not None:
+            self._told_ms, self._untold = self._before
+            self._before = None
 
     def status(self) -> list[dict[str, Any]]:
         """Since this process began. From any thread."""

@@ -30,7 +30,7 @@ import msgspec
 import structlog
 
 from ...schemas.errors import TidegateError, UsageError
-from ...schemas.residency import Residency
+from ...schemas.residency import CrossRegion, Residency
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import (
@@ -341,6 +341,7 @@ class MeterPartition:
                 self._upto,
                 await self._send_rows(outputs, alerts, now_ms),
                 ledger,
+                outputs.crossed,
             )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
@@ -389,6 +390,7 @@ class MeterPartition:
         if sent.offset >= 0 and sent.offset != self.changelog_end:
             raise Interloper(f"another worker writes for partition {self.partition}; loading it again")
         self.changelog_end += len(flush.written)
+        self._refusals.wrote(flush.crossed)
         self._at("3 changelog")
         for partition, blocks in flush.blocks:
             for acknowledged in await self._wire.send_rows(USAGE, partition, blocks):
@@ -519,6 +521,7 @@ class _Flush:
     offset: int
     rows: list[asyncio.Future[Any]]
     ledger: list[Out]
+    crossed: list[CrossRegion]
 
 
 def _nothing() -> None:

@@ -165,6 +165,7 @@ class MeterEngine:
                 self._at("3 append")
                 self._store(state)
                 self._at("4 store")
+            self.refusals.wrote(outputs.crossed)
             self._at("5 commit")
         except BaseException:
             self.refusals.forget()

@@ -476,7 +476,44 @@ def test_one_alert_an_hour_tells_of_a_tenant_and_two_regions_and_how_often() -> 
     assert silent == []
     assert (again.key, again.at) == (first.key, (NOW_MS + AGAIN_MS) / 1_000)
     assert "(6 times)" in again.title
-    assert refusals.counts == {("nordkyst-klinik", EU, US): 8, (OTHER, UNTAGGED, US): 1}
+    assert refusals.counts == {}
+
+
+def test_what_was_refused_in_the_hour_of_an_incident_that_ended_is_told_behind_it_once() -> None:
+    refusals = Refusals(HERE)
+    eu = CrossRegion("nordkyst-klinik", EU, US)
+    refusals.tell([eu], NOW_MS)
+    refusals.tell([eu] * 5, NOW_MS + 1)
+
+    told = [refusals.tell([], NOW_MS + n * AGAIN_MS) for n in (1, 2, 3)]
+    [anew] = refusals.tell([eu], NOW_MS + 4 * AGAIN_MS)
+
+    assert [len(alerts) for alerts in told] == [1, 0, 0]
+    assert "(5 times)" in told[0][0].title
+    assert "(1 times)" in anew.title
+
+
+def test_a_flush_that_is_tried_again_counts_and_tells_what_was_refused_once(tmp_path: Path, file: Path) -> None:
+    settings = Settings(region=US, residency_file=file, fsync="normal")
+    with closing(LocalLog(tmp_path, fsync="normal")) as log:
+        log.append([envelope("svc", 0, EVENTS)])
+    failing = iter([True, True, False])
+
+    def at(step: str) -> None:
+        if step == "3 append" and next(failing):
+            raise OSError("disk full")
+
+    with closing(MeterEngine(tmp_path, settings, at=at, clock_ms=lambda: NOW_MS)) as engine:
+        for _ in range(2):
+            with pytest.raises(OSError, match="disk full"):
+                engine.run_once()
+        assert engine.refusals.status() == []
+        engine.run_once()
+        refused = sum(one["refused"] for one in engine.refusals.status())
+        alerts = rows([({}, one.value) for one in engine.log.read(ALERTS.name, 0, 0)])
+
+    assert refused == REFUSED_CALLS
+    assert {alert["title"].rpartition("(")[2] for alert in alerts} == {"1 times)", f"{REFUSED_CALLS - 2} times)"}
 
 
 def test_what_was_told_and_not_written_is_told_again() -> None:
@@ -485,14 +522,18 @@ def test_what_was_told_and_not_written_is_told_again() -> None:
     refusals.tell(crossed, NOW_MS)
 
     refusals.forget()
+    [again] = refusals.tell(crossed, NOW_MS + 1)
 
-    assert len(refusals.tell(crossed, NOW_MS + 1)) == 1
+    assert "(1 times)" in again.title
 
 
 def test_alerts_and_labels_of_made_up_tenants_and_regions_have_an_end() -> None:
     refusals = Refusals(HERE)
 
-    alerts = refusals.tell([CrossRegion(f"t-{n}", f"r-{n}", US) for n in range(3 * MOST_INCIDENTS)], NOW_MS)
+    found = [CrossRegion(f"t-{n}", f"r-{n}", US) for n in range(3 * MOST_INCIDENTS)]
+
+    alerts = refusals.tell(found, NOW_MS)
+    refusals.wrote(found)
 
     assert len(alerts) <= MOST_INCIDENTS + 1
     assert refusals.counts == {(OTHER, OTHER, US): 3 * MOST_INCIDENTS}
