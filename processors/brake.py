@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Final
 
+from ..schemas.residency import Residency
 from ..schemas.settings import Settings
 from ..schemas.signal import Alert
 
@@ -122,9 +123,10 @@ def alert_of(partition: int, brake: Brake, at_ms: int) -> Alert:
     )
 
 
-def judged_by(settings: Settings) -> str:
-    """Which version judges lines, and by which settings; another one judges them anew."""
-    file = settings.residency_file
+def judged_by(settings: Settings, residency: Residency | None = None) -> str:
+    """Which version judges lines, and by which settings and residency map; another one judges them anew."""
+    # What the map says, and not where it is: one that was mended in its place is another judge.
+    told = residency.map.version if residency is not None else None
     return (
-        f"{version('tidegate')} {settings.max_future_s} {settings.brake_ratio} {settings.brake_lines} {settings.region} {file}"
+        f"{version('tidegate')} {settings.max_future_s} {settings.brake_ratio} {settings.brake_lines} {settings.region} {told}"
     )

@@ -120,7 +120,7 @@ class MeterPartition:
         self._keeper = keeper if keeper is not None else Keeper(None)
         self._residency = residency
         self._refusals = refusals if refusals is not None else Refusals(residency)
-        self._judge = judged_by(settings)
+        self._judge = judged_by(settings, residency)
         self._brake = MeterBrake(partition, wire, settings, hold)
         self._series: dict[str, Series] = {}
         self._waiting = Waiting()

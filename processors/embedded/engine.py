@@ -109,7 +109,7 @@ class MeterEngine:
         self._keeper = Keeper.of(settings, data_dir)
         self._residency = residency_of(settings)
         self.refusals = Refusals(self._residency)
-        self._judge = judged_by(settings)
+        self._judge = judged_by(settings, self._residency)
         self._watches: dict[int, dict[str, Watch]] = {}
         self._ledgers: dict[int, Ledger] = {}
         # Read once: nobody is forgotten while a node has the folder.

@@ -227,6 +227,31 @@ def test_a_node_that_was_rolled_back_takes_what_waited_and_has_lost_no_line(tmp_
     mended.close()
 
 
+def test_a_residency_map_that_was_mended_in_its_place_judges_what_waited_anew(tmp_path: Path, clock: Clock) -> None:
+    file, data = tmp_path / "residency.toml", tmp_path / "data"
+    settings = quick(region="us", residency_file=file)
+    of_eu = [envelope(name, 0, [response(f"{name}-{n}", region="eu") for n in range(15)]) for name in "ab"]
+    later = [envelope(name, 0, [response(f"{name}-{n}", region="us") for n in range(15)]) for name in "cd"]
+    file.write_text('regions = ["us", "eu"]')
+    broken = MeterEngine(data, settings, clock_ms=clock)
+    send(data, [*of_eu, *later], clock)
+
+    drained(broken)
+    broken.close()
+    same = MeterEngine(data, settings, clock_ms=clock)
+    drained(same)
+    waited = same.lag()
+    same.close()
+    file.write_text('regions = ["us", "eu"]\ndefault = ["us", "eu"]')
+    mended = MeterEngine(data, settings, clock_ms=clock)
+    drained(mended)
+
+    assert waited == 2
+    assert mended.lag() == 0
+    assert mended.totals()["responses"] == 30
+    mended.close()
+
+
 def test_a_restart_knows_since_when_the_meter_stands_and_why_and_tells_nobody_twice(tmp_path: Path, clock: Clock) -> None:
     first = MeterEngine(tmp_path, quick(brake_hold_s=600), clock_ms=clock)
     send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=10), clock)
