@@ -123,6 +123,8 @@ async def _sink(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit) 
             path = settings.data_dir / "store"
         store = await asyncio.to_thread(Store.open, path=path, dsn=settings.store, cluster=settings.store_cluster)
         last_to_first.callback(store.close)
+        # Before, not when it is done: a start that fails then finds nothing to migrate the next time, and says nothing.
+        await audit.require()
         if done := await asyncio.to_thread(store.migrate):
             await audit.append(MIGRATED, migrated(done))
         sink = KafkaSink(settings, store)
@@ -176,7 +178,7 @@ async def _notifier(settings: Settings, metrics: WorkerMetrics, audit: WorkerAud
         wire = Wire(settings)
         await wire.start()
         last_to_first.push_async_callback(wire.stop)
-        await wire.require((*NOTIFIER.reads, *NOTIFIER.writes))
+        await wire.require((*NOTIFIER.reads, *NOTIFIER.writes, AUDIT))
         notifier = KafkaNotifier(settings, wire)
         last_to_first.push_async_callback(notifier.close)
         await notifier.start()

@@ -66,6 +66,12 @@ class WorkerAudit:
                 raise
             self._last = entry
 
+    async def require(self) -> None:
+        """See that there is a topic to write to, before something is done that must be written down. Raises as `append`."""
+        async with self._turn:
+            if self._producer is None:
+                await self._open()
+
     async def tell(self, action: str, details: Mapping[str, Any]) -> None:
         """Write down what happens anyway: policies hold, and a worker stops, also where nothing can be written."""
         try:
