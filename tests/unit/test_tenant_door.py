@@ -64,11 +64,12 @@ class SlowStore:
         return Encoded(b"1\n", 1)
 
 
-def request(body: bytes = ASKED) -> Request:
+def request(body: bytes = ASKED, query: bytes = b"") -> Request:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "client": ("10.0.0.7", 1)}
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": query, "headers": []}
+    scope["client"] = ("10.0.0.7", 1)
     return Request(scope, receive)
 
 
@@ -109,6 +110,21 @@ def test_one_question_of_a_token_runs_and_two_of_all(tmp_path: Path) -> None:
     assert store.most == 2
     assert {(asked["guest"], asked["max_rows"], asked["timeout_s"]) for asked in store.asked} == {(True, 100_000, 30.0)}
     assert sorted(asked["values"]["v2"] for asked in store.asked) == ["a", "a", "a", "b", "c"]
+
+
+def test_whatever_time_a_client_wishes_for_tenants_questions_share_their_readers(tmp_path: Path) -> None:
+    store: Any = SlowStore()
+    store.go.set()
+
+    async def ask(door: TenantDoor, granted: Callable[..., str]) -> list[Response]:
+        token = granted("a")
+        wishes = [b"max_execution_time=" + wish for wish in (b"0.5", b"7", b"29.999", b"3600", b"nan")]
+        return [await door.serve(request(query=wish), token, store) for wish in wishes]
+
+    answers = at_the_door(tmp_path, ask)
+
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert {asked["timeout_s"] for asked in store.asked} == {30.0}
 
 
 def test_more_than_can_wait_are_told_to_come_again(tmp_path: Path) -> None:
