@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from ..producers.audit_log import AuditLog
@@ -31,6 +31,8 @@ _CALL_ID: Final = re.compile(r"'([A-Za-z0-9_.:/-]{1,128})'")
 _BOUND_ID: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _KNOWN_CALLS: Final = "SELECT DISTINCT call_id FROM transcripts WHERE call_id IN {ids:Array(String)} ORDER BY call_id"
 _MOST_CALLS: Final = 100
+# Bytes of ids in one look-up: bound values travel in the URL, where each may grow threefold.
+_LOOK_UP_BYTES: Final = 32 << 10
 
 
 Hears = Callable[[str, Mapping[str, Any]], None]
@@ -57,20 +59,40 @@ class TranscriptReads:
             if reads_transcripts(statement):
                 told: dict[str, Any] = {"door": door, "client": client, "statement": fingerprint(statement)}
                 told["texts"] = sorted({"*" if "_" not in name else name for name in _TEXTS.findall(blanked(statement))})
-                told["call_ids"] = self._calls(statement, parameters)
+                found = self._calls(statement, parameters)
+                told |= {"call_ids": found[:_MOST_CALLS], "more_calls": len(found) > _MOST_CALLS}
                 self._audit.append("transcripts.read", details=told, actor=actor)
 
         return heard
 
     def _calls(self, statement: str, parameters: Mapping[str, Any]) -> list[str]:
+        """The named calls that there are; of more than `_MOST_CALLS` not all, but more than that."""
         named = [call_id for among in _CALL_IDS.findall(statement) for call_id in _CALL_ID.findall(among)]
         # What a parameter is for, a statement does not say as plainly: each is looked for among the calls.
         for value in parameters.values():
             named += [call_id for text in _texts(value) for call_id in _BOUND_ID.findall(text)]
-        named = named[:_MOST_CALLS]
-        if not named:
-            return []
-        return [row["call_id"] for row in self._store.query(_KNOWN_CALLS, {"ids": named}).dicts()]
+        found: list[str] = []
+        # Cut is what is found, never what is named: ids that nobody has would hide those that are read.
+        for ids in _batches(dict.fromkeys(named)):
+            found += [row["call_id"] for row in self._store.query(_KNOWN_CALLS, {"ids": ids}).dicts()]
+            if len(found) > _MOST_CALLS:
+                break
+        return sorted(found)
+
+
+def _batches(call_ids: Iterable[str]) -> Iterator[list[str]]:
+    """The ids in lists that a look-up can hold."""
+    batch: list[str] = []
+    room = _LOOK_UP_BYTES
+    for call_id in call_ids:
+        taken = len(call_id) + len("'',")
+        if taken > room:
+            yield batch
+            batch, room = [], _LOOK_UP_BYTES
+        batch.append(call_id)
+        room -= taken
+    if batch:
+        yield batch
 
 
 def _texts(value: Any) -> list[str]:
