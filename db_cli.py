@@ -129,10 +129,11 @@ def check(
 ) -> None:
     """Hold calls and their rollups against the meter's own sums, hour by hour. Ends with 1 where they differ.
 
-    Both ends are taken to the whole hour. Rows are on their way for some seconds, and sums for up to half a minute: an hour
-    that only just ended, or that old calls are coming into, may differ for a moment.
+    The rollup by day is held against that by the hour, of each day that ends in the range. Hours that the meter has not counted
+    are told, and the rest of them compared. Both ends are taken to the whole hour. Rows are on their way for some seconds, and
+    sums for up to half a minute: an hour that only just ended, or that old calls are coming into, may differ for a moment.
     """
-    from tidegate.processors.ledger_check import BEFORE, QUESTIONS
+    from tidegate.processors.ledger_check import BEFORE, DAY_QUESTIONS, QUESTIONS
     from tidegate.processors.ledger_check import check as compare
 
     now = datetime.now(UTC)
@@ -148,14 +149,15 @@ def check(
         if "usage_ledger" not in tables:
             raise UsageError("the store has no ledger yet; bring its schema up to date with: tidegate db migrate")
         found = {source: ask(question.format(**spelt)) for source, question in QUESTIONS.items()}
+        of_days = {source: ask(question.format(**spelt)) for source, question in DAY_QUESTIONS.items()}
         before = [row["hour"] for row in ask(BEFORE.format(**spelt))]
     gone = {source: _gone_before(tables[table], now) for source, table in {"calls": "calls", "ledger": "usage_ledger"}.items()}
-    checked = compare(found, before, gone)
+    checked = compare(found, of_days, before, gone)
     if as_json:
         out.file.write(orjson.dumps(asdict(checked), option=orjson.OPT_APPEND_NEWLINE).decode())
     else:
         _show_checked(checked, list(QUESTIONS))
-    if checked.differences:
+    if checked.differences or checked.day_differences:
         raise typer.Exit(1)
 
 
@@ -181,24 +183,46 @@ def _gone_before(kept: Kept | None, now: datetime) -> str:
 
 
 def _show_checked(checked: Checked, sources: list[str]) -> None:
+    not_counted = set(checked.not_counted)
     if checked.differences:
-        table = Table(header_style="bold")
-        table.add_column("hour (UTC)")
-        table.add_column("measure")
-        for source in sources:
-            table.add_column(source, justify="right")
-        for one in checked.differences[:_SHOWN]:
-            cells = ("not kept" if (said := one.said[source]) is None else f"{said:,}" for source in sources)
-            table.add_row(*map(Text, (one.hour, one.measure, *cells)))
-        out.print(table)
-        if len(checked.differences) > _SHOWN:
-            out.print(f"{len(checked.differences) - _SHOWN:,} more; --json has all", style="dim", highlight=False)
+        rows = []
+        for one in checked.differences:
+            unsaid = "not counted" if one.hour in not_counted else "not kept"
+            cells = (unsaid if (said := one.said[source]) is None else f"{said:,}" for source in sources)
+            rows.append((one.hour, one.measure, *cells))
+        _show_differences("hour (UTC)", sources, rows)
+    if checked.day_differences:
+        of = list(checked.day_differences[0].said)
+        _show_differences(
+            "day (UTC)",
+            of,
+            [(day.day, day.measure, *(f"{day.said[source]:,}" for source in of)) for day in checked.day_differences],
+        )
     if checked.before:
         out.print(
             f"{len(checked.before):,} hours were left out: they began before there was a ledger", style="dim", highlight=False
         )
+    if not_counted:
+        out.print(
+            f"{len(not_counted):,} hours are not counted by the ledger: compared without it", style="dim", highlight=False
+        )
     hours = len({one.hour for one in checked.differences})
     out.print(Text(f"{checked.hours:,} hours compared, {hours:,} differ", style="red" if hours else "green"))
+    days = len({one.day for one in checked.day_differences})
+    out.print(Text(f"{checked.days:,} days of calls_1d compared, {days:,} differ", style="red" if days else "green"))
+
+
+def _show_differences(bucket: str, sources: list[str], rows: list[tuple[str, ...]]) -> None:
+    table = Table(header_style="bold")
+    table.add_column(bucket)
+    table.add_column("measure")
+    for source in sources:
+        table.add_column(source, justify="right")
+    for row in rows[:_SHOWN]:
+        table.add_row(*map(Text, row))
+    out.print(table)
+    if len(rows) > _SHOWN:
+        out.print(f"{len(rows) - _SHOWN:,} more; --json has all", style="dim", highlight=False)
 
 
 @contextmanager

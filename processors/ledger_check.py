@@ -1,4 +1,5 @@
-"""Whether the store adds up: the meter's own sums of an hour beside those of its rows and of the rollups.
+"""Whether the store adds up: the meter's own sums of an hour beside those of its rows and of the rollups; and the rollup by day
+beside that by the hour, of which it is made.
 
 Pure: rows of the questions below in, differences out.
 """
@@ -39,12 +40,19 @@ QUESTIONS: Final[Mapping[str, str]] = {
         f" WHERE {_range('r.minute')} GROUP BY hour"
     ),
 }
+# Days are made of hours, whatever the ledger has. From the day of {since}, the whole of it, to the last that ended by {until}:
+# into the day that runs, rows come between one question and the next.
+_DAYS: Final = "{day} >= toDate('{{since}}') AND {day} < toDate('{{until}}')"
+DAY_QUESTIONS: Final[Mapping[str, str]] = {
+    source: f"SELECT toString({day}) AS of_day, {_ROLLUP} FROM {source} AS r WHERE {_DAYS.format(day=day)} GROUP BY of_day"
+    for source, day in {"calls_1h": "toDate(r.hour, 'UTC')", "calls_1d": "r.day"}.items()
+}
 BEFORE: Final = f"SELECT DISTINCT toString(b.hour) AS hour FROM hours_before_ledger AS b WHERE {_range('b.hour')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A measure of an hour on which the sources do not agree; None: the source is not kept that long."""
+    """A measure of an hour on which the sources do not agree; None: the source is not kept that long, or has not counted it."""
 
     hour: str
     measure: str
@@ -52,32 +60,70 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class DayDifference:
+    """A measure of a UTC day on which the rollups by the hour and by the day do not agree."""
+
+    day: str
+    measure: str
+    said: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """How many hours were compared, which were left out because they began before the ledger did, and what differs."""
+    """How many hours were compared, which were left out because they began before the ledger did, of which the ledger has
+    nothing, so that the others were compared without it, and what differs; the same of days."""
 
     hours: int
     before: tuple[str, ...]
+    not_counted: tuple[str, ...]
     differences: tuple[Difference, ...]
+    days: int
+    day_differences: tuple[DayDifference, ...]
 
 
-def check(found: Mapping[str, Iterable[Mapping[str, Any]]], before: Iterable[str], gone_before: Mapping[str, str]) -> Checked:
+Found = Mapping[str, Iterable[Mapping[str, Any]]]
+
+
+def check(found: Found, of_days: Found, before: Iterable[str], gone_before: Mapping[str, str]) -> Checked:
     """Compare what the sources say (see `QUESTIONS`), hour by hour; one of which a source says nothing is one of zeros there.
+    Not so of the ledger, which has nothing where each scope set names a user, or the meter was older than the store.
 
-    `gone_before`: of a source that does not keep all, the hour before which it cannot be asked.
+    `of_days`: what they say of days (see `DAY_QUESTIONS`). `gone_before`: of a source that does not keep all, the hour before
+    which it cannot be asked.
     """
-    told = {
-        source: {row["hour"]: {name: int(row[name]) for name in MEASURES} for row in rows} for source, rows in found.items()
-    }
+    told = {source: _by("hour", rows) for source, rows in found.items()}
     left_out = set(before)
     hours = sorted({hour for rows in told.values() for hour in rows})
-    differences = []
+    differences, not_counted = [], []
     for hour in hours:
         if hour in left_out:
             continue
         asked = [source for source in told if hour >= gone_before.get(source, "")]
+        if "ledger" in asked and hour not in told["ledger"]:
+            asked.remove("ledger")
+            not_counted.append(hour)
         for measure in MEASURES:
             said = {source: told[source].get(hour, {}).get(measure, 0) for source in asked}
             if len(set(said.values())) > 1:
                 differences.append(Difference(hour, measure, {source: said.get(source) for source in told}))
     compared = [hour for hour in hours if hour not in left_out]
-    return Checked(len(compared), tuple(hour for hour in hours if hour in left_out), tuple(differences))
+    daily = {source: _by("of_day", rows) for source, rows in of_days.items()}
+    days = sorted({day for rows in daily.values() for day in rows})
+    day_differences = []
+    for day in days:
+        for measure in MEASURES:
+            sums = {source: rows.get(day, {}).get(measure, 0) for source, rows in daily.items()}
+            if len(set(sums.values())) > 1:
+                day_differences.append(DayDifference(day, measure, sums))
+    return Checked(
+        len(compared),
+        tuple(hour for hour in hours if hour in left_out),
+        tuple(not_counted),
+        tuple(differences),
+        len(days),
+        tuple(day_differences),
+    )
+
+
+def _by(bucket: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    return {row[bucket]: {name: int(row[name]) for name in MEASURES} for row in rows}

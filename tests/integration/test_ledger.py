@@ -288,6 +288,7 @@ def test_a_store_that_adds_up_is_a_success(replayed: Path) -> None:
 
     hours = {datetime.fromisoformat(event["started_at"]).replace(minute=0, second=0) for _, event in events()}
     assert (code, told["differences"], told["before"], told["hours"]) == (0, [], [], len(hours))
+    assert (told["day_differences"], told["not_counted"], told["days"]) == ([], [], len({hour.date() for hour in hours}))
 
 
 @pytest.mark.parametrize(
@@ -314,3 +315,42 @@ def test_a_store_that_was_tampered_with_is_found_out(replayed: Path, tmp_path: P
     agree = {value for name, value in requests[0].items() if name != source}
     assert len(agree) == 1
     assert requests[0][source] not in agree
+
+
+def tampered(replayed: Path, folder: Path, *changes: str) -> Path:
+    shutil.copytree(replayed, folder, symlinks=True)
+    with Store.open(path=folder / "store") as store:
+        for change in changes:
+            store._writer.command(f"{change} SETTINGS mutations_sync = 2")
+    return folder
+
+
+def test_a_day_that_is_not_the_sum_of_its_hours_is_found_out_whatever_the_ledger_has(replayed: Path, tmp_path: Path) -> None:
+    again = "INSERT INTO calls_1d SELECT * FROM calls_1d WHERE day = '2026-11-02' AND errors > 0 ORDER BY user LIMIT 1"
+    folder = tampered(replayed, tmp_path / "data", again, "ALTER TABLE usage_ledger DELETE WHERE 1")
+
+    code, told = checked(folder, "--since", "2026-11-02T23:00", "--until", "2026-11-03")
+    _, of_a_day_that_runs = checked(folder, "--until", "2026-11-02T23:00")
+    plain = tidegate("db", "check", "--since", "2026-11-01", "--until", "2026-11-04", "--data", folder)
+
+    assert code == plain.returncode == 1
+    assert b"days of calls_1d compared, 1 differ" in plain.stdout
+    assert told["differences"] == of_a_day_that_runs["day_differences"] == []
+    by_hour, by_day = next(one["said"].values() for one in told["day_differences"] if one["measure"] == "errors")
+    assert by_hour < by_day
+
+
+def test_hours_that_the_ledger_has_not_counted_are_told_and_the_rest_of_them_compared(replayed: Path, tmp_path: Path) -> None:
+    uncounted = "ALTER TABLE usage_ledger DELETE WHERE hour = '2026-11-02 09:00:00'"
+    sound = tampered(replayed, tmp_path / "sound", uncounted)
+    torn = tampered(sound, tmp_path / "torn", "ALTER TABLE calls_1m DELETE WHERE toStartOfHour(minute) = '2026-11-02 09:00:00'")
+
+    code, told = checked(sound)
+    code_torn, told_torn = checked(torn)
+    plain = tidegate("db", "check", "--since", "2026-11-01", "--until", "2026-11-04", "--data", torn)
+
+    assert (code, told["differences"], told["not_counted"]) == (0, [], ["2026-11-02 09:00:00"])
+    requests = [one["said"] for one in told_torn["differences"] if one["measure"] == "requests"]
+    assert (code_torn, len(requests), requests[0]["ledger"], requests[0]["calls_1m"]) == (1, 1, None, 0)
+    assert b"not counted" in plain.stdout
+    assert b"1 hours are not counted by the ledger" in plain.stdout
