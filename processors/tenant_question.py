@@ -10,7 +10,8 @@ Nothing of the statement is handed on. It is read word by word, and written anew
 numbers, and bound values; the tenant is the token's. So what a statement could mean to ClickHouse beyond this does not matter.
 
 Expressions stand in the list of columns alone. A condition compares a column with a value, which cannot fail on a row:
-ClickHouse may look at it before it looks at whose row it is.
+ClickHouse may look at it before it looks at whose row it is. So a condition names columns of the view, and nothing that the
+list of columns names with AS: ClickHouse would put the expression in its place. The order is made of the tenant's rows alone.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ class _Reader:
         self._given = given
         self._tenant = tenant
         self._values: dict[str, Any] = {}
+        self._named: set[str] = set()
         self._at = 0
         self._next()
 
@@ -224,7 +226,11 @@ class _Reader:
 
     def _column(self) -> str:
         expression = self._sum(0)
-        return f"{expression} AS {self._name()}" if self._take("AS") else expression
+        if not self._take("AS"):
+            return expression
+        name = self._name()
+        self._named.add(name)
+        return f"{expression} AS {name}"
 
     def _sum(self, depth: int) -> str:
         found = self._product(depth)
@@ -280,6 +286,10 @@ class _Reader:
 
     def _condition(self) -> str:
         column = self._name()
+        if column in self._named:
+            raise QuestionRefused(
+                _DENIED, f"WHERE takes columns of the view, and {column} is a name given with AS; give it another name"
+            )
         if self._take("IS"):
             negated = " NOT" if self._take("NOT") else ""
             self._expect("NULL")

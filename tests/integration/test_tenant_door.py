@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
 import json
 import re
@@ -21,9 +22,13 @@ from clickhouse_connect.driver.client import Client
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from node_process import NodeProcess, eventually, tidegate
+from starlette.requests import Request
 from support import ndjson
+from tidegate.processors.embedded import tenant_door
 from tidegate.processors.embedded.app import Doors
-from tidegate.processors.tenant_question import VIEWS
+from tidegate.processors.embedded.body import Bodies
+from tidegate.processors.embedded.tenant_door import TenantDoor
+from tidegate.processors.tenant_question import VIEWS, question
 from tidegate.processors.tenant_tokens import TenantTokens
 from tidegate.producers.audit_log import AuditLog
 from tidegate.sinks.clickhouse import Store
@@ -293,6 +298,57 @@ def test_no_question_whole_or_bent_shows_anything_of_another_tenant(
     else:
         assert answer.status in (400, 403)
         assert "In scope" not in answer.text
+
+
+def test_whether_others_have_rows_cannot_be_told_by_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expression that fails on any row of a column, wherever a name for it may stand: the tenant has no rows."""
+    monkeypatch.setattr(tenant_door, "_BURST", 10_000)  # how often one may ask is a test of its own
+    tokens = TenantTokens(tmp_path, AuditLog(tmp_path))
+    secret = tokens.grant(HARBOR, "", timedelta(days=1))[1]
+
+    def of_columns(store: Store, name: str) -> list[str]:
+        described = question(f"DESCRIBE TABLE {name}", {}, HARBOR)
+        found = store.query(described.sql, described.values).dicts()
+        columns = [row["name"] for row in found if re.search("Int|Float|Decimal|Date", row["type"])]
+        named = [
+            f"SELECT {column} + 999999999999999 AS {called} FROM {view(name)} WHERE {called} > {value}"
+            for column in columns
+            for called in ("far", column)
+            for value in ("'2026-01-01'", "1")
+        ]
+        first = columns[0]
+        return [
+            *named,
+            f"SELECT {first} + 999999999999999 AS far FROM {view(name)} ORDER BY far LIMIT 1",
+            f"SELECT {first} + 999999999999999 AS far FROM {view(name)} WHERE {first} > '2026-01-01' ORDER BY far LIMIT 1",
+        ]
+
+    async def told(store: Store, asked: list[str]) -> list[tuple[int, bytes]]:
+        door = TenantDoor(Bodies(1 << 20), tokens)
+        try:
+            return [await answered(door, store, sql) for sql in asked]
+        finally:
+            door.close()
+
+    async def answered(door: TenantDoor, store: Store, sql: str) -> tuple[int, bytes]:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": sql.encode(), "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [], "client": ("::1", 1)}
+        answer = await door.serve(Request(scope, receive), secret, store)
+        return answer.status_code, bytes(answer.body)
+
+    with Store.open(path=tmp_path / "store") as store:
+        store.migrate()
+        asked = [sql for name in VIEWS for sql in of_columns(store, name)]
+        before = asyncio.run(told(store, asked))
+        for table, lines in rows(HILL, MARK, int(NUMBER)).items():
+            store.insert(table, ndjson(lines), f"{table}:0:0-0")
+        after = asyncio.run(told(store, asked))
+
+    assert {name for name in VIEWS for sql in asked if f"FROM {name}(" in sql} == {*VIEWS}
+    assert {200, 403} <= {status for status, _ in before}
+    assert [found for found in zip(asked, before, after, strict=True) if found[1] != found[2]] == []
 
 
 def test_answers_have_a_form_that_holds_nothing_else(tenanted: Tenanted) -> None:

@@ -110,6 +110,28 @@ def test_greetings_of_clients_are_answered_without_a_view(greeting: str) -> None
     assert "FROM" not in asked(greeting).sql
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"SELECT requests + 1 AS n FROM {COST} WHERE n > 1",
+        f"SELECT value, requests AS cost_usd FROM {COST} WHERE requests > 1 AND cost_usd > 1",
+        f"SELECT requests / 0 AS value FROM {COST} WHERE value IS NULL",
+        f"SELECT value AS value FROM {COST} WHERE value = 'a'",
+    ],
+)
+def test_a_condition_names_nothing_that_was_named_with_as(statement: str) -> None:
+    with pytest.raises(QuestionRefused, match="WHERE takes columns of the view") as refused:
+        asked(statement)
+
+    assert refused.value.code == 497
+
+
+def test_the_order_may_be_by_what_was_named_with_as() -> None:
+    found = asked(f"SELECT requests + 1 AS n FROM {COST} WHERE requests > 1 ORDER BY n")
+
+    assert found.sql.endswith("WHERE `requests` > 1 ORDER BY `n`")
+
+
 # ---- whose it is
 
 
