@@ -196,11 +196,17 @@ class MeterPartition:
     async def _catch_up(self) -> None:
         """Read what was left in the log, for as long as the brake lets it come."""
         async with self._taking:
-            if self._left and not self._is_full() and await self._fetch(self.expected, max(self._left) + 1):
+            if not self._left or self._is_full():
+                return
+            upto = max(max(self._left) + 1, self.expected)
+            # What is expected no more, and did not come, waits in memory already: it is passed once that is acknowledged.
+            known = {offset for offset in self._left if offset < self.expected}
+            if self.expected < upto and not await self._fetch(self.expected, upto):
+                return
+            for offset in list(self._left):
                 # What the log had not any more, nobody needs.
-                gone, self._left = self._left, {}
-                for passed in gone.values():
-                    passed()
+                if offset <= self.told or offset not in known:
+                    self._left.pop(offset)()
 
     async def _put(self, record: CallRecord) -> None:
         # One that came before and is not acknowledged yet waits with the others: it is skipped, and passed in its turn.

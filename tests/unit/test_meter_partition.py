@@ -182,6 +182,42 @@ def test_behind_the_brake_no_more_waits_in_memory_than_one_flush_takes_and_the_r
     assert passed == list(range(40, 60))
 
 
+def test_what_comes_again_behind_the_brake_is_not_passed_before_it_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_partition, "_MOST_EVENTS", 10)
+    passed: list[int] = []
+    records = [
+        replace(record(offset, response(f"call-{offset}")), passed=partial(passed.append, offset)) for offset in range(10)
+    ]
+
+    async def scene() -> tuple[list[int], list[int]]:
+        partition = partition_on(Log(records))
+        await partition.load({})
+        running = partition._running
+        assert running is not None
+        running.cancel()
+        await asyncio.wait({running})
+        brake = partition.state.brake
+        brake.stopped, brake.since_ms = True, time.time_ns() // 1_000_000
+        # They fill what may wait, and come once more after a rebalance that left the partition ours.
+        for one in records * 2:
+            await partition.take(one)
+        brake.allow(10)
+        # As in the loop: a part of them is applied before the next look at what was left.
+        await partition.flush()
+        await partition._catch_up()
+        early = [offset for offset in passed if offset > partition.told]
+        await partition.drain()
+        await partition._catch_up()
+        await partition.close()
+        return early, sorted(passed)
+
+    with within(30):
+        early, after = asyncio.run(scene())
+
+    assert early == []
+    assert after == sorted([*range(10)] * 2)
+
+
 def test_a_stop_is_an_alert_once_and_a_worker_that_begins_knows_since_when_and_why() -> None:
     bad = [envelope(name, 0, [{"event": "nonsense"}] * 150) for name in ("one", "other")]
     records = [CallRecord(offset, 1_793_606_400_000, one.value, one.headers(), lambda: None) for offset, one in enumerate(bad)]
