@@ -34,12 +34,26 @@ _TABLES: Final = {
     "calls_1h": "hour",
     "calls_1d": "day",
 }
-_FOUND: Final = " UNION ALL ".join(
-    f"SELECT '{table}' AS `table`, toString(tenant) AS tenant, toString(region) AS region, count() AS rows,"
+# What tells tenants alone: hours of verdicts, the meter's sums, and what was said of a tenant's budget or calls. Alerts of
+# kind `residency` name whose data was refused; they are no data of theirs.
+_WITHOUT_REGION: Final = {
+    "scored_1h": ("hour", "tenant", "1"),
+    "findings_1h": ("hour", "tenant", "1"),
+    "usage_ledger": ("hour", "tenant", "tenant != ''"),
+    "signals": ("at", "scope['tenant']", "scope['tenant'] != ''"),
+    "alerts": ("at", "scope['tenant']", "scope['tenant'] != '' AND kind != 'residency'"),
+}
+_ASKED: Final = {
+    **{table: (at, "tenant", "toString(region)", "1") for table, at in _TABLES.items()},
+    **{table: (at, tenant, "NULL", told) for table, (at, tenant, told) in _WITHOUT_REGION.items()},
+}
+_UNITED: Final = " UNION ALL ".join(
+    f"SELECT '{table}' AS `table`, toString({tenant}) AS of_tenant, {region} AS of_region, count() AS rows,"
     f" toUnixTimestamp(toDateTime(min({at}))) AS first, toUnixTimestamp(toDateTime(max({at}))) AS last"
-    f" FROM {table} GROUP BY tenant, region"
-    for table, at in _TABLES.items()
+    f" FROM {table} WHERE {told} GROUP BY of_tenant, of_region"
+    for table, (at, tenant, region, told) in _ASKED.items()
 )
+_FOUND: Final = f"SELECT `table`, of_tenant AS tenant, of_region AS region, rows, first, last FROM ({_UNITED})"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line for each tenant and region, for programs")]
 
@@ -73,11 +87,17 @@ def check(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 
 def violations(residency: Residency, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Which of these groups of rows may not rest here; '' is not known."""
+    """Which of these groups of rows may not rest here; '' is not known. A region of None: the table tells none, and its rows
+    go by their tenant alone."""
     wrong = []
-    for row in sorted(found, key=lambda row: (row["table"], row["tenant"], row["region"])):
+    for row in sorted(found, key=lambda row: (row["table"], row["tenant"], row["region"] or "")):
         tenant, region = row["tenant"] or None, row["region"] or None
-        if residency.refusal(tenant, region) is None:
+        if row["region"] is None:
+            allowed = residency.allowed(tenant, None)
+            may_rest = allowed is None or residency.here in allowed
+        else:
+            may_rest = residency.refusal(tenant, region) is None
+        if may_rest:
             continue
         first, last = (datetime.fromtimestamp(int(row[name]), UTC).isoformat() for name in ("first", "last"))
         wrong.append(
@@ -124,7 +144,7 @@ def _show(residency: Residency) -> None:
 
 def _tell(wrong: list[dict[str, Any]], rows: int) -> None:
     if not wrong:
-        out.print(f"All {rows:,} rows of the store may rest here.", highlight=False)
+        out.print(f"All {rows:,} rows of {', '.join(_ASKED)} may rest here.", highlight=False)
         return
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("table", "tenant", "region", "may rest in", "rows", "first", "last"):

@@ -18,11 +18,12 @@ from tidegate.producers.connect import connect
 from tidegate.producers.keyring import KeyRing
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.sealing import seal
-from tidegate.residency_cli import violations
+from tidegate.residency_cli import _FOUND, violations
 from tidegate.schemas.content import Texts
 from tidegate.schemas.residency import Residency
 from tidegate.schemas.residency_file import read_map
 from tidegate.schemas.settings import Settings
+from tidegate.sinks.clickhouse import Store
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,7 @@ def test_check_finds_the_rows_that_were_there_before_the_map(here: Path, monkeyp
         assert {(row["tenant"], row["region"]) for row in told if row["table"] == table} == expected.keys()
     assert {(row["tenant"], row["region"]): row["rows"] for row in told if row["table"] == "calls"} == expected
     assert [row["tenant"] for row in told if row["table"] == "call_requests"] == ["nordkyst-klinik"]
+    assert {row["tenant"] for row in told if row["table"] == "usage_ledger"} == {"nordkyst-klinik"}
     assert "may not rest here" in said
     assert "2026-11-02T08:00:00+00:00" in said
 
@@ -192,7 +194,8 @@ def test_check_is_content_with_what_may_rest_here(here: Path, monkeypatch: pytes
 
     said = run("check")
 
-    assert "rows of the store may rest here" in said
+    assert "may rest here" in said
+    assert "calls_1d, scored_1h, findings_1h, usage_ledger, signals, alerts" in " ".join(said.split())
     # The one that came past a service without a map was met by the meter.
     assert rows(data, "SELECT stage FROM dead_letters") == [{"stage": "meter"}]
 
@@ -218,4 +221,33 @@ def test_violations_are_what_the_doors_would_refuse() -> None:
         (None, US),
         ("nordkyst-klinik", None),
         ("nordkyst-klinik", US),
+    ]
+
+
+def test_rows_of_tables_that_tell_no_region_go_by_their_tenant() -> None:
+    residency = Residency(read_map(EXAMPLE), US)
+    found = [
+        {"table": "scored_1h", "tenant": tenant, "region": None, "rows": "3", "first": 0, "last": 60}
+        for tenant in ("nordkyst-klinik", "harbor-health", "")
+    ]
+
+    told = violations(residency, found)
+
+    assert [(row["tenant"], row["region"]) for row in told] == [("nordkyst-klinik", None)]
+
+
+def test_check_asks_every_table_that_tells_tenants(tmp_path: Path) -> None:
+    with Store.open(path=tmp_path / "data") as store:
+        store.migrate()
+        for kind, tenant in (("budget", "nordkyst-klinik"), ("residency", "harbor-health"), ("budget", "")):
+            store.command(f"INSERT INTO alerts (kind, scope, at) VALUES ('{kind}', map('tenant', '{tenant}'), now())")
+        for table in ("scored_1h", "findings_1h", "usage_ledger"):
+            store.command(f"INSERT INTO {table} (hour, tenant) VALUES (toStartOfHour(now()), 'nordkyst-klinik')")
+        store.command("INSERT INTO signals (scope, at) VALUES (map('tenant', 'nordkyst-klinik'), now())")
+        found = [orjson.loads(line) for line in store.query_bytes(_FOUND, "JSONEachRow").splitlines()]
+
+    told = [(row["table"], row["tenant"], row["region"]) for row in found]
+
+    assert sorted(told) == [
+        (table, "nordkyst-klinik", None) for table in ("alerts", "findings_1h", "scored_1h", "signals", "usage_ledger")
     ]
