@@ -8,6 +8,8 @@ from typing import Any, Final
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from .sending import OUTCOMES
+
 _PHASES: Final = ("pending", "firing", "acknowledged")
 
 
@@ -21,6 +23,6 @@ def notifier_metrics(said: Mapping[str, Any]) -> Iterator[Metric]:
         "tidegate_notifications_waiting", "Messages that no destination has taken yet", value=said["waiting"]
     )
     told = CounterMetricFamily("tidegate_notifications", "Messages to people by what became of them", labels=["outcome"])
-    for outcome in ("sent", "failed", "given_up"):
+    for outcome in OUTCOMES:
         told.add_metric([outcome], said[outcome])
     yield told

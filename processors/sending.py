@@ -14,6 +14,7 @@ from .notifier import Notifier
 
 log = structlog.get_logger("tidegate.notifier")
 
+OUTCOMES: Final = ("sent", "failed", "given_up")
 # More destinations than that are rare, and a page that waits for its turn waits for seconds.
 _AT_ONCE: Final = 8
 
@@ -75,7 +76,7 @@ class Sending:
 
     def counts(self) -> dict[str, int]:
         """What became of messages, since this process began. One that failed is tried again."""
-        return {"sent": self.sent, "failed": self.failed, "given_up": self.given_up}
+        return dict(zip(OUTCOMES, (self.sent, self.failed, self.given_up), strict=True))
 
     def close(self) -> None:
         """Wait for what is being sent."""

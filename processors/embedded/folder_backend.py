@@ -17,6 +17,7 @@ from ...schemas.usage import COUNTERS
 from ...sinks.clickhouse import Store
 from ..folder_mark import keep_to_own_log
 from ..letters import Keeper
+from .notifier import at_rest
 from .pipeline import Pipeline
 
 
@@ -110,7 +111,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
         "guardrails": pipeline.guardrails.status(),
-        "notifier": pipeline.notifier.status() if pipeline.notifier is not None else None,
+        "notifier": pipeline.notifier.status() if pipeline.notifier is not None else at_rest(pipeline.meter.log),
         **pipeline.trimming.status(),
         "price_book": pipeline.meter.book.version,
         "policies": standing(pipeline),

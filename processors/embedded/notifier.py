@@ -24,8 +24,9 @@ from ...schemas.topics import ALERTS, INCIDENTS, SIGNALS
 from ...sinks.notify import deliver
 from ..incidents import Heard, Notification
 from ..notifier import Notifier, alerts_of, tell_log
+from ..on_call_file import OnCall
 from ..on_call_watch import OnCallWatch
-from ..sending import Sending
+from ..sending import OUTCOMES, Sending
 from ..topology import NOTIFIER
 
 log = structlog.get_logger("tidegate.notifier")
@@ -34,6 +35,16 @@ log = structlog.get_logger("tidegate.notifier")
 _LOOK_S: Final = 0.2
 _PAUSE_MAX_S: Final = 10.0
 _HEADERS: Final = {"schema": "incidents/1"}
+
+
+def at_rest(log_: SqliteLog) -> dict[str, Any]:
+    """The status of a folder whose notifier does not work."""
+    memory = [(record.key or b"", record.value) for record in log_.keyed(INCIDENTS.name, 0, b"") if record.value]
+    return _status(Notifier(memory, OnCall()), dict.fromkeys(OUTCOMES, 0), None)
+
+
+def _status(notifier: Notifier, counts: dict[str, int], problem: str | None) -> dict[str, Any]:
+    return {"incidents": notifier.phases(), "waiting": len(notifier.deliveries), **counts, "problem": problem}
 
 
 class NotifierThread:
@@ -130,12 +141,7 @@ class NotifierThread:
 
     def status(self) -> dict[str, Any]:
         """Open incidents by phase, messages on their way, and what became of those that were."""
-        return {
-            "incidents": self._notifier.phases(),
-            "waiting": len(self._notifier.deliveries),
-            **self.sending.counts(),
-            "problem": self._watch.problem,
-        }
+        return _status(self._notifier, self.sending.counts(), self._watch.problem)
 
     def close(self) -> None:
         self.sending.close()
