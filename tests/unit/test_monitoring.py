@@ -95,7 +95,7 @@ def worker_page(role: str) -> str:
     else:
         metrics.lags, metrics.stopped = lambda: {("tidegate.calls", 0): 3}, lambda: 0
         metrics.refusals = Refusals(None)
-        metrics.refusals.tell([CrossRegion("st-anne", "eu-west-1", "us-east-1")], 0)
+        metrics.refusals.wrote([CrossRegion("st-anne", "eu-west-1", "us-east-1")])
     return generate_latest(metrics.registry).decode()
 
 

@@ -159,8 +159,7 @@ def _shown() -> set[str]:
     worker.stopped = lambda: 0
     worker.notifier = lambda: {"incidents": {}, "waiting": 0, "sent": 0, "failed": 0, "given_up": 0}
     worker.refusals = Refusals(None)
-    worker.refusals.tell([CrossRegion("st-anne", "eu-west-1", "us-east-1")], 0)
-    worker.refusals.wrote()
+    worker.refusals.wrote([CrossRegion("st-anne", "eu-west-1", "us-east-1")])
     worker.events.labels("events").inc()
     node = Metrics(lambda: {"totals": {}, "store_away": False, "log_away": False, "meter_lag_records": 0})
     page = generate_latest(worker.registry).decode() + node.render().decode()
