@@ -849,7 +849,8 @@ def test_a_migration_without_a_number_of_its_own_is_told(tmp_path: Path, names: 
 def test_every_table_remembers_its_batches_and_outlives_a_power_cut(store: Store) -> None:
     engines = "SELECT name, create_table_query FROM system.tables WHERE database = 'tidegate' AND engine LIKE '%MergeTree'"
 
-    tables = dict(store.query(f"{engines} AND name != 'schema_migrations'").rows)
+    # What migrations themselves write takes no batches.
+    tables = dict(store.query(f"{engines} AND name NOT IN ('schema_migrations', 'hours_before_ledger')").rows)
 
     assert {"calls", "call_requests", "dead_letters", "calls_1m", "calls_1h", "calls_1d"} <= tables.keys()
     assert {"scored_calls", "scored_1h", "findings_1h", "transcripts"} <= tables.keys()
