@@ -193,6 +193,22 @@ def tell_log(told: Iterable[Notification]) -> None:
 # what alerts say, as they lie in the log
 
 
+def last_words(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The memory, of its records in order: of each key the last, and none that is empty."""
+    return {key: value for key, value in dict(records).items() if value}
+
+
+def readable(records: Iterable[tuple[int, bytes]]) -> list[Alert]:
+    """The alerts of records, by offset; one that cannot be read is logged, and holds nobody up."""
+    alerts: list[Alert] = []
+    for offset, value in records:
+        try:
+            alerts += alerts_of(value)
+        except InvalidEvent as error:
+            log.error("alert_refused", offset=offset, error=str(error))
+    return alerts
+
+
 def alerts_of(value: bytes) -> list[Alert]:
     """The alerts of a record of rows. Raises `InvalidEvent`: another version wrote it, or nobody of ours."""
     try:
@@ -214,23 +230,15 @@ def _alert(row: dict[str, Any]) -> Alert:
 
 
 def _word(alert: Alert) -> Word:
-    match alert.kind:
-        case "acknowledged":
-            return Acknowledge(alert.key, alert.owner or "", alert.at)
-        case "resolved_by_hand":
-            return Resolve(alert.key, alert.owner or "", alert.at)
-        case "silenced":
-            match_ = {name: value or "" for name, value in alert.scope.items()}
-            return Silence(
-                Window(
-                    id=alert.key,
-                    since=alert.at,
-                    until=alert.resets_at or alert.at,
-                    match=match_,
-                    by=alert.owner or "",
-                    why=alert.title,
-                )
-            )
-        case "unsilenced":
-            return Unsilence(alert.key)
+    by = alert.owner or ""
+    if alert.kind == ACKNOWLEDGED:
+        return Acknowledge(alert.key, by, alert.at)
+    if alert.kind == RESOLVED:
+        return Resolve(alert.key, by, alert.at)
+    if alert.kind == SILENCED:
+        match = {name: value or "" for name, value in alert.scope.items()}
+        until = alert.resets_at or alert.at
+        return Silence(Window(id=alert.key, since=alert.at, until=until, match=match, by=by, why=alert.title))
+    if alert.kind == UNSILENCED:
+        return Unsilence(alert.key)
     return alert

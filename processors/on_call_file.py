@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -228,7 +228,3 @@ def read_on_call(path: Path | None) -> OnCall:
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise UsageError("\n".join(dict.fromkeys(told))) from None
-
-
-def until_text(until: float) -> str:
-    return f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M} UTC"

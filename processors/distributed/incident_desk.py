@@ -8,7 +8,7 @@ from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, INCIDENTS
 from ..alert_rows import alert_record
 from ..incidents import Incident, Window
-from ..notifier import Notifier
+from ..notifier import Notifier, last_words
 from ..on_call_file import OnCall
 from .topic_reading import TopicReading
 
@@ -20,14 +20,9 @@ class KafkaDesk(TopicReading):
         super().__init__(settings, INCIDENTS, "on-call")
 
     def _kept(self) -> Notifier:
-        memory: dict[bytes, bytes] = {}
         [tp] = self.partitions()
-        for record in self.records(tp, *self.bounds(tp)):
-            if record.value:
-                memory[record.key or b""] = record.value
-            else:
-                memory.pop(record.key or b"", None)
-        return Notifier(memory.items(), OnCall())
+        records = self.records(tp, *self.bounds(tp))
+        return Notifier(last_words((record.key or b"", record.value or b"") for record in records).items(), OnCall())
 
     def incidents(self) -> list[Incident]:
         return self._kept().incidents

@@ -19,13 +19,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from ...producers.kafka_client import client_options
-from ...schemas.errors import InvalidEvent
 from ...schemas.kafka_url import KafkaAddress
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, INCIDENTS
 from ...sinks.notify import deliver
-from ..notifier import Notifier, alerts_of, tell_log
+from ..notifier import Notifier, last_words, readable, tell_log
 from ..on_call_watch import OnCallWatch
 from ..sending import Sending
 from ..topology import NOTIFIER
@@ -111,12 +110,7 @@ class KafkaNotifier:
 
     async def _take_up(self, now: float) -> None:
         """Read what is known. Where nothing is, what lies in the topic of alerts is history."""
-        memory: dict[bytes, bytes] = {}
-        async for record in self._wire.follow(INCIDENTS, 0):
-            if record.value:
-                memory[record.key or b""] = record.value
-            else:
-                memory.pop(record.key or b"", None)
+        memory = last_words([(record.key or b"", record.value or b"") async for record in self._wire.follow(INCIDENTS, 0)])
         notifier = Notifier(memory.items(), self._watch.poll(now))
         if notifier.is_new:
             history = [record async for record in self._wire.follow(ALERTS, 0)]
@@ -171,10 +165,4 @@ class KafkaNotifier:
 
 
 def _alerts(records: list[Any]) -> list[Alert]:
-    alerts: list[Alert] = []
-    for record in records:
-        try:
-            alerts += alerts_of(record.value or b"")
-        except InvalidEvent as error:
-            log.error("alert_refused", offset=record.offset, error=str(error))
-    return alerts
+    return readable((record.offset, record.value or b"") for record in records)

@@ -8,11 +8,12 @@ from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import UsageError
 from ...schemas.notice import Delivery
 from ...schemas.signal import Alert
-from ...schemas.topics import ALERTS, INCIDENTS
+from ...schemas.topics import ALERTS
 from ..alert_rows import alert_record
 from ..incidents import Incident, Window
 from ..notifier import Notifier
 from ..on_call_file import OnCall
+from .notifier import kept
 
 
 class FolderDesk:
@@ -25,8 +26,7 @@ class FolderDesk:
         self._log = SqliteLog(data_dir)
 
     def _kept(self) -> Notifier:
-        records = self._log.keyed(INCIDENTS.name, 0, b"")
-        return Notifier(((record.key or b"", record.value) for record in records if record.value), OnCall())
+        return Notifier(kept(self._log).items(), OnCall())
 
     def incidents(self) -> list[Incident]:
         return self._kept().incidents

@@ -17,13 +17,13 @@ from typing import Any, Final
 import structlog
 
 from ...producers.sqlite_log import SqliteLog
-from ...schemas.errors import InvalidEvent, LogUnavailable, UsageError
+from ...schemas.errors import LogUnavailable, UsageError
 from ...schemas.settings import Settings
 from ...schemas.signal import GATES_KEY, Alert
 from ...schemas.topics import ALERTS, INCIDENTS, SIGNALS
 from ...sinks.notify import deliver
 from ..incidents import Heard, Notification
-from ..notifier import Notifier, alerts_of, tell_log
+from ..notifier import Notifier, last_words, readable, tell_log
 from ..on_call_file import OnCall
 from ..on_call_watch import OnCallWatch
 from ..sending import OUTCOMES, Sending
@@ -37,10 +37,14 @@ _PAUSE_MAX_S: Final = 10.0
 _HEADERS: Final = {"schema": "incidents/1"}
 
 
+def kept(log_: SqliteLog) -> dict[bytes, bytes]:
+    """The notifier's memory, as it lies in the log."""
+    return last_words((record.key or b"", record.value) for record in log_.keyed(INCIDENTS.name, 0, b""))
+
+
 def at_rest(log_: SqliteLog) -> dict[str, Any]:
     """The status of a folder whose notifier does not work."""
-    memory = [(record.key or b"", record.value) for record in log_.keyed(INCIDENTS.name, 0, b"") if record.value]
-    return _status(Notifier(memory, OnCall()), dict.fromkeys(OUTCOMES, 0), None)
+    return _status(Notifier(kept(log_).items(), OnCall()), dict.fromkeys(OUTCOMES, 0), None)
 
 
 def _status(notifier: Notifier, counts: dict[str, int], problem: str | None) -> dict[str, Any]:
@@ -66,9 +70,9 @@ class NotifierThread:
         self._take_up()
 
     def _take_up(self) -> None:
-        memory = [(record.key or b"", record.value) for record in self._log.keyed(INCIDENTS.name, 0, b"") if record.value]
+        memory = kept(self._log)
         self._next = self._log.committed(NOTIFIER.name, ALERTS.name, 0)
-        self._notifier = Notifier(memory, self._watch.current)
+        self._notifier = Notifier(memory.items(), self._watch.current)
         # An old sign of life says nothing about a policies step that has just begun.
         last = self._log.last(SIGNALS.name, 0, GATES_KEY)
         self._beat = last.appended_ms / 1_000 if last is not None else None
@@ -116,11 +120,7 @@ class NotifierThread:
     def _read(self) -> list[Alert]:
         alerts: list[Alert] = []
         while records := self._log.read(ALERTS.name, 0, self._next):
-            for record in records:
-                try:
-                    alerts += alerts_of(record.value)
-                except InvalidEvent as error:
-                    log.error("alert_refused", offset=record.offset, error=str(error))
+            alerts += readable((record.offset, record.value) for record in records)
             self._next = records[-1].offset + 1
         return alerts
 
