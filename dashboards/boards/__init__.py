@@ -1,0 +1,13 @@
+"""The boards, in the order in which people look at them: what they show and nothing of how it is drawn.
+
+Enters: nothing. Leaves: `BOARDS`. Whoever draws (Grafana's JSON, the console) imports it; it imports `panel` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..panel import Board
+from .overview import OVERVIEW
+
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW,)
