@@ -21,6 +21,7 @@ NULL is drawn as unknown (a gap, an en dash), never as zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, Literal
 
 Shape = Literal["series", "bars", "stat", "table"]
@@ -64,6 +65,8 @@ class Panel:
     columns: tuple[Column, ...] = ()
     # The board to go to from here for more of the same.
     more: str | None = None
+    # What the names of a series or of bars are: a dimension of calls, or `by`, what that variable says. None: neither.
+    series_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,19 @@ VARIABLES: Final = (
         " AND hour < parseDateTimeBestEffort({until:String}) ORDER BY tenant LIMIT 1000",
     ),
     Variable("by", "by", "String", "model", ("tenant", "team", "service", "provider_name", "model", "prompt")),
-    # The width of a point in seconds: chosen by whoever draws, so that a range has at most some 300 of them.
+    # The width of a point in seconds: `step_s` of the range, or another that whole hours or days are made of.
     Variable("step_s", "step", "UInt32", "60"),
 )
+
+_MOST_POINTS: Final = 300
+_DAY: Final = 86400
+# Each is a whole number of the ones that rollups have: minutes, hours, days.
+_STEPS: Final = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, _DAY)
+
+
+def step_s(range_s: float) -> int:
+    """The width of a point that leaves a range some 300 of them at most; whole minutes, hours or days."""
+    for step in _STEPS:
+        if range_s <= step * _MOST_POINTS:
+            return step
+    return ceil(range_s / _DAY / _MOST_POINTS) * _DAY
