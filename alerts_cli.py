@@ -56,6 +56,7 @@ def list_open(
     """Show the open incidents, the silences, and the messages that have not reached anybody yet."""
     with closing(_desk(data)) as desk:
         incidents, windows, deliveries, where = desk.incidents(), desk.windows(), desk.deliveries(), desk.where
+        given_up = desk.given_up()
     if as_json:
         sys.stdout.buffer.write(b"".join(msgspec.json.encode(incident) + b"\n" for incident in incidents))
         return
@@ -78,6 +79,9 @@ def list_open(
     for delivery in deliveries[:20]:
         why = f": {delivery.problem}" if delivery.problem else ""
         _say(f"not yet told to {plain(delivery.destination)}: {plain(delivery.message.title)}{plain(why)}")
+    for gone in given_up:
+        more = f" ({gone.count} such messages)" if gone.count > 1 else ""
+        _say(f"never told to {plain(gone.destination)}: {plain(gone.title)}: {plain(gone.problem)}, {_clock(gone.at)}{more}")
 
 
 @alerts_app.command()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ..schemas.errors import UsageError
-from ..schemas.notice import Delivery
+from ..schemas.notice import Delivery, GivenUp
 from ..schemas.signal import Alert
 from .incidents import Incident, Window
 from .notifier import ACKNOWLEDGED, RESOLVED, SILENCED, UNSILENCED
@@ -25,6 +25,10 @@ class Desk(Protocol):
 
     def deliveries(self) -> list[Delivery]:
         """What is on its way to people."""
+        ...
+
+    def given_up(self) -> list[GivenUp]:
+        """The last of what people will never be told, by destination, of the last day."""
         ...
 
     def say(self, word: Alert) -> None:

@@ -21,7 +21,7 @@ import orjson
 import structlog
 
 from ..schemas.errors import InvalidEvent
-from ..schemas.notice import Delivery
+from ..schemas.notice import Delivery, GivenUp
 from ..schemas.signal import Alert, Contributor
 from .incident_words import message
 from .incidents import Acknowledge, Heard, Incident, Incidents, Notification, Resolve, Silence, Unsilence, Window, Word, step
@@ -55,6 +55,7 @@ class Notifier:
     def __init__(self, memory: Iterable[tuple[bytes, bytes]], on_call: OnCall) -> None:
         self.on_call = on_call
         self.deliveries: dict[str, Delivery] = {}
+        self.given_up: dict[str, GivenUp] = {}
         self._written = dict(memory)
         self.heard_to = 0
         self._order = 0
@@ -67,6 +68,8 @@ class Notifier:
                 self._state.windows[name] = msgspec.json.decode(value, type=Window)
             elif kind == "delivery":
                 self.deliveries[name] = msgspec.json.decode(value, type=Delivery)
+            elif kind == "given_up":
+                self.given_up[name] = msgspec.json.decode(value, type=GivenUp)
             elif kind == "rest":
                 rest = msgspec.json.decode(value, type=_Rest)
                 self._state.opened, self._order, self.heard_to = rest.opened, rest.order, rest.heard_to
@@ -108,6 +111,8 @@ class Notifier:
         for delivery in [one for one in self.deliveries.values() if one.destination not in self.on_call.destinations]:
             del self.deliveries[delivery.id]
             log.error("notification_given_up", destination=delivery.destination, why="it is in the on-call file no more")
+        for gone in [one for one in self.given_up.values() if now - one.at >= _GIVE_UP_S]:
+            del self.given_up[gone.destination]
         words = [*map(Silence, windows), *map(_word, alerts), *heard]
         told = step(self._state, words, now, self.on_call.timing)
         for notification in told:
@@ -128,8 +133,21 @@ class Notifier:
             known_open = self._state.open.values()
             left = sum(one.group() == told.group and destination in one.told_to for one in known_open)
             words = message(told, incidents, left, self.on_call.runbooks)
-            delivery = Delivery(self._order, destination, words, made_at=now, due_at=now)
+            delivery = Delivery(self._order, destination, words, made_at=now, opens=told.occasion == "opened", due_at=now)
+            self._supersede(delivery)
             self.deliveries[delivery.id] = delivery
+
+    def _supersede(self, newest: Delivery) -> None:
+        """A destination that was away is told that they opened, and how they are now; not all that was between."""
+        if newest.opens:
+            return
+        spoken_of = {entry.number for entry in newest.message.entries}
+        later = [one for one in self.deliveries.values() if one.destination == newest.destination and not one.opens]
+        for known in sorted(later, key=lambda delivery: -delivery.order):
+            numbers = {entry.number for entry in known.message.entries}
+            if numbers <= spoken_of:
+                del self.deliveries[known.id]
+            spoken_of |= numbers
 
     def due(self, now: float) -> list[Delivery]:
         """The next delivery of each destination that is due. One that waits for another try holds up those behind it."""
@@ -138,15 +156,21 @@ class Notifier:
             first.setdefault(delivery.destination, delivery)
         return [delivery for delivery in first.values() if delivery.due_at <= now]
 
-    def delivered(self, delivery: Delivery, now: float, problem: str = "") -> bool:
-        """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not."""
+    def delivered(self, delivery: Delivery, now: float, problem: str = "", patience_s: float | None = None) -> bool:
+        """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not: it is older
+        than `patience_s`, or than any may be."""
         if delivery.id not in self.deliveries:
             return True  # another one has seen to it
         if not problem:
             del self.deliveries[delivery.id]
             return True
-        if now - delivery.made_at >= _GIVE_UP_S:
-            self.deliveries.pop(delivery.id, None)
+        if now - delivery.made_at >= (_GIVE_UP_S if patience_s is None else patience_s):
+            del self.deliveries[delivery.id]
+            before = self.given_up.get(delivery.destination)
+            count = before.count + 1 if before is not None else 1
+            self.given_up[delivery.destination] = GivenUp(
+                delivery.destination, delivery.message.title, problem[:200], now, count
+            )
             return False
         wait_s = min(_FIRST_RETRY_S * 2**delivery.attempts, _RETRY_MAX_S)
         self.deliveries[delivery.id] = msgspec.structs.replace(
@@ -175,6 +199,8 @@ class Notifier:
             yield b"window|" + id_.encode(), msgspec.json.encode(window)
         for id_, delivery in self.deliveries.items():
             yield b"delivery|" + id_.encode(), msgspec.json.encode(delivery)
+        for name, given_up in self.given_up.items():
+            yield b"given_up|" + name.encode(), msgspec.json.encode(given_up)
         yield b"rest", msgspec.json.encode(_Rest(self._state.opened, self._order, self.heard_to))
 
 

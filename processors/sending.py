@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from ..schemas.errors import TidegateError
+from ..schemas.errors import NotDelivered, TidegateError
 from ..schemas.notice import Delivery, Message
 from .notifier import Notifier
 
@@ -31,7 +31,7 @@ class Sending:
         self._deliver = deliver
         self._at = at
         self._pool = ThreadPoolExecutor(_AT_ONCE, "tidegate-send")
-        self._going: dict[str, tuple[Delivery, Future[str]]] = {}
+        self._going: dict[str, tuple[Delivery, Future[tuple[str, float | None]]]] = {}
         self.sent = self.failed = self.given_up = 0
 
     @property
@@ -44,19 +44,19 @@ class Sending:
             if delivery.destination not in self._going:
                 self._going[delivery.destination] = delivery, self._pool.submit(self._send, notifier, delivery)
 
-    def _send(self, notifier: Notifier, delivery: Delivery) -> str:
-        """Why it did not arrive, or ''."""
+    def _send(self, notifier: Notifier, delivery: Delivery) -> tuple[str, float | None]:
+        """Why it did not arrive, or ''; and how old it may become."""
         destination = notifier.on_call.destinations.get(delivery.destination)
         if destination is None:
-            return "the on-call file names no such destination any more"
+            return "the on-call file names no such destination any more", None
         try:
             self._deliver(destination.address(), delivery.message, alertmanager=destination.alertmanager is not None)
         except TidegateError as error:
-            return str(error)
+            return str(error), error.patience_s if isinstance(error, NotDelivered) else None
         except Exception as error:  # noqa: BLE001 — a strange address or receiver must end nobody but this message
-            return f"it failed ({type(error).__name__})"
+            return f"it failed ({type(error).__name__})", None
         self._at("3 sent")
-        return ""
+        return "", None
 
     def note(self, notifier: Notifier, now: float) -> None:
         """Tell the notifier what has become of what was sent."""
@@ -64,8 +64,8 @@ class Sending:
             if not sending.done():
                 continue
             del self._going[name]
-            problem = sending.result()
-            if not notifier.delivered(delivery, now, problem):
+            problem, patience_s = sending.result()
+            if not notifier.delivered(delivery, now, problem, patience_s):
                 self.given_up += 1
                 log.error("notification_given_up", destination=name, id=delivery.message.id, problem=problem)
             elif problem:

@@ -9,6 +9,7 @@
     ├── Unreadable          sealed content cannot be opened       → quarantined and counted, never guessed at
     │   └── KeyGone         its key is no longer in the ring      → as was wanted, where a tenant was shredded
     ├── GateClosed          a policy does not let this call go    → the service answers without a model, or later
+    ├── NotDelivered        a destination did not take a message   → tried again, until it is too old for that
     ├── MeterStopped        what is waited for stands still       → printed, with how it goes on
     └── UsageError          the person at the keyboard can mend it → printed, exit code 2
 
@@ -96,6 +97,15 @@ class GateClosed(TidegateError):
 
 class MeterStopped(TidegateError):
     """What is waited for stands behind a meter that the brake holds; the message says how it goes on."""
+
+
+class NotDelivered(TidegateError):
+    """A destination did not take a message. It may be tried again until it is `patience_s` old; None: as long as any may.
+    Says nothing of where that is."""
+
+    def __init__(self, problem: str, patience_s: float | None = None) -> None:
+        super().__init__(problem)
+        self.patience_s = patience_s
 
 
 class UsageError(TidegateError):

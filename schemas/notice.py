@@ -45,6 +45,8 @@ class Delivery(msgspec.Struct, frozen=True):
     destination: str
     message: Message
     made_at: float
+    # Whether people hear of its incidents in it for the first time: that is always told, while of all later words the newest is.
+    opens: bool = True
     attempts: int = 0
     due_at: float = 0.0
     problem: str = ""
@@ -52,3 +54,13 @@ class Delivery(msgspec.Struct, frozen=True):
     @property
     def id(self) -> str:
         return f"{self.message.id}|{self.destination}"
+
+
+class GivenUp(msgspec.Struct, frozen=True):
+    """The last message that a destination will never get, and how many there were, each within a day of the one before."""
+
+    destination: str
+    title: str
+    problem: str
+    at: float
+    count: int = 1

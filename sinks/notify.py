@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -19,7 +21,7 @@ import orjson
 import urllib3
 from msgspec.structs import replace
 
-from ..schemas.errors import TidegateError, UsageError
+from ..schemas.errors import NotDelivered, UsageError
 from ..schemas.notice import Entry, Message
 
 # Who is told may be slow, but a page that takes longer than this is tried anew.
@@ -35,8 +37,21 @@ _BY_ID: Final = {
 }
 
 
-class NotDelivered(TidegateError):
-    """The destination did not take the message; it may be tried again. Says nothing of where that is."""
+# These answers speak of the address, not of the message: a person who mends a secret has that long, and what came meanwhile
+# arrives. After it what waits behind goes on: it may be this message alone that is not let in.
+_ABOUT_THE_ADDRESS: Final = frozenset({401, 402, 403, 404, 407, 410})
+_MENDED_WITHIN_S: Final = 3_600.0
+# All others of 400 to 499 say that this message is not wanted, however often it is sent; but for these, which mean "later".
+_LATER: Final = frozenset({408, 425, 429})
+
+
+def answered(status: int) -> NotDelivered:
+    """What an HTTP answer other than thanks means for the message."""
+    if status in _ABOUT_THE_ADDRESS:
+        return NotDelivered(f"it answered {status}", _MENDED_WITHIN_S)
+    if 400 <= status < 500 and status not in _LATER:
+        return NotDelivered(f"it refused the message, by {status}", 0.0)
+    return NotDelivered(f"it answered {status}")
 
 
 def deliver(address: str, message: Message, *, alertmanager: bool = False) -> None:
@@ -62,24 +77,48 @@ def send(address: str, message: Message) -> None:
     if service is None:
         raise UsageError("the address cannot be used")
     kind = apprise.NotifyType.SUCCESS if message.over else _KINDS[message.severity]
+    _HEARD.begin()
     try:
         taken = service.notify(body=message.body, title=message.title, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
     except Exception as error:  # noqa: BLE001 — a plug-in's own: whatever it is, the message has not arrived
         raise NotDelivered(f"it failed ({type(error).__name__})") from None
     if not taken:
-        raise NotDelivered("it did not take the message")
+        raise _HEARD.verdict()
 
 
 _KINDS: Final = {"warning": apprise.NotifyType.WARNING, "critical": apprise.NotifyType.FAILURE}
 
 
-class _Quiet(logging.Filter):
+class _Heard(logging.Filter):
+    """What went wrong Apprise says to its log alone, with the address, and that is a secret: the log is kept from all, and
+    of what it says only the status of answers is remembered, by thread."""
+
+    _STATUS: Final = re.compile(r"\berror=(\d{3})\b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of = threading.local()
+
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            found = self._STATUS.search(record.getMessage())
+            self._of.answers = [*getattr(self._of, "answers", []), int(found[1]) if found else None]
         return False
 
+    def begin(self) -> None:
+        self._of.answers = []
 
-# What went wrong Apprise logs with the address, and that is a secret.
-logging.getLogger("apprise").addFilter(_Quiet())
+    def verdict(self) -> NotDelivered:
+        """Of all answers since `begin` the most hopeful: a service may have several rooms to post to."""
+        answers = self._of.answers
+        if not answers or None in answers:
+            return NotDelivered("it did not take the message")
+        verdicts = [answered(status) for status in answers]
+        return max(verdicts, key=lambda verdict: float("inf") if verdict.patience_s is None else verdict.patience_s)
+
+
+_HEARD: Final = _Heard()
+logging.getLogger("apprise").addFilter(_HEARD)
 
 
 def _known_by(address: str, message: Message) -> str:
@@ -109,7 +148,7 @@ def send_to_alertmanager(base: str, message: Message, http: urllib3.PoolManager 
     except urllib3.exceptions.HTTPError as error:
         raise NotDelivered(f"it does not answer ({type(error).__name__})") from None
     if answer.status != 200:
-        raise NotDelivered(f"it answered {answer.status}")
+        raise answered(answer.status)
 
 
 def _alerts(entry: Entry, message: Message) -> Iterator[dict[str, object]]:

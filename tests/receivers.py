@@ -23,10 +23,14 @@ class Posted:
 
 @dataclass(slots=True)
 class Webhook:
-    """What was posted, in order; answers 500 while `away`."""
+    """What was posted, in order; answers 500 while `away`, and to some what `refusals` says."""
 
     port: int = 0
     away: bool = False
+    # A part of a body → the status that answers it.
+    refusals: dict[str, int] = field(default_factory=dict)
+    # Answers under these paths are held back until their event is set.
+    slow: dict[str, threading.Event] = field(default_factory=dict)
     posted: list[Posted] = field(default_factory=list)
     refused: int = 0
 
@@ -46,9 +50,13 @@ def webhook() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if hook.away:
+            if (held := hook.slow.get(self.path)) is not None:
+                held.wait()
+            refused = [status for part, status in hook.refusals.items() if part.encode() in body]
+            status = refused[0] if refused else 500 if hook.away else 200
+            if status != 200:
                 hook.refused += 1
-                self.send_response(500)
+                self.send_response(status)
             else:
                 hook.posted.append(Posted(self.path, self.headers.get("Idempotency-Key"), json.loads(body)))
                 self.send_response(200)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...schemas.notice import Delivery
+from ...schemas.notice import Delivery, GivenUp
 from ...schemas.settings import Settings
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS, INCIDENTS
@@ -32,6 +32,9 @@ class KafkaDesk(TopicReading):
 
     def deliveries(self) -> list[Delivery]:
         return sorted(self._kept().deliveries.values(), key=lambda delivery: delivery.order)
+
+    def given_up(self) -> list[GivenUp]:
+        return list(self._kept().given_up.values())
 
     def say(self, word: Alert) -> None:
         key, headers, value = alert_record([word])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...producers.sqlite_log import SqliteLog
 from ...schemas.errors import UsageError
-from ...schemas.notice import Delivery
+from ...schemas.notice import Delivery, GivenUp
 from ...schemas.signal import Alert
 from ...schemas.topics import ALERTS
 from ..alert_rows import alert_record
@@ -36,6 +36,9 @@ class FolderDesk:
 
     def deliveries(self) -> list[Delivery]:
         return sorted(self._kept().deliveries.values(), key=lambda delivery: delivery.order)
+
+    def given_up(self) -> list[GivenUp]:
+        return list(self._kept().given_up.values())
 
     def say(self, word: Alert) -> None:
         with self._log.transaction():

@@ -246,6 +246,83 @@ def test_a_destination_that_is_away_gets_everything_later_in_order(folder: Folde
     assert folder.notifier.sending.failed == hook.refused > 0
 
 
+@pytest.mark.parametrize("to", ["pager", "watch"])
+def test_a_message_that_is_refused_for_good_holds_up_none_behind_it(tmp_path: Path, hook: Webhook, to: str) -> None:
+    folder = Folder(tmp_path, hook, ON_CALL.replace("[pager, watch]", f"[{to}]"))
+    hook.away = True
+    folder.tell(blocked(T))
+    folder.run()
+    folder.tell(blocked(T + 1, "clinic-b"))
+    folder.run(1)
+    hook.away, hook.refusals = False, {"clinic-a": 422}
+
+    folder.run(10)
+    folder.run(10)
+    status = folder.notifier.status()
+    listed = tidegate("alerts", "list", "--data", folder.path).stdout.decode()
+    hook.refusals.clear()
+    folder.run(86_401)
+    a_day_later = tidegate("alerts", "list", "--data", folder.path).stdout.decode()
+    folder.close()
+
+    first = pages(hook)[0]["title"] if to == "pager" else watched(hook)[0]["annotations"]["summary"]
+    assert "tenant=clinic-b block" in first
+    assert (status["given_up"], status["waiting"]) == (1, 0)
+    assert f"never told to {to}: [CRITICAL] tenant-day: tenant=clinic-a block: it refused the message, by 422" in listed
+    assert "by 422" not in a_day_later
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_message_that_may_come_later_is_tried_again(folder: Folder, hook: Webhook, status: int) -> None:
+    hook.refusals["clinic-a"] = status
+    folder.tell(blocked(T))
+    folder.run()
+    hook.refusals.clear()
+
+    folder.run(10)
+
+    assert len(pages(hook)) == 1
+    assert folder.notifier.sending.given_up == 0
+
+
+def test_an_address_that_is_not_let_in_has_an_hour_to_be_mended(folder: Folder, hook: Webhook) -> None:
+    hook.refusals["clinic-a"] = 403
+    folder.tell(blocked(T))
+    folder.run()
+    folder.run(1_700)
+    before = folder.notifier.sending.given_up
+
+    folder.run(1_901)
+
+    assert before == 0
+    assert folder.notifier.sending.given_up == 2
+
+
+def test_a_destination_that_was_away_hears_how_it_began_and_how_it_is_now(folder: Folder, hook: Webhook) -> None:
+    """Not each of the hours between: of two incidents, one that goes on, and one that has ended."""
+    hook.away = True
+    folder.tell(blocked(T), blocked(T, "clinic-b"))
+    folder.run()
+    for _ in range(20):
+        folder.run(1_800)
+    folder.tell(blocked(folder.now, "clinic-b", state="ok"))
+    folder.run()
+    folder.run(60)
+    folder.run(1_800)
+    waiting = folder.notifier.status()["waiting"]
+    hook.away = False
+
+    for _ in range(10):
+        folder.run(300)
+
+    assert waiting == 2 * 3  # it began, an end, it goes on; to each destination
+    assert [page["title"] for page in pages(hook)][:3] == [
+        "[CRITICAL] tenant-day: 2 scopes",
+        "[OK] resolved: tenant-day: tenant=clinic-b",
+        "[CRITICAL] still: tenant-day: tenant=clinic-a block",
+    ]
+
+
 def test_a_destination_that_is_away_holds_up_no_other(tmp_path: Path, hook: Webhook) -> None:
     text = ON_CALL.replace('"{alertmanager}"', '"http://127.0.0.1:9"')
     folder = Folder(tmp_path, hook, text)
