@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..panel import Board
+from .budgets import BUDGETS
+from .cost import COST
 from .overview import OVERVIEW
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW,)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, COST, BUDGETS)
