@@ -1,0 +1,262 @@
+// Series over time, drawn by uPlot: lines, or areas on top of one another. A gap is what nobody knows.
+
+import { colour, faded, ink, slot } from "./colours.js";
+import { h, say } from "./dom.js";
+import { amount, clock, iso, moment, seconds } from "./words.js";
+
+const MOST_POINTS = 2_000;
+const FONT = "11px system-ui, sans-serif";
+
+/** Rows [t, series, value] as columns: {t: seconds[], names, values: name → number|null[], step}. */
+export function pivot(rows, stepHint, additive) {
+  const names = [...new Set(rows.map((row) => row[1]))];
+  const at = rows.map((row) => seconds(row[0]));
+  const moments = [...new Set(at)].sort((a, b) => a - b);
+  let step = stepHint || Infinity;
+  if (!stepHint) for (let i = 1; i < moments.length; i += 1) step = Math.min(step, moments[i] - moments[i - 1]);
+  if (!Number.isFinite(step)) step = 60;
+  // Between the first and the last moment each step has a point, so that a silence is seen as one.
+  const t = [];
+  const first = moments[0];
+  const count = moments.length ? Math.round((moments.at(-1) - first) / step) + 1 : 0;
+  const regular = count <= MOST_POINTS && moments.every((one) => Math.abs(((one - first) / step) % 1) < 1e-6);
+  if (regular) for (let i = 0; i < count; i += 1) t.push(first + i * step);
+  else t.push(...moments);
+  const place = new Map(t.map((one, i) => [one, i]));
+  // What adds up and is not there was nothing: no call of it in that step. Anything else that is not there is not known.
+  const values = new Map(names.map((name) => [name, new Array(t.length).fill(additive ? 0 : null)]));
+  rows.forEach((row, i) => {
+    values.get(row[1])[place.get(at[i])] = row[2];
+  });
+  names.sort((a, b) => (a === "other") - (b === "other"));
+  return { t, names, values, step };
+}
+
+function piled({ t, names, values }) {
+  const sums = new Array(t.length).fill(0);
+  return names.map((name) => values.get(name).map((value, i) => (value === null ? null : (sums[i] += value))));
+}
+
+/** A figure's chart with its legend. `update(data, view)`; `redraw()` in another theme; `destroy()`. */
+export class Chart {
+  constructor(panel, { onZoom, onPick }) {
+    this.panel = panel;
+    this.onZoom = onZoom;
+    this.onPick = onPick;
+    this.hidden = new Set();
+    this.canvas = h("div", { class: "plot", role: "img" });
+    this.legend = h("ul", { class: "legend", "aria-label": "Series" });
+    this.when = h("span", { class: "when" });
+    this.element = h("div", { class: "chart" }, this.canvas, h("div", { class: "key" }, this.when, this.legend));
+    this.size = new ResizeObserver(() => this.#fit());
+    this.size.observe(this.canvas);
+  }
+
+  update(data, view) {
+    const same = this.data && this.data.names.join("\n") === data.names.join("\n");
+    this.data = data;
+    this.view = view;
+    if (same && this.plot) {
+      this.plot.setData(this.#columns(), false);
+      this.#rescale();
+    } else this.redraw();
+    this.#tell(null);
+  }
+
+  redraw() {
+    this.plot?.destroy();
+    this.plot = null;
+    if (!this.data) return;
+    const width = this.canvas.clientWidth;
+    if (width < 40) return; // Not on the page yet: the observer will ask again.
+    this.plot = new uPlot(this.#options(width), this.#columns(), this.canvas);
+    this.#rescale();
+    this.#drawLegend();
+    this.#tell(null);
+  }
+
+  destroy() {
+    this.size.disconnect();
+    this.plot?.destroy();
+  }
+
+  #shown() {
+    const names = this.data.names.filter((name) => !this.hidden.has(name));
+    return { ...this.data, names };
+  }
+
+  #columns() {
+    const { t, values, names } = this.data;
+    if (!this.panel.stacked) return [t, ...names.map((name) => values.get(name))];
+    const shown = this.#shown();
+    const piles = new Map(piled(shown).map((pile, i) => [shown.names[i], pile]));
+    return [t, ...names.map((name) => piles.get(name) ?? new Array(t.length).fill(null))];
+  }
+
+  #rescale() {
+    const { t, step } = this.data;
+    const last = t.length ? t.at(-1) + (this.panel.stacked ? 0 : 0) : 0;
+    const min = this.view.since ?? t[0] ?? 0;
+    const max = Math.max(this.view.until ?? last, last, min + step);
+    this.plot.setScale("x", { min, max });
+  }
+
+  #options(width) {
+    const { unit, stacked } = this.panel;
+    const grid = { stroke: ink("grid"), width: 1 };
+    const axis = { stroke: ink("dim"), font: FONT, grid, ticks: { show: false } };
+    const names = this.data.names;
+    const shown = names.filter((name) => !this.hidden.has(name));
+    const bands = [];
+    if (stacked) {
+      for (let i = shown.length - 1; i > 0; i -= 1) {
+        bands.push({ series: [names.indexOf(shown[i]) + 1, names.indexOf(shown[i - 1]) + 1] });
+      }
+    }
+    return {
+      width,
+      height: this.canvas.clientHeight || 180,
+      tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
+      padding: [8, 8, 0, 0],
+      legend: { show: false },
+      cursor: {
+        sync: { key: "board", setSeries: false },
+        focus: { prox: stacked ? -1 : 24 },
+        drag: { x: true, y: false, setScale: false, dist: 6 },
+        points: { size: 7, width: 2, show: !stacked },
+        y: false,
+      },
+      focus: { alpha: 0.35 },
+      select: { show: true },
+      scales: { x: { time: true }, y: { range: (_plot, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.06 : 1] } },
+      axes: [
+        { ...axis, size: 26, space: 64, values: (_plot, at) => at.map((one) => (one % 86_400 === 0 ? moment(one, one + 86_400 * 2).slice(0, 5) : clock(one).slice(-5))) },
+        { ...axis, size: (_plot, words) => 12 + 6.2 * Math.max(3, ...(words ?? []).map((word) => word.length)), space: 34, values: (_plot, at) => at.map((one) => amount(unit, one, true)) },
+      ],
+      series: [
+        {},
+        ...names.map((name) => {
+          const stroke = colour(name);
+          return {
+            label: name,
+            show: !this.hidden.has(name),
+            stroke,
+            width: stacked ? 1 : 1.6,
+            fill: stacked ? faded(stroke, 0.55) : undefined,
+            dash: slot(name) === "rest" && !stacked ? [4, 3] : undefined,
+            spanGaps: false,
+            points: { show: (_plot, index) => !stacked && alone(this.data.values.get(name), index) },
+          };
+        }),
+      ],
+      bands,
+      hooks: {
+        setCursor: [(plot) => this.#tell(plot.cursor.idx)],
+        setSelect: [(plot) => this.#zoomed(plot)],
+        setSeries: [(_plot, index) => this.#lit(index)],
+        draw: [(plot) => this.#unfinished(plot)],
+        ready: [(plot) => plot.over.addEventListener("click", (event) => this.#picked(plot, event))],
+      },
+    };
+  }
+
+  /** The step that is not over yet looks like a fall: a veil says that it is none. */
+  #unfinished(plot) {
+    const { t, step } = this.data;
+    if (!t.length || this.view.fixed || !this.panel.stacked) return;
+    const until = this.view.until ?? Date.now() / 1000;
+    if (t.at(-1) + step <= until || t.length < 2) return;
+    const { ctx } = plot;
+    const left = plot.valToPos(t.at(-2), "x", true);
+    const right = Math.min(plot.valToPos(t.at(-1), "x", true) + 1, plot.bbox.left + plot.bbox.width);
+    ctx.save();
+    ctx.fillStyle = faded(ink("card"), 0.6);
+    ctx.fillRect(left, plot.bbox.top, right - left, plot.bbox.height);
+    ctx.restore();
+  }
+
+  #drawLegend() {
+    this.marks = this.data.names.map((name) => {
+      const value = h("b");
+      const button = h(
+        "button",
+        { type: "button", "aria-pressed": String(!this.hidden.has(name)), "data-key": name, title: `${name}: show or hide`, onclick: () => this.#toggle(name) },
+        h("i", { class: `swatch s-${slot(name)}`, "aria-hidden": "true" }),
+        h("span", {}, name || "–"),
+        value,
+      );
+      return { name, button, value };
+    });
+    this.legend.replaceChildren(...this.marks.map(({ button }) => h("li", {}, button)));
+    this.legend.hidden = this.marks.length === 1 && !this.marks[0].name;
+  }
+
+  #toggle(name) {
+    if (this.hidden.has(name)) this.hidden.delete(name);
+    else this.hidden.add(name);
+    this.redraw();
+    [...this.legend.querySelectorAll("button")].find((one) => one.dataset.key === name)?.focus();
+  }
+
+  /** Values at the cursor, or the newest that are whole. */
+  #tell(index) {
+    if (!this.marks || !this.data.t.length) return;
+    const { t, step, values } = this.data;
+    let at = index;
+    if (at === null || at === undefined) {
+      at = t.length - 1;
+      if (this.panel.stacked && at > 0 && !this.view.fixed && t[at] + step > (this.view.until ?? Date.now() / 1000)) at -= 1;
+    }
+    say(this.when, clock(t[at]));
+    for (const { name, value } of this.marks) say(value, amount(this.panel.unit, values.get(name)[at]));
+  }
+
+  #lit(index) {
+    this.marks?.forEach(({ button }, i) => button.classList.toggle("lit", index === i + 1));
+    this.near = index ?? null;
+  }
+
+  #zoomed(plot) {
+    const { left, width } = plot.select;
+    if (width < 6) return;
+    const since = plot.posToVal(left, "x");
+    const until = plot.posToVal(left + width, "x");
+    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    const step = Math.min(this.data.step, 60);
+    this.onZoom(iso(Math.floor(since / step) * step), iso(Math.ceil(until / step) * step));
+  }
+
+  #picked(plot, event) {
+    const index = plot.cursor.idx;
+    if (index === null || index === undefined || event.button) return;
+    const names = this.data.names;
+    let name = this.near ? names[this.near - 1] : names.length === 1 ? names[0] : null;
+    if (this.panel.stacked) {
+      const height = plot.posToVal(plot.cursor.top, "y");
+      const shown = this.#shown();
+      const piles = piled(shown);
+      const found = piles.findIndex((pile) => pile[index] !== null && pile[index] >= height);
+      name = found < 0 ? null : shown.names[found];
+    }
+    this.onPick(this.data.t[index], this.data.step, name);
+  }
+
+  #fit() {
+    if (!this.plot) this.redraw();
+    else this.plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
+  }
+}
+
+function alone(values, index) {
+  return values[index] !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null;
+}
+
+/** What a chart shows, for who cannot see it. */
+export function summary(panel, data) {
+  if (!data.t.length) return `${panel.title}: nothing in this range`;
+  const newest = data.names.slice(0, 6).map((name) => {
+    const known = data.values.get(name).filter((value) => value !== null);
+    return `${name || panel.title} ${amount(panel.unit, known.at(-1) ?? null)}`;
+  });
+  return `${panel.title}, ${clock(data.t[0])} to ${clock(data.t.at(-1))} UTC. Newest: ${newest.join(", ")}${data.names.length > 6 ? ` and ${data.names.length - 6} more` : ""}. The same as a table: key T.`;
+}

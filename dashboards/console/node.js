@@ -1,0 +1,96 @@
+// The node over HTTP, from this page alone: questions, deeds, and the stream that tells what is new.
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function asked(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { credentials: "same-origin", cache: "no-store", ...options });
+  } catch {
+    throw new Refused(0, "the node does not answer");
+  }
+  const text = await answer.text();
+  let found = {};
+  try {
+    found = text ? JSON.parse(text) : {};
+  } catch {
+    found = { error: text.slice(0, 300) };
+  }
+  if (!answer.ok) throw new Refused(answer.status, found.error || `the node answered ${answer.status}`);
+  return found;
+}
+
+export const get = (path, words) => asked(words ? `${path}?${new URLSearchParams(words)}` : path);
+export const send = (method, path, body) =>
+  asked(path, { method, headers: { "Content-Type": "application/json" }, body: body === undefined ? undefined : JSON.stringify(body) });
+
+// The node says something at least every 15 s; after this long the connection hangs and is made anew.
+const SILENT_MS = 40_000;
+// Long enough not to hammer a node that starts, short enough that nobody reloads the page by hand.
+const PAUSES_MS = [500, 1_000, 2_000, 4_000, 8_000];
+
+/** One stream at a time. `hear(event, data)` gets what it tells, `state("live" | "joining" | "away", since_ms)` how it stands. */
+export class Stream {
+  constructor(hear, state) {
+    this.hear = hear;
+    this.state = state;
+    this.tries = 0;
+    this.source = null;
+    this.timer = 0;
+    setInterval(() => this.#watch(), 5_000);
+    addEventListener("online", () => this.#again(0));
+  }
+
+  open(address, events) {
+    this.address = address;
+    this.events = events;
+    this.tries = 0;
+    this.#join();
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.source?.close();
+    this.source = null;
+  }
+
+  #join() {
+    this.close();
+    if (this.tries === 0) this.state("joining");
+    const source = new EventSource(this.address);
+    this.source = source;
+    this.heardAt = performance.now();
+    const heard = () => {
+      this.heardAt = performance.now();
+      this.tries = 0;
+      this.state("live");
+    };
+    source.onopen = heard;
+    for (const name of this.events) {
+      source.addEventListener(name, (event) => {
+        heard();
+        if (event.data) this.hear(name, JSON.parse(event.data));
+      });
+    }
+    source.onerror = () => {
+      if (this.source === source) this.#again(PAUSES_MS[Math.min(this.tries, PAUSES_MS.length - 1)]);
+    };
+  }
+
+  #again(pause) {
+    if (!this.address) return;
+    this.close();
+    this.tries += 1;
+    this.state("away");
+    this.timer = setTimeout(() => this.#join(), pause);
+  }
+
+  #watch() {
+    if (this.source && performance.now() - this.heardAt > SILENT_MS) this.#again(0);
+  }
+}
