@@ -10,6 +10,10 @@ from typing import Final
 from ..panel import Board
 from .budgets import BUDGETS
 from .cost import COST
+from .guardrails import GUARDRAILS
+from .latency import LATENCY
 from .overview import OVERVIEW
+from .pipeline import PIPELINE
+from .prompts import PROMPTS
 
-BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, COST, BUDGETS)
+BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, COST, LATENCY, GUARDRAILS, BUDGETS, PROMPTS, PIPELINE)

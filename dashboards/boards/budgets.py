@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..panel import Board, Column, Panel
-from .sources import MINUTES, RANGE, SINCE, UNTIL, compared, start, widened
+from .sources import MINUTES, RANGE, SINCE, UNTIL, compared, filled, start, widened
 
 _PLAIN: Final = (
     *("tenant", "team", "service", "environment", "region", "task_type"),
@@ -25,6 +25,7 @@ _HARSHNESS: Final = "indexOf(['warn', 'downgrade', 'throttle', 'block'], toStrin
 _KEPT_BACK: Final = "('block', 'throttle')"
 # Gates are told what is left more often than the store keeps it: the first word in five minutes.
 _KEPT_EVERY: Final = widened(300)
+_SAID_IN: Final = f"greatest(toStartOfInterval(toDateTime(at, 'UTC'), toIntervalSecond({_KEPT_EVERY})), {start(_KEPT_EVERY)})"
 _MOST: Final = 20
 
 NOT_FINE: Final = f"""
@@ -58,7 +59,7 @@ FROM
             FROM
             (
                 SELECT
-                    greatest(toStartOfInterval(toDateTime(at, 'UTC'), toIntervalSecond({_KEPT_EVERY})), {start(_KEPT_EVERY)}) AS t,
+                    {_SAID_IN} AS t,
                     concat(policy, ' ', any({_SCOPE})) AS series,
                     argMax(if(withdrawn, NULL, {_SHARE}), sequence) AS share
                 FROM signals
@@ -82,8 +83,9 @@ FROM
         toStartOfInterval(toDateTime(at, 'UTC'), toIntervalSecond({MINUTES})) AS t, toString(state) AS series, count() AS value
     FROM policy_states({RANGE})
     GROUP BY t, series
-    ORDER BY series, t WITH FILL FROM {start(MINUTES)} TO {UNTIL} STEP toIntervalSecond({MINUTES})
+    ORDER BY series, t {filled(MINUTES, "0")}
 )
+WHERE series != ''
 ORDER BY t, series
 """
 

@@ -7,6 +7,9 @@ from typing import Final
 from ..panel import Board, Column, Panel
 from .sources import COST_USD, RANGE, compared, counted, lines, series
 
+COST_OVER_TIME: Final = series(
+    counted(("cost_nano_usd", "requests", "requests_without_price"), by=True), COST_USD, weight="cost_nano_usd"
+)
 _PER_CALL: Final = "sum(cost_nano_usd) / 1e9 / nullIf(sum(requests) - sum(requests_without_price), 0)"
 # The last whole day of the range, beside the day and the week before it.
 _LAST_DAY: Final = "toStartOfDay(parseDateTimeBestEffort({until:String}, 'UTC'))"
@@ -56,9 +59,7 @@ COST: Final = Board(
             key="cost_over_time",
             title="Cost over time",
             about="USD in each step; calls without a known price are in none of it",
-            sql=series(
-                counted(("cost_nano_usd", "requests", "requests_without_price"), by=True), COST_USD, weight="cost_nano_usd"
-            ),
+            sql=COST_OVER_TIME,
             shape="series",
             unit="usd",
             stacked=True,

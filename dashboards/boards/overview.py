@@ -6,7 +6,9 @@ from typing import Final
 
 from ..panel import Board, Column, Panel
 from .budgets import NOT_FINE
-from .sources import COST_USD, ERROR_SHARE, MINUTES, compared, counted, lines, quantile, series
+from .cost import COST_OVER_TIME
+from .latency import ERRORS_OVER_TIME, OVER_TIME
+from .sources import COST_USD, ERROR_SHARE, compared, counted, quantile, series
 
 OVERVIEW: Final = Board(
     key="overview",
@@ -56,9 +58,7 @@ OVERVIEW: Final = Board(
             key="cost_over_time",
             title="Cost over time",
             about="USD in each step; calls without a known price are in none of it",
-            sql=series(
-                counted(("cost_nano_usd", "requests", "requests_without_price"), by=True), COST_USD, weight="cost_nano_usd"
-            ),
+            sql=COST_OVER_TIME,
             shape="series",
             unit="usd",
             stacked=True,
@@ -79,11 +79,7 @@ OVERVIEW: Final = Board(
             key="latency_over_time",
             title="Latency over time",
             about="Half of the calls, nineteen of twenty, and ninety-nine of a hundred were faster",
-            sql=lines(
-                counted(("latency_s_state",)),
-                {f"p{level}": quantile("latency_s_state", level) for level in (50, 95, 99)},
-                empty="NULL",
-            ),
+            sql=OVER_TIME,
             shape="series",
             unit="seconds",
             more="latency",
@@ -92,13 +88,7 @@ OVERVIEW: Final = Board(
             key="errors_over_time",
             title="Errors by type",
             about="Failed calls in each step, by OpenTelemetry's error.type",
-            sql=series(
-                f"(SELECT t, kind.1 AS name, kind.2 AS errors FROM {counted(('errors_by_type',))}"
-                " ARRAY JOIN CAST(errors_by_type, 'Array(Tuple(String, UInt64))') AS kind)",
-                "sum(errors)",
-                weight="errors",
-                step=MINUTES,
-            ),
+            sql=ERRORS_OVER_TIME,
             shape="series",
             unit="calls",
             stacked=True,

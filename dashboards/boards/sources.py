@@ -1,8 +1,8 @@
 """Where panels read, as fragments of SQL: the rollup that is fine enough, named by what a person chose, twenty names at most.
 
-    calls_1m | calls_1h | calls_1d ──► counted ──┬─► series    a point of each name, the smallest names as "other"
-                             scored_1h ──► judged ┘ └─► lines   a point of each measure
-    usage_between and its like ──────────────────────► compared  a range, and the range before it
+    calls_1m | calls_1h | calls_1d ─► counted ─┬─► series     a point of each name, the smallest names as "other"
+             scored_1h, findings_1h ─► judged ─┴─► lines      a point of each measure
+         usage_between and its like ─────────────► compared   a range, and the range before it
 
 A step is read from the coarsest rollup that it is made of: days from days, hours from hours. Minutes know no prompts, and
 verdicts no minutes: what asks for them has hours at least. A series begins with the whole step that `since` is in.
@@ -22,7 +22,7 @@ RANGE: Final = "tenant = {tenant:String}, since = {since:String}, until = {until
 _SINCE_US: Final = "parseDateTime64BestEffort({since:String}, 6, 'UTC')"
 _UNTIL_US: Final = "parseDateTime64BestEffort({until:String}, 6, 'UTC')"
 _LENGTH: Final = f"toIntervalMicrosecond(dateDiff('microsecond', {_SINCE_US}, {_UNTIL_US}))"
-_BEFORE: Final = f"tenant = {{tenant:String}}, since = toString({_SINCE_US} - {_LENGTH}), until = {{since:String}}"
+BEFORE: Final = f"tenant = {{tenant:String}}, since = toString({_SINCE_US} - {_LENGTH}), until = {{since:String}}"
 
 _MOST: Final = 20
 _MINUTE: Final = 60
@@ -78,9 +78,22 @@ def counted(columns: Sequence[str], *, by: bool = False) -> str:
     )
 
 
+def prompted(columns: Sequence[str]) -> str:
+    """As `counted`, by the version of a prompt, of the calls that name one: by the hour."""
+    tables = (("calls_1h", "hour", f"({HOURS}) % {_DAY} != 0"), ("calls_1d", "day", f"({HOURS}) % {_DAY} = 0"))
+    return _together(
+        [_steps(table, at, HOURS, columns, f"{fits} AND prompt_name != ''", _PROMPT) for table, at, fits in tables]
+    )
+
+
 def judged(columns: Sequence[str], *, by: bool = False) -> str:
     """As `counted`, of the verdicts of the guardrails, by the hour."""
     return _together([_steps("scored_1h", "hour", HOURS, columns, "true", named(_OF_HOURS) if by else None)])
+
+
+def prompts_judged(columns: Sequence[str]) -> str:
+    """As `prompted`, of the verdicts of the guardrails."""
+    return _together([_steps("scored_1h", "hour", HOURS, columns, "prompt_name != ''", _PROMPT)])
 
 
 def found(columns: Sequence[str], name: str) -> str:
@@ -89,7 +102,7 @@ def found(columns: Sequence[str], name: str) -> str:
 
 
 def series(rows: str, value: str, *, weight: str = "requests", step: str = _BY, empty: str = "0", having: str = "1") -> str:
-    """A point for each `t` and `name` of these rows, nineteen names with most `weight` (a column), all others as one.
+    """A point for each `t` and `name` of these rows: of the nineteen names with most `weight` (a column), and of all others.
 
     `value` is of the aggregated columns. A step without rows is `empty`: nothing was counted, and that is 0; or NULL, where there
     is nothing to tell a mean of.
@@ -106,8 +119,9 @@ FROM
     )
     GROUP BY t, series
     HAVING {having}
-    ORDER BY series, t {_filled(step, empty)}
+    ORDER BY series, t {filled(step, empty)}
 )
+WHERE series != ''
 ORDER BY t, series
 """
 
@@ -122,8 +136,9 @@ FROM
     SELECT t, series, value
     FROM (SELECT t, {", ".join(f"{value} AS v{at}" for at, value in enumerate(values.values()))} FROM {rows} GROUP BY t)
     ARRAY JOIN [{names}] AS series, [{", ".join(f"v{at}" for at in range(len(values)))}] AS value
-    ORDER BY series, t {_filled(step, empty)}
+    ORDER BY series, t {filled(step, empty)}
 )
+WHERE series != ''
 ORDER BY t, series
 """
 
@@ -133,7 +148,7 @@ def compared(view: str, value: str, nothing: str = "sum(requests) = 0") -> str:
     return f"""
 SELECT
     (SELECT {value} FROM {view}({RANGE})) AS value,
-    (SELECT if({nothing}, NULL, {value}) FROM {view}({_BEFORE})) AS before
+    (SELECT if({nothing}, NULL, {value}) FROM {view}({BEFORE})) AS before
 """
 
 
@@ -163,5 +178,6 @@ def _together(branches: Sequence[str]) -> str:
     return "(\n    " + "\n    UNION ALL\n    ".join(branches) + "\n)"
 
 
-def _filled(step: str, empty: str) -> str:
+def filled(step: str, empty: str) -> str:
+    """What ends `ORDER BY series, t`: every step of the range for each series; where there is none, for one without a name."""
     return f"WITH FILL FROM {start(step)} TO {UNTIL} STEP toIntervalSecond({step}) INTERPOLATE (value AS {empty})"
