@@ -70,6 +70,8 @@ def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
         lines.append(f"open from {_clock(incident.opened_at)} to {_clock(incident.well_since or told.at)}")
         return "\n".join(lines)
     times = [f"since {_clock(incident.opened_at)}"]
+    if incident.well_since is not None:
+        times.append(f"well since {_clock(incident.well_since)}")
     if alert.exhausted_at is not None and alert.exhausted_at > told.at:
         times.append(f"exhausted at {_clock(alert.exhausted_at)} at this rate")
     if alert.resets_at is not None:

@@ -11,7 +11,8 @@ and bad in turns stays open, so it is told once; from `flaps_most` turns on, it 
 `flapping_settle_s`.
 
 What opens together is told together: a notification is of a group (a policy, or a kind of trouble), and lists its incidents.
-Nobody is told of an incident in a maintenance window, but once it is over and the incident is not.
+Nobody is told of an incident in a maintenance window, but once it is over and the incident is not. What was bad for long enough
+is told even if it is well again before its group was told, or one that breathes faster than that would never be.
 
 Times are seconds since 1970. Nothing is lost by a word that comes late or twice: a word older than the last is not heard.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from ..schemas.signal import Alert
 
@@ -30,6 +32,8 @@ Phase = Literal["pending", "firing", "acknowledged"]
 Occasion = Literal["opened", "worsened", "renotified", "flapping", "resolved"]
 Severity = Literal["warning", "critical"]
 
+# All are looked at once in so long anyway.
+_LOOKED_AT_S: Final = 3_600.0
 _LEVEL: Final = {"info": 0, "warning": 1, "critical": 2}
 # How bad a policy's state is, however it was come to: an alert's severity speaks of the change, and a block that has become a
 # warning is better, and not yet well.
@@ -86,8 +90,9 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         return self.since <= now < self.until and incident.fits(self.match)
 
 
-class Incident(msgspec.Struct, kw_only=True):
-    """One trouble, as far as it is known. Its number is how people call it."""
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """One trouble, as far as it is known. Its number is how people call it. Another one takes its place when more is known: so
+    one that is the same object is as it was."""
 
     number: int
     key: str
@@ -104,12 +109,17 @@ class Incident(msgspec.Struct, kw_only=True):
     told_severity: Severity | None = None
     times_told: int = 0
     # Which destinations were told of it, and as how bad: they hear of its end, whatever it is by then.
-    told_to: list[str] = []
-    told_as: list[Severity] = []
-    turns: list[float] = []
+    told_to: tuple[str, ...] = ()
+    told_as: tuple[Severity, ...] = ()
+    turns: tuple[float, ...] = ()
     flapping: bool = False
     acknowledged_by: str = ""
     acknowledged_at: float | None = None
+
+    @property
+    def is_owed(self) -> bool:
+        """It was bad for long enough, is well again, and nobody was told yet."""
+        return self.told_at is None and self.well_since is not None and self.well_since >= self.due_at
 
     def group(self) -> str:
         return f"policy|{self.alert.policy}" if self.alert.policy else self.alert.kind
@@ -127,6 +137,8 @@ class Incidents(msgspec.Struct):
     windows: dict[str, Window] = {}
     promised: dict[str, float] = {}
     opened: int = 0
+    # Before this time nothing is due, unless something is heard: ten thousand incidents are not looked at five times a second.
+    quiet_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,22 +200,50 @@ def step(state: Incidents, words: Iterable[Word], now: float, timing: Timing) ->
     for word in words:
         _hear(state, word, over, timing)
     _miss(state, now, timing)
+    if now < state.quiet_until and not over:
+        return []
     _settle(state, now, over, timing)
-    return [*_ended(over, now), *_due(state, now, timing)]
+    told = [*_ended(over, now), *_due(state, now, timing)]
+    ends = [window.until for window in state.windows.values()]
+    state.quiet_until = min([now + _LOOKED_AT_S, *ends, *(_next_at(incident, timing) for incident in state.open.values())])
+    return told
+
+
+def _next_at(incident: Incident, timing: Timing) -> float:
+    """Before this, nothing becomes of it by time alone. In the past: it is due, and waits for its group or a window's end."""
+    if incident.told_at is None:
+        return incident.due_at if incident.well_since is None else 0.0
+    if incident.well_since is not None:
+        return incident.well_since + (timing.flapping_settle_s if incident.flapping else timing.settle_s)
+    if _is_news(incident, timing):
+        return 0.0
+    silent_at = incident.heard_at + timing.silent_s if _has_no_end(incident) else float("inf")
+    again_at = incident.told_at + timing.renotify_s(incident.severity) if incident.phase == "firing" else float("inf")
+    return min(silent_at, again_at)
 
 
 # what is heard
 
 
 def _hear(state: Incidents, word: Word, over: list[Incident], timing: Timing) -> None:
+    if not isinstance(word, Heard | Alert):
+        state.quiet_until = 0.0
     match word:
         case Alert():
             _alert(state, word, timing)
         case Acknowledge():
             if (incident := state.open.get(word.key)) is not None and incident.phase != "acknowledged":
-                incident.phase, incident.acknowledged_by, incident.acknowledged_at = "acknowledged", word.by, word.at
-                if incident.told_at is None:
-                    incident.told_at, incident.told_severity = word.at, incident.severity
+                told_at, told_severity = incident.told_at, incident.told_severity
+                if told_at is None:
+                    told_at, told_severity = word.at, incident.severity
+                state.open[word.key] = replace(
+                    incident,
+                    phase="acknowledged",
+                    acknowledged_by=word.by,
+                    acknowledged_at=word.at,
+                    told_at=told_at,
+                    told_severity=told_severity,
+                )
         case Resolve():
             if (incident := state.open.pop(word.key, None)) is not None and incident.told_at is not None:
                 over.append(incident)
@@ -220,31 +260,44 @@ def _alert(state: Incidents, alert: Alert, timing: Timing) -> None:
     severity = severity_of(alert)
     incident = state.open.get(alert.key)
     if incident is None:
-        if severity is not None:
-            state.opened += 1
-            state.open[alert.key] = Incident(
-                number=state.opened,
-                key=alert.key,
-                phase="pending",
-                severity=severity,
-                alert=alert,
-                opened_at=alert.at,
-                due_at=alert.at + timing.pending_s(severity),
-                heard_at=alert.at,
-            )
+        if severity is None:
+            return
+        state.quiet_until = 0.0
+        state.opened += 1
+        state.open[alert.key] = Incident(
+            number=state.opened,
+            key=alert.key,
+            phase="pending",
+            severity=severity,
+            alert=alert,
+            opened_at=alert.at,
+            due_at=alert.at + timing.pending_s(severity),
+            heard_at=alert.at,
+        )
         return
     if alert.at < incident.heard_at:
         return
-    incident.heard_at, incident.alert = alert.at, alert
+    state.quiet_until = 0.0
     if severity is None:
-        if incident.well_since is None:
-            incident.well_since = alert.at
+        well_since = alert.at if incident.well_since is None else incident.well_since
+        known = replace(incident, heard_at=alert.at, well_since=well_since)
+        # People are told of what is owed to them in its own words.
+        state.open[alert.key] = known if known.is_owed else replace(known, alert=alert)
         return
+    due_at, turns = incident.due_at, incident.turns
     if incident.well_since is not None:
-        incident.well_since, incident.due_at = None, alert.at + timing.pending_s(severity)
-        incident.turns = [at for at in incident.turns if at > alert.at - timing.flaps_within_s] + [alert.at]
-    incident.severity = severity
-    incident.due_at = min(incident.due_at, alert.at + timing.pending_s(severity))
+        turns = (*(at for at in turns if at > alert.at - timing.flaps_within_s), alert.at)
+        if not incident.is_owed:
+            due_at = alert.at + timing.pending_s(severity)
+    state.open[alert.key] = replace(
+        incident,
+        heard_at=alert.at,
+        alert=alert,
+        well_since=None,
+        turns=turns,
+        severity=severity,
+        due_at=min(due_at, alert.at + timing.pending_s(severity)),
+    )
 
 
 def severity_of(alert: Alert) -> Severity | None:
@@ -275,13 +328,13 @@ def _no_data(source: str, at: float, *, well: bool) -> Alert:
 
 def _settle(state: Incidents, now: float, over: list[Incident], timing: Timing) -> None:
     for key, incident in list(state.open.items()):
-        stateless = incident.alert.state is None and incident.alert.kind != "no_data"
-        if incident.well_since is None and stateless and now - incident.heard_at >= timing.silent_s:
-            incident.well_since = incident.heard_at
+        if incident.well_since is None and _has_no_end(incident) and now - incident.heard_at >= timing.silent_s:
+            incident = state.open[key] = replace(incident, well_since=incident.heard_at)
         if incident.well_since is None:
             continue
         if incident.told_at is None:
-            del state.open[key]  # well again before anybody was told
+            if not incident.is_owed or _is_silenced(state, incident, now):
+                del state.open[key]  # well again before anybody was to be told
             continue
         patience = timing.flapping_settle_s if incident.flapping else timing.settle_s
         if now - incident.well_since >= patience:
@@ -305,7 +358,7 @@ def _due(state: Incidents, now: float, timing: Timing) -> list[Notification]:
     waiting_since: dict[str, float] = {}
     for incident in state.open.values():
         occasion = _occasion(incident, now, timing)
-        if occasion is None or any(window.holds(incident, now) for window in state.windows.values()):
+        if occasion is None or _is_silenced(state, incident, now):
             continue
         due.setdefault((incident.group(), occasion), []).append(incident)
         if occasion == "opened":
@@ -315,44 +368,62 @@ def _due(state: Incidents, now: float, timing: Timing) -> list[Notification]:
     for (group, occasion), incidents in due.items():
         if occasion == "opened" and now - waiting_since[group] < timing.group_wait_s:
             continue
-        for incident in incidents:
-            if incident.phase == "pending" or occasion == "worsened":
-                incident.phase = "firing"  # whoever acknowledged a warning has not seen what became of it
-            incident.flapping = incident.flapping or occasion == "flapping"
-            incident.told_at, incident.told_severity = now, incident.severity
-            if incident.severity not in incident.told_as:
-                incident.told_as.append(incident.severity)
-            incident.times_told += 1
-        told.append(_notification(occasion, group, incidents, now))
+        known = [_told(incident, occasion, now) for incident in incidents]
+        state.open.update((incident.key, incident) for incident in known)
+        told.append(_notification(occasion, group, known, now))
     return told
+
+
+def _told(incident: Incident, occasion: Occasion, now: float) -> Incident:
+    # Whoever acknowledged a warning has not seen what became of it.
+    opens = incident.phase == "pending" or occasion == "worsened"
+    return replace(
+        incident,
+        phase="firing" if opens else incident.phase,
+        flapping=incident.flapping or occasion == "flapping",
+        told_at=now,
+        told_severity=incident.severity,
+        told_as=tuple(dict.fromkeys((*incident.told_as, incident.severity))),
+        times_told=incident.times_told + 1,
+    )
+
+
+def _is_silenced(state: Incidents, incident: Incident, now: float) -> bool:
+    return any(window.holds(incident, now) for window in state.windows.values())
 
 
 def _occasion(incident: Incident, now: float, timing: Timing) -> Occasion | None:
     """Why people are to be told of it now; None: no reason."""
+    if incident.is_owed:
+        return "opened"
     if incident.well_since is not None:
         return None
     if incident.told_at is None:
         return "opened" if now >= incident.due_at and incident.phase == "pending" else None
-    if incident.told_severity == "warning" and incident.severity == "critical":
-        return "worsened"
-    if not incident.flapping and len(incident.turns) >= timing.flaps_most:
-        return "flapping"
+    if news := _is_news(incident, timing):
+        return news
     if incident.phase == "firing" and now - incident.told_at >= timing.renotify_s(incident.severity):
         return "renotified"
     return None
+
+
+def _is_news(incident: Incident, timing: Timing) -> Occasion | None:
+    if incident.told_severity == "warning" and incident.severity == "critical":
+        return "worsened"
+    return "flapping" if not incident.flapping and len(incident.turns) >= timing.flaps_most else None
+
+
+def _has_no_end(incident: Incident) -> bool:
+    """Nobody promises to say that it is over."""
+    return incident.alert.state is None and incident.alert.kind != "no_data"
 
 
 def _notification(occasion: Occasion, group: str, incidents: Sequence[Incident], now: float) -> Notification:
     ordered = sorted(incidents, key=lambda incident: (incident.opened_at, incident.key))
     worst = max((incident.told_severity or incident.severity for incident in ordered), key=_LEVEL.__getitem__)
     times = max(incident.times_told for incident in ordered)
-    copies = tuple(
-        msgspec.structs.replace(incident, turns=[*incident.turns], told_to=[*incident.told_to], told_as=[*incident.told_as])
-        for incident in ordered
-    )
-    return Notification(
-        f"{ordered[0].number}-{ordered[0].opened_at:.0f}-{occasion}-{times}", occasion, group, worst, copies, now
-    )
+    id_ = f"{ordered[0].number}-{ordered[0].opened_at:.0f}-{occasion}-{times}"
+    return Notification(id_, occasion, group, worst, tuple(ordered), now)
 
 
 def _matches(value: str | None, wanted: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 import structlog
+from msgspec.structs import replace
 
 from ..schemas.errors import InvalidEvent
 from ..schemas.notice import Delivery, GivenUp
@@ -35,13 +36,21 @@ _RETRY_MAX_S: Final = 300.0
 # What nobody could be told of for a day is in the store; a page of yesterday helps nobody.
 _GIVE_UP_S: Final = 86_400.0
 
+# Trouble that stands is told of so often, or its incident would be taken for over (`Timing.silent_s`).
+AGAIN_S: Final = 3_600.0
+ON_CALL_FILE: Final = "on_call_file"
+
 ACKNOWLEDGED: Final = "acknowledged"
 RESOLVED: Final = "resolved_by_hand"
 SILENCED: Final = "silenced"
 UNSILENCED: Final = "unsilenced"
 
 
-class _Rest(msgspec.Struct):
+# By name, so that a test can count.
+_encode: Final = msgspec.json.encode
+
+
+class _Rest(msgspec.Struct, frozen=True):
     """What is known beside incidents, windows and deliveries. `heard_to`: the offset of the alert that is heard next."""
 
     opened: int = 0
@@ -57,8 +66,11 @@ class Notifier:
         self.deliveries: dict[str, Delivery] = {}
         self.given_up: dict[str, GivenUp] = {}
         self._written = dict(memory)
+        # What was last compared with the memory, by key: whoever is the same object still need not be encoded.
+        self._compared: dict[bytes, object] = {}
         self.heard_to = 0
         self._order = 0
+        self._heard_with: OnCall | None = None
         self._state = Incidents()
         for key, value in self._written.items():
             kind, _, name = key.decode().partition("|")
@@ -86,9 +98,11 @@ class Notifier:
         """Take in what was before anybody was told: what is still open is known, and told when it goes on or worsens."""
         self.hear(alerts, now)
         self.deliveries.clear()
-        for incident in self._state.open.values():
-            if incident.told_at is None:
-                incident.phase, incident.told_at, incident.told_severity = "firing", now, incident.severity
+        for key, incident in list(self._state.open.items()):
+            if incident.well_since is not None:
+                del self._state.open[key]
+            elif incident.told_at is None:
+                self._state.open[key] = replace(incident, phase="firing", told_at=now, told_severity=incident.severity)
 
     @property
     def incidents(self) -> list[Incident]:
@@ -103,21 +117,40 @@ class Notifier:
     def windows(self) -> list[Window]:
         return sorted(self._state.windows.values(), key=lambda window: (window.since, window.id))
 
-    def hear(self, alerts: Iterable[Alert], now: float, heard: Iterable[Heard] = ()) -> list[Notification]:
-        """Take in alerts, and let time go by; what people are told, of which each destination's part is in `deliveries`."""
-        windows = self.on_call.windows(now)
-        for id_ in [id_ for id_ in self._state.windows if id_.startswith(MAINTENANCE)]:
-            del self._state.windows[id_]  # those of the file are as the file has them now
+    def hear(
+        self, alerts: Iterable[Alert], now: float, heard: Iterable[Heard] = (), problem: str | None = None
+    ) -> list[Notification]:
+        """Take in alerts, and let time go by; what people are told, of which each destination's part is in `deliveries`.
+        `problem` is what is wrong with the on-call file that was edited last: they are told of it as the one before says."""
+        if self.on_call is not self._heard_with:
+            self._heard_with, self._state.quiet_until = self.on_call, 0.0  # another patience
+        windows = {window.id: window for window in self.on_call.windows(now)}
+        known = self._state.windows
+        # Those of the file are as the file has them now.
+        ended = [id_ for id_ in known if id_.startswith(MAINTENANCE) and id_ not in windows]
+        begun = [window for window in windows.values() if known.get(window.id) != window]
         for delivery in [one for one in self.deliveries.values() if one.destination not in self.on_call.destinations]:
             del self.deliveries[delivery.id]
             log.error("notification_given_up", destination=delivery.destination, why="it is in the on-call file no more")
         for gone in [one for one in self.given_up.values() if now - one.at >= _GIVE_UP_S]:
             del self.given_up[gone.destination]
-        words = [*map(Silence, windows), *map(_word, alerts), *heard]
+        words = [*map(Unsilence, ended), *map(Silence, begun), *map(_word, alerts), *heard, *self._of_file(problem, now)]
         told = step(self._state, words, now, self.on_call.timing)
         for notification in told:
             self._deliver(notification, now)
         return told
+
+    def _of_file(self, problem: str | None, now: float) -> list[Alert]:
+        """The word on the on-call file, when it is another than was said last, or that is long ago."""
+        title = f"the on-call file is not taken, the one before it is in force: {problem}"[:1_000]
+        known = self._state.open.get(ON_CALL_FILE)
+        stands = known if known is not None and known.well_since is None else None
+        if problem is None:
+            well = "the on-call file is in force"
+            return [Alert(key=ON_CALL_FILE, kind=ON_CALL_FILE, severity="info", title=well, at=now)] if stands else []
+        if stands is not None and stands.alert.title == title and now - stands.heard_at < AGAIN_S:
+            return []
+        return [Alert(key=ON_CALL_FILE, kind=ON_CALL_FILE, severity="warning", title=title, at=now, runbook="docs/oncall.md")]
 
     def _deliver(self, told: Notification, now: float) -> None:
         to: dict[str, list[Incident]] = {}
@@ -127,7 +160,8 @@ class Notifier:
                 if destination in self.on_call.destinations:
                     to.setdefault(destination, []).append(incident)
             if (known := self._state.open.get(incident.key)) is not None and known.number == incident.number:
-                known.told_to = [*dict.fromkeys((*known.told_to, *wanted))]
+                told_to = tuple(dict.fromkeys((*known.told_to, *wanted)))
+                self._state.open[incident.key] = replace(known, told_to=told_to)
         for destination, incidents in to.items():
             self._order += 1
             known_open = self._state.open.values()
@@ -173,7 +207,7 @@ class Notifier:
             )
             return False
         wait_s = min(_FIRST_RETRY_S * 2**delivery.attempts, _RETRY_MAX_S)
-        self.deliveries[delivery.id] = msgspec.structs.replace(
+        self.deliveries[delivery.id] = replace(
             delivery, attempts=delivery.attempts + 1, due_at=now + wait_s, problem=problem[:200]
         )
         return True
@@ -181,27 +215,41 @@ class Notifier:
     def changes(self) -> list[tuple[bytes, bytes]]:
         """Memory records that are new, changed, or gone (empty) since `written`."""
         now = dict(self._memory())
-        gone = [(key, b"") for key in self._written if key not in now]
-        return [*((key, value) for key, value in now.items() if self._written.get(key) != value), *gone]
+        changed = [(key, b"") for key in self._written if key not in now]
+        for key, thing in now.items():
+            if self._compared.get(key) is thing:
+                continue
+            value = _encode(thing)
+            if self._written.get(key) == value:
+                self._compared[key] = thing
+            else:
+                changed.append((key, value))
+        return changed
 
     def written(self, changes: Iterable[tuple[bytes, bytes]]) -> None:
         """These records are in the memory."""
         for key, value in changes:
+            self._compared.pop(key, None)
             if value:
                 self._written[key] = value
             else:
                 self._written.pop(key, None)
 
-    def _memory(self) -> Iterator[tuple[bytes, bytes]]:
+    def _memory(self) -> Iterator[tuple[bytes, msgspec.Struct]]:
         for key, incident in self._state.open.items():
-            yield b"incident|" + key.encode(), msgspec.json.encode(incident)
+            yield b"incident|" + key.encode(), incident
         for id_, window in self._state.windows.items():
-            yield b"window|" + id_.encode(), msgspec.json.encode(window)
+            yield b"window|" + id_.encode(), window
         for id_, delivery in self.deliveries.items():
-            yield b"delivery|" + id_.encode(), msgspec.json.encode(delivery)
+            yield b"delivery|" + id_.encode(), delivery
         for name, given_up in self.given_up.items():
-            yield b"given_up|" + name.encode(), msgspec.json.encode(given_up)
-        yield b"rest", msgspec.json.encode(_Rest(self._state.opened, self._order, self.heard_to))
+            yield b"given_up|" + name.encode(), given_up
+        yield b"rest", self._rest()
+
+    def _rest(self) -> _Rest:
+        rest = _Rest(self._state.opened, self._order, self.heard_to)
+        known = self._compared.get(b"rest")
+        return known if isinstance(known, _Rest) and known == rest else rest
 
 
 def tell_log(told: Iterable[Notification]) -> None:

@@ -45,7 +45,7 @@ class Delivery(msgspec.Struct, frozen=True):
     destination: str
     message: Message
     made_at: float
-    # Whether people hear of its incidents in it for the first time: that is always told, while of all later words the newest is.
+    # Whether it is the first of its incidents: that is always told, and of all later words the newest.
     opens: bool = True
     attempts: int = 0
     due_at: float = 0.0

@@ -104,6 +104,38 @@ def test_a_warning_that_passes_before_its_time_is_never_told() -> None:
     assert story.state.open == {}
 
 
+@pytest.mark.parametrize("every_s", [1, 3, 7])
+def test_a_critical_incident_that_breathes_faster_than_its_group_waits_is_told_once(every_s: int) -> None:
+    story = Story(Timing(flaps_most=1_000))
+
+    for _ in range(60 // every_s):
+        story.hear(policy("block", story.now))
+        story.wait(every_s)
+        story.hear(policy("ok", story.now))
+        story.wait(every_s)
+    while_it_breathes = list(story.told)
+    story.wait(story.timing.settle_s)
+
+    assert [one.occasion for one in while_it_breathes] == ["opened"]
+    assert while_it_breathes[0].at == T + story.timing.group_wait_s
+    # In the words of the block, whatever it is just then.
+    assert while_it_breathes[0].incidents[0].alert.state == "block"
+    assert story.occasions() == ["opened", "resolved"]
+
+
+def test_one_that_is_well_again_in_a_maintenance_window_is_never_told() -> None:
+    story = Story(Timing())
+    window = Window(id="w", since=T, until=T + 100)
+    story.hear(Silence(window), policy("block", T))
+    story.wait(3)
+    story.hear(policy("ok", story.now))
+
+    story.wait(600)
+
+    assert story.told == []
+    assert story.state.open == {}
+
+
 def test_a_block_that_becomes_a_warning_is_not_over() -> None:
     story = Story()
     story.hear(policy("block", T))
@@ -255,7 +287,9 @@ def test_a_word_that_comes_late_is_not_heard() -> None:
     assert story.occasions() == ["opened"]
 
 
-STATES = st.sampled_from(["ok", "warn", "throttle", "downgrade", "block"])
+POLICY_STATES = ["ok", "warn", "throttle", "downgrade", "block"]
+STATES = st.sampled_from(POLICY_STATES)
+SAID = [*POLICY_STATES, "trouble", "silence", "ack"]
 WORDS = st.lists(st.tuples(st.integers(0, 3), STATES, st.integers(0, 120)), max_size=40)
 
 
@@ -286,6 +320,34 @@ def test_every_incident_is_opened_once_and_ended_at_most_once_whatever_is_repeat
     still = {incident.key for incident in story.state.open.values()}
     last = {f"policy|budget|tenant=t{tenant}": state for tenant, state, _ in words}
     assert still == {key for key, state in last.items() if state != "ok"}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(SAID), st.integers(0, 400)), max_size=20),
+    st.sampled_from([HASTY, Timing(settle_s=5.0, silent_s=600.0, renotify_critical_s=90.0, renotify_warning_s=200.0)]),
+)
+def test_looking_only_when_something_may_be_due_tells_the_same_at_the_same_times(
+    words: list[tuple[int, str, int]], timing: Timing
+) -> None:
+    story, looking = Story(timing), Story(timing)
+    for tenant, said, gap in words:
+        for each in (story, looking):
+            word: Word
+            if said == "trouble":
+                word = trouble(each.now, f"kind{tenant}")
+            elif said == "silence":
+                word = Silence(Window(id="w", since=each.now, until=each.now + 100, match={"tenant": f"t{tenant}"}))
+            elif said == "ack":
+                word = Acknowledge(f"policy|budget|tenant=t{tenant}", "kim", each.now)
+            else:
+                word = policy(said, each.now, f"t{tenant}")
+            each.hear(word)
+        story.wait(gap)
+        for _ in range(gap):
+            looking.state.quiet_until = 0.0
+            looking.wait(1)
+
+    assert [(one.id, one.at) for one in story.told] == [(one.id, one.at) for one in looking.told]
 
 
 @pytest.mark.parametrize("order", ["by tenant", "shuffled in time"])
