@@ -22,6 +22,11 @@ def notifier_metrics(said: Mapping[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "tidegate_notifications_waiting", "Messages that no destination has taken yet", value=said["waiting"]
     )
+    yield GaugeMetricFamily(
+        "tidegate_on_call_file_refused",
+        "Whether the on-call file as it is now is not taken, and the one before it is in force",
+        value=int(said["problem"] is not None),
+    )
     told = CounterMetricFamily("tidegate_notifications", "Messages to people by what became of them", labels=["outcome"])
     for outcome in OUTCOMES:
         told.add_metric([outcome], said[outcome])

@@ -97,7 +97,7 @@ class KafkaNotifier:
         if self._watch.problem and self._watch.problem != problem:
             log.error("on_call_file_refused", error=self._watch.problem)
         records = found.get(self._tp, [])
-        told = notifier.hear(_alerts(records), now)
+        told = notifier.hear(_alerts(records), now, problem=self._watch.problem)
         self.sending.note(notifier, now)
         if records:
             notifier.heard_to = records[-1].offset + 1

@@ -70,6 +70,8 @@ class NotifierThread:
         self._take_up()
 
     def _take_up(self) -> None:
+        """Read what is known, and go on from there."""
+        self._torn = True
         memory = kept(self._log)
         self._next = self._log.committed(NOTIFIER.name, ALERTS.name, 0)
         self._notifier = Notifier(memory.items(), self._watch.current)
@@ -77,9 +79,10 @@ class NotifierThread:
         last = self._log.last(SIGNALS.name, 0, GATES_KEY)
         self._beat = last.appended_ms / 1_000 if last is not None else None
         if self._notifier.is_new:
-            now = self._clock()
-            self._notifier.adopt(self._read(), now)
+            alerts, self._next = self._read()
+            self._notifier.adopt(alerts, self._clock())
             self._keep()
+        self._torn = False
 
     def run(self, stopping: threading.Event) -> None:
         """Tell people until told to stop. What is being sent then is waited for, or sent again at the next start."""
@@ -97,32 +100,36 @@ class NotifierThread:
 
     def run_once(self) -> list[Notification]:
         """Hear what is new, keep it, and send what is due. Returns what people are told."""
+        if self._torn:
+            self._take_up()
         now = self._clock()
         problem = self._watch.problem
         self._notifier.on_call = self._watch.poll(now)
         if self._watch.problem and self._watch.problem != problem:
             log.error("on_call_file_refused", error=self._watch.problem)
-        before = self._next
-        try:
-            told = self._notifier.hear(self._read(), now, self._heartbeat())
-            self._at("1 heard")
-            self.sending.note(self._notifier, now)
-            if told or self._next != before or self._notifier.changes():
-                self._keep()
-                self._at("2 kept")
-        except BaseException:
-            self._take_up()
-            raise
+        alerts, next_ = self._read()
+        # What was heard and not kept is forgotten, and heard again.
+        self._torn = True
+        told = self._notifier.hear(alerts, now, self._heartbeat(), self._watch.problem)
+        self._at("1 heard")
+        self.sending.note(self._notifier, now)
+        if next_ != self._next or self._notifier.changes():
+            self._next = next_
+            self._keep()
+            self._at("2 kept")
+        self._torn = False
         tell_log(told)
         self.sending.begin(self._notifier, now)
         return told
 
-    def _read(self) -> list[Alert]:
+    def _read(self) -> tuple[list[Alert], int]:
+        """What was not heard yet, and where it ends."""
         alerts: list[Alert] = []
-        while records := self._log.read(ALERTS.name, 0, self._next):
+        next_ = self._next
+        while records := self._log.read(ALERTS.name, 0, next_):
             alerts += readable((record.offset, record.value) for record in records)
-            self._next = records[-1].offset + 1
-        return alerts
+            next_ = records[-1].offset + 1
+        return alerts, next_
 
     def _heartbeat(self) -> list[Heard]:
         """The policies' sign of life, when it is a new one."""
@@ -146,8 +153,9 @@ class NotifierThread:
     def close(self) -> None:
         self.sending.close()
         try:
-            self.sending.note(self._notifier, self._clock())
-            self._keep()
+            if not self._torn:
+                self.sending.note(self._notifier, self._clock())
+                self._keep()
         except (LogUnavailable, UsageError):
             log.warning("notifier_closed_without_a_note")
         self._log.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from receivers import Webhook, mail_server, webhook
 from tidegate.processors.alert_rows import alert_record
 from tidegate.processors.embedded.notifier import NotifierThread
 from tidegate.producers.sqlite_log import SqliteLog
+from tidegate.schemas.errors import LogUnavailable
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import Alert, Contributor
 from tidegate.schemas.topics import ALERTS
@@ -323,6 +325,54 @@ def test_a_destination_that_was_away_hears_how_it_began_and_how_it_is_now(folder
     ]
 
 
+def test_an_edit_that_is_not_taken_is_told_by_the_routes_before_it_until_it_is_mended(tmp_path: Path, hook: Webhook) -> None:
+    folder = Folder(tmp_path, hook, ON_CALL.replace("severity: critical, ", ""))
+    good = folder.file.read_text()
+    folder.run()
+
+    folder.file.write_text(good + "routes: [{to: [nobody]}]  # twice, and unknown\n")
+    folder.run(5)
+    for _ in range(4):
+        folder.run(3_000)
+    problem = folder.notifier.status()["problem"]
+    folder.file.write_text(good + "# mended\n")
+    folder.run(5)
+    folder.run(60)
+    folder.close()
+
+    assert "which is no destination" in problem
+    titles = [page["title"] for page in pages(hook)]
+    assert (titles[0], titles[-1]) == ("[WARNING] on_call_file", "[OK] resolved: on_call_file")
+    assert set(titles[1:-1]) <= {"[WARNING] still: on_call_file"}
+    assert "a route goes to 'nobody', which is no destination" in pages(hook)[0]["message"]
+
+
+def test_a_log_that_fails_again_and_again_while_it_is_read_skips_no_alert(
+    folder: Folder, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second page of alerts cannot be read, nor then what is known."""
+    read, keyed, failures = SqliteLog.read, SqliteLog.keyed, iter([False, True])
+
+    def fail(*_: Any) -> Any:
+        raise LogUnavailable("away")
+
+    def a_page(log: SqliteLog, topic: str, partition: int, start: int, **more: Any) -> Any:
+        return fail() if next(failures, False) else read(log, topic, partition, start, **(more | {"max_bytes": 1}))
+
+    folder.tell(blocked(T))
+    folder.tell(blocked(T, "clinic-b"))
+    monkeypatch.setattr(SqliteLog, "read", a_page)
+    monkeypatch.setattr(SqliteLog, "keyed", fail)
+    for _ in range(2):
+        with contextlib.suppress(LogUnavailable):
+            folder.notifier.run_once()
+    monkeypatch.setattr(SqliteLog, "keyed", keyed)
+
+    folder.run()
+
+    assert opened(hook) == {"clinic-a", "clinic-b"}
+
+
 def test_a_destination_that_is_away_holds_up_no_other(tmp_path: Path, hook: Webhook) -> None:
     text = ON_CALL.replace('"{alertmanager}"', '"http://127.0.0.1:9"')
     folder = Folder(tmp_path, hook, text)
@@ -433,6 +483,7 @@ NOTIFIER = """
 import sys, threading
 from pathlib import Path
 from tidegate.processors.embedded.notifier import NotifierThread
+from tidegate.schemas.errors import LogUnavailable
 from tidegate.schemas.settings import Settings
 notifier = NotifierThread(Path(sys.argv[1]), Settings(on_call_file=Path(sys.argv[2]), fsync="normal"))
 print("ready", flush=True)

@@ -157,7 +157,7 @@ def _shown() -> set[str]:
     tally.outcomes["scored"] = tally.findings["phi", "PERSON"] = 1
     worker.guardrails(lambda: told(tally), lambda: {("tidegate.content", 0): 3})
     worker.stopped = lambda: 0
-    worker.notifier = lambda: {"incidents": {}, "waiting": 0, "sent": 0, "failed": 0, "given_up": 0}
+    worker.notifier = lambda: {"incidents": {}, "waiting": 0, "sent": 0, "failed": 0, "given_up": 0, "problem": None}
     worker.refusals = Refusals(None)
     worker.refusals.wrote([CrossRegion("st-anne", "eu-west-1", "us-east-1")])
     worker.events.labels("events").inc()
