@@ -18,7 +18,7 @@ from rich.text import Text
 from tidegate.dashboards.terminal import plain
 from tidegate.processors import incident_desk
 from tidegate.processors.incident_desk import Desk
-from tidegate.processors.incident_words import summary, trial_message
+from tidegate.processors.incident_words import runbook_of, summary, trial_message
 from tidegate.processors.incidents import Incident, Window
 from tidegate.processors.on_call_file import MAINTENANCE, read_on_call
 from tidegate.producers.audit_log import operator
@@ -102,7 +102,7 @@ def show(number: Annotated[str, typer.Argument(metavar="NUMBER")], data: DataOpt
         "exhausted": _clock(alert.exhausted_at) if alert.exhausted_at else "",
         "most by": ", ".join(f"{value}" for one in alert.contributors for value in one.scope.values()),
         "owner": alert.owner or "",
-        "runbook": alert.runbook or "",
+        "runbook": runbook_of(alert, ""),
     }
     width = max(map(len, facts)) + 2
     for name, value in facts.items():

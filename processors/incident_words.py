@@ -10,6 +10,7 @@ from typing import Final, Literal
 from ..schemas.notice import Entry, Message
 from ..schemas.signal import Alert
 from .incidents import Incident, Notification
+from .runbooks import INDEX, KINDS
 
 # A telephone shows so many lines; the rest is counted, and `tidegate alerts list` has it.
 _SHOWN: Final = 10
@@ -84,8 +85,7 @@ def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
         lines.append(f"has come back {len(incident.turns)} times within the hour")
     if alert.owner:
         lines.append(f"owner: {alert.owner}")
-    if runbook := runbook_of(alert, runbooks):
-        lines.append(f"runbook: {runbook}")
+    lines.append(f"runbook: {runbook_of(alert, runbooks)}")
     return "\n".join(lines)
 
 
@@ -112,13 +112,11 @@ def _share(spend: float, whole: float | None) -> str:
 
 
 def runbook_of(alert: Alert, runbooks: str) -> str:
-    """Where it is written what to do. A policy's own; a path below the address of all runbooks; or nothing."""
-    own = alert.runbook or ""
-    if not own and not runbooks:
-        return ""
-    if "://" in own or not runbooks:
-        return own
-    return f"{runbooks.rstrip('/')}/{(own or alert.kind).lstrip('/')}"
+    """Where it is written what to do: an address, or a path below the address of all runbooks."""
+    page = alert.runbook or KINDS.get(alert.kind, INDEX)
+    if "://" in page or not runbooks:
+        return page
+    return f"{runbooks.rstrip('/')}/{page.lstrip('/')}"
 
 
 def _entry(incident: Incident, told: Notification, runbooks: str) -> Entry:

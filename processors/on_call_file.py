@@ -11,7 +11,7 @@ routes:                                         # the first that fits; `also: tr
 maintenance:
   - {id: nightly-batch, match: {tenant: batch}, from: "22:00", to: "23:30", time_zone: America/New_York}
 timing: {renotify_critical: 30m}
-runbooks: https://wiki.example/tidegate/        # before a policy's own runbook, where that is a relative one
+runbooks: https://git.example/tidegate/         # before the path of a runbook, docs/runbooks/… or a policy's own
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def _judge_scope(
                 if kept:
                     outputs.kept.append(signal)
                 if previous != verdict.state or verdict.step > before:
-                    outputs.alerts.append(alert_of(signal, previous, worse))
+                    outputs.alerts.append(alert_of(signal, rule.policy, previous, worse))
             else:
                 state._untold[key] = None
         if word.step != AT_EASE and rule.policy.hold and (ends := word.since + rule.policy.hold) > now:

@@ -8,6 +8,7 @@ from ..schemas.policy import ADDITIVE, Policy, State
 from ..schemas.signal import Alert, Contributor, Signal
 from ..schemas.words import measure_text, window_text
 from .judging import AT_EASE, Rule, Verdict, Word
+from .runbooks import runbook_of_policy
 from .series import ScopeUsage, Series, Values
 from .windows import Ring, forecast
 
@@ -95,7 +96,7 @@ def _reason(policy: Policy, verdict: Verdict) -> str:
     )
 
 
-def alert_of(signal: Signal, previous: State, worse: bool) -> Alert:
+def alert_of(signal: Signal, policy: Policy, previous: State, worse: bool) -> Alert:
     scope = _scope_text(signal.scope)
     harsh = signal.state in ("block", "downgrade")
     change = signal.state if signal.state == previous else f"{previous} → {signal.state}"
@@ -115,7 +116,7 @@ def alert_of(signal: Signal, previous: State, worse: bool) -> Alert:
         exhausted_at=signal.exhausted_at,
         contributors=signal.contributors,
         owner=signal.owner,
-        runbook=signal.runbook,
+        runbook=runbook_of_policy(policy),
     )
 
 
@@ -134,7 +135,7 @@ def withdrawn(rule: Rule, values: Values, word: Word, now: float) -> Alert:
         state="ok",
         previous_state=word.state,
         owner=rule.policy.owner,
-        runbook=rule.policy.runbook,
+        runbook=runbook_of_policy(rule.policy),
     )
 
 
