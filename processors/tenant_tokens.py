@@ -1,6 +1,6 @@
-"""Tokens that open a tenant's views at the node's ClickHouse door, and nothing else.
+"""Tokens that are given to people: one opens a tenant's views at the node's ClickHouse door, or the console in a role.
 
-<data folder>/tokens.json       0600; of each token the SHA-256, whose it is and until when: never the token itself
+<data folder>/tokens.json       0600; of each token the SHA-256, what it opens and until when: never the token itself
 <data folder>/tokens.json.lock  flock held while somebody changes it
 
 A token is 256 random bits, so its plain hash tells nothing about it. `tidegate access` changes the file, and a running node
@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Self, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ..producers.audit_log import AuditLog, operator
 from ..schemas.call import Identifier
 from ..schemas.errors import UsageError
+from .console_access import Role
 
 FILE: Final = "tokens.json"
 # Tells people, and those who look for secrets in repositories, what they have found.
@@ -37,12 +38,13 @@ _ID_BYTES: Final = 4
 
 
 class Grant(BaseModel):
-    """What is known of one token."""
+    """What is known of one token. It opens a tenant's views, or the console in a role: one of them is there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", regex_engine="python-re")
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}\Z")]
-    tenant: Identifier
+    tenant: Identifier | None = None
+    role: Role | None = None
     name: Annotated[str, Field(max_length=64)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z", repr=False)]
     granted_at: AwareDatetime
@@ -50,16 +52,38 @@ class Grant(BaseModel):
     expires_at: AwareDatetime
     first_used_at: AwareDatetime | None = None
 
+    @model_validator(mode="after")
+    def _opens_one_thing(self) -> Self:
+        if (self.tenant is None) == (self.role is None):
+            raise ValueError("a token is either a tenant's or a role's")
+        return self
+
+    @property
+    def opens(self) -> str:
+        """What the audit log calls it."""
+        return self.tenant if self.tenant is not None else "everybody"
+
     @classmethod
-    def made(cls, tenant: str, name: str, lasts: timedelta, now: datetime) -> tuple[Self, str]:
+    def made(cls, tenant: str | None, role: Role | None, name: str, lasts: timedelta, now: datetime) -> tuple[Self, str]:
         """A new token's grant, and the token, which nobody can tell again. Raises `UsageError`."""
         if tenant == "*":
             raise UsageError("a token is one tenant's: '*' is everybody, and everybody's is the node's own token")
+        if (tenant is None) == (role is None):
+            raise UsageError("a token opens a tenant's views or the console: give either --tenant or --role")
+        if role == "operator":
+            raise UsageError(
+                "the operator is who may read the data folder: `tidegate console` signs in with the node's own token"
+            )
+        if role is not None and role not in get_args(Role):
+            raise UsageError(f"there is no role {role!r}; choose from viewer, oncall, analyst, compliance")
+        if role is not None and not name.strip():
+            raise UsageError("whose token is it? --name says who acknowledged an incident")
         token = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         try:
             grant = cls(
                 id=secrets.token_hex(_ID_BYTES),
                 tenant=tenant,
+                role=role,
                 name=name,
                 sha256=_hash(token),
                 granted_at=now,
@@ -100,14 +124,19 @@ class TenantTokens:
         with self._lock:
             return self._current().get(_hash(token))
 
-    def grant(self, tenant: str, name: str, lasts: timedelta) -> tuple[Grant, str]:
+    def grant_with(self, token_id: str) -> Grant | None:
+        """The token of this id, expired or not; None: there is none any more. Raises `UsageError`."""
+        with self._lock:
+            return next((grant for grant in self._current().values() if grant.id == token_id), None)
+
+    def grant(self, tenant: str | None, name: str, lasts: timedelta, role: Role | None = None) -> tuple[Grant, str]:
         """A new token. Raises `UsageError`."""
-        grant, token = Grant.made(tenant, name, lasts, self.now())
+        grant, token = Grant.made(tenant, role, name, lasts, self.now())
         with self._changing() as grants:
             if len(grants) >= MOST_TOKENS:
                 raise UsageError(f"there are {MOST_TOKENS:,} tokens; revoke some: tidegate access revoke ID")
             told = {"token": grant.id, "name": grant.name, "expires_at": grant.expires_at.isoformat(timespec="seconds")}
-            self._audit.append("access.granted", tenant, told)
+            self._audit.append("access.granted", grant.opens, told | ({"role": role} if role else {}))
             grants.append(grant)
         return grant, token
 
@@ -116,7 +145,7 @@ class TenantTokens:
         with self._changing() as grants:
             gone = [grant for grant in grants if which(grant)]
             for grant in gone:
-                self._audit.append("access.revoked", grant.tenant, {"token": grant.id, "name": grant.name})
+                self._audit.append("access.revoked", grant.opens, {"token": grant.id, "name": grant.name})
             grants[:] = [grant for grant in grants if grant not in gone]
         return gone
 
@@ -127,7 +156,7 @@ class TenantTokens:
         with self._changing() as grants:
             for place, one in enumerate(grants):
                 if one.id == grant.id and one.first_used_at is None:
-                    self._audit.append("access.first_used", one.tenant, {"token": one.id, "client": client}, actor="token")
+                    self._audit.append("access.first_used", one.opens, {"token": one.id, "client": client}, actor="token")
                     grants[place] = one.model_copy(update={"first_used_at": self.now()})
 
     def _current(self) -> dict[str, Grant]:

@@ -6,7 +6,8 @@ POST /v1/query    {"sql", "format"} → the answer of the store; needs the node'
 GET  /v1/status   totals and lags; needs the node's own token
 GET|POST /?query  ClickHouse's own interface, read-only, and GET /ping (`clickhouse_door`); needs the node's own token, or a
                   tenant's, which opens that tenant's views and nothing else here (`tenant_door`)
-GET  /metrics     Prometheus      GET /healthz  alive      GET /readyz  takes traffic      GET /  for people
+GET  /metrics     Prometheus      GET /healthz  alive      GET /readyz  takes traffic
+GET  /            the console, and all it asks below /console (`console_door`)
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ...dashboards.page import render
 from ...producers.audit_log import AuditLog, operator
 from ...schemas.envelope import SCHEMA, Envelope
 from ...schemas.errors import InvalidEvent, LogUnavailable, StoreUnavailable, TidegateError
@@ -40,6 +39,7 @@ from ..transcript_reads import TranscriptReads
 from . import clickhouse_door, ingest
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
+from .console_door import ConsoleDoor
 from .content_door import ContentDoor
 from .intake import Intake
 from .metrics import Metrics
@@ -50,11 +50,6 @@ from .tenant_door import TenantDoor
 _QUERY_TIMEOUT_S: Final = 120.0
 # The longest statement anyone has written by hand is a hundredth of this.
 _MAX_STATEMENT_BYTES: Final = 1 << 20
-# The page draws itself from nothing but its own bytes, whatever a model is named.
-_PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
 
 
 class Doors:
@@ -87,6 +82,7 @@ class Doors:
         self._tenants = TenantDoor(self._bodies, tenants)
         self._signals = SignalsDoor(backend.feed)
         self._reads = TranscriptReads(audit, backend.store)
+        self.console = ConsoleDoor(backend, settings, own_token, status, audit, tenants)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -101,12 +97,14 @@ class Doors:
                 Route("/readyz", self.readyz),
                 Route("/ping", clickhouse_door.ping),
                 Route("/", self.front, methods=["GET", "POST"]),
+                *self.console.routes(),
             ]
         )
 
     def end_waits(self) -> None:
-        """Answer every long poll now: the doors are about to close."""
+        """Answer every long poll and end every stream now: the doors are about to close."""
         self._signals.closing = True
+        self.console.end_streams()
 
     def close(self) -> None:
         self._ingest_pool.shutdown()
@@ -114,6 +112,7 @@ class Doors:
         self._query_pool.shutdown(cancel_futures=True)
         self._tenants.close()
         self._signals.close()
+        self.console.close()
 
     # ingest
 
@@ -236,9 +235,9 @@ class Doors:
         return Response(answer, media_type="application/octet-stream")
 
     async def front(self, request: Request) -> Response:
-        """The page for people, and ClickHouse's interface for those who send a statement to the same place."""
+        """The console, and ClickHouse's interface for those who send a statement to the same place."""
         if not clickhouse_door.is_for_clickhouse(request):
-            return await run_in_threadpool(self.page, request)
+            return self.console.page(request)
         secret = clickhouse_door.secret_of(request)
         if not any(
             token and hmac.compare_digest(secret.encode(), token.encode()) for token in (self._own_token, self._settings.token)
@@ -273,11 +272,6 @@ class Doors:
         if not self._may_look(request):
             return _problem(401, "metrics show spend; give Prometheus the token: authorization: credentials: <TIDEGATE_TOKEN>")
         return Response(self._metrics.render(), media_type=self._metrics.content_type)
-
-    def page(self, request: Request) -> Response:
-        if not self._may_look(request):
-            return _problem(401, "this page shows spend: Authorization: Bearer <TIDEGATE_TOKEN>, or a node without a token")
-        return HTMLResponse(render(self._status()), headers=_PAGE_HEADERS)
 
     def _may_look(self, request: Request) -> bool:
         """What was spent is nobody's business beyond this machine, unless they have the token."""

@@ -36,6 +36,8 @@ _MAX_ROWS: Final = 100_000
 # A client's greeting is three questions; a dashboard of twenty panels may be opened twice.
 _BURST: Final = 60
 _PER_S: Final = 1.0
+# Remembered at once; strangers' addresses are without number.
+_MOST_ASKERS: Final = 100_000
 _QUOTA_EXCEEDED: Final = 201
 _TOO_MANY: Final = 202
 _UNKNOWN_FORMAT: Final = 73
@@ -64,13 +66,15 @@ class Quota:
         self._monotonic = monotonic
         self._left: dict[str, tuple[float, float]] = {}
 
-    def wait_s(self, who: str) -> float:
-        """0: it may, and this counts. Otherwise in how many seconds it may."""
+    def wait_s(self, who: str, *, counts: bool = True) -> float:
+        """0: it may, and if this `counts`, it has. Otherwise in how many seconds it may."""
         now = self._monotonic()
         left, at = self._left.get(who, (float(self._burst), now))
         left = min(self._burst, left + (now - at) * self._per_s)
         may = left >= 1
-        self._left[who] = (left - 1 if may else left, now)
+        if len(self._left) >= _MOST_ASKERS:
+            self._left.clear()
+        self._left[who] = (left - 1 if may and counts else left, now)
         return 0.0 if may else (1 - left) / self._per_s
 
 
@@ -93,7 +97,8 @@ class TenantDoor:
         except UsageError as error:
             log.error("tokens_not_read", error=str(error))
             return problem(503, 210, "the node cannot tell whose token this is; its log says why")
-        if grant is None:
+        if grant is None or grant.tenant is None:
+            # Nobody's, or a person's of the console, which opens nothing here.
             return wrong_password()
         if grant.has_expired(self._tokens.now()):
             return problem(403, 516, f"Authentication failed: this token ended on {grant.expires_at:%Y-%m-%d}; ask for another")
@@ -101,11 +106,11 @@ class TenantDoor:
             return await self._later(request, _QUOTA_EXCEEDED, "too many questions; ask again in a moment", wait_s)
         if self._waiting[grant.id] >= _WAITING:
             return await self._later(request, _TOO_MANY, f"{_WAITING} questions of this token wait already", 1.0)
-        client = request.client.host if request.client is not None else None
+        client, tenant = request.client.host if request.client is not None else None, grant.tenant
         self._waiting[grant.id] += 1
         try:
             async with self._turns[grant.id]:
-                return await self._door.serve(request, lambda asked: self._answer(store, asked, grant, client))
+                return await self._door.serve(request, lambda asked: self._answer(store, asked, grant, tenant, client))
         finally:
             self._waiting[grant.id] -= 1
 
@@ -119,14 +124,14 @@ class TenantDoor:
         answer.headers["Retry-After"] = str(int(wait_s) + 1)
         return answer
 
-    def _answer(self, store: Store, asked: Asked, grant: Grant, client: str | None) -> Encoded:
+    def _answer(self, store: Store, asked: Asked, grant: Grant, tenant: str, client: str | None) -> Encoded:
         """Runs in a thread of the tenants'."""
         try:
             self._tokens.used(grant, client)
         except UsageError as error:
             log.error("use_not_written", token=grant.id, error=str(error))
             raise StoreUnavailable("the node cannot write down that this token was used; its log says why") from None
-        asking = question(asked.sql, {name: str(value) for name, value in asked.values.items()}, grant.tenant)
+        asking = question(asked.sql, {name: str(value) for name, value in asked.values.items()}, tenant)
         if asked.format not in FORMATS:
             raise QuestionRefused(_UNKNOWN_FORMAT, f"a tenant's answers come as {', '.join(sorted(FORMATS))}")
         try:
