@@ -1,12 +1,14 @@
-"""Incidents put into words for people who were asleep. What may name a person, a user's id, is left out."""
+"""Incidents put into words for people who were asleep. What may name a person, a user's id or a label, is veiled."""
 
 from __future__ import annotations
 
+import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from ..schemas.call import SCOPE_FIELDS
 from ..schemas.notice import Entry, Message
 from ..schemas.signal import Alert
 from .incidents import Incident, Notification
@@ -16,8 +18,21 @@ from .runbooks import INDEX, KINDS
 _SHOWN: Final = 10
 # Alertmanager's names of labels are narrower than ours.
 _NOT_IN_A_LABEL: Final = re.compile(r"[^A-Za-z0-9_]")
-# Ids of people: whoever is told may sit in front of a screen on a wall.
-_PERSONAL: Final = frozenset({"user"})
+# What is said plainly: whoever is told may sit in front of a screen on a wall. A label may be anything, a patient's number too.
+_PLAIN: Final = frozenset(SCOPE_FIELDS) - {"user"}
+
+# What is said of a dimension, and a value of it, that may name a person.
+Veil = Callable[[str, str], str]
+
+
+def unnamed(name: str, _value: str) -> str:
+    return f"a {name}"
+
+
+def veiled_by(key: bytes) -> Veil:
+    """Short keyed digests: the same for the same value, so that two can be told apart, and nobody can tell whose they are."""
+    return lambda name, value: f"{name}-{hmac.digest(key, f'{name}={value}'.encode(errors='surrogatepass'), 'sha256').hex()[:8]}"
+
 
 _OCCASIONS: Final = {
     "opened": "",
@@ -28,11 +43,13 @@ _OCCASIONS: Final = {
 }
 
 
-def message(told: Notification, incidents: Sequence[Incident], left: int, runbooks: str = "") -> Message:
+def message(
+    told: Notification, incidents: Sequence[Incident], left: int, runbooks: str = "", veil: Veil = unnamed
+) -> Message:
     """What is sent of a notification, about those of its incidents that a destination is told of; of the same group it knows
     `left` that are open still."""
     over = told.occasion == "resolved" and not left
-    lines = [_lines(incident, told, runbooks) for incident in incidents[:_SHOWN]]
+    lines = [_lines(incident, told, runbooks, veil) for incident in incidents[:_SHOWN]]
     if len(incidents) > _SHOWN:
         lines.append(f"and {len(incidents) - _SHOWN:,} more: tidegate alerts list")
     if told.occasion == "resolved" and left:
@@ -43,18 +60,18 @@ def message(told: Notification, incidents: Sequence[Incident], left: int, runboo
         id=told.id,
         group=told.group,
         severity=_worst(incidents),
-        title=_title(told, incidents),
+        title=_title(told, incidents, veil),
         body="\n\n".join(lines),
-        entries=[_entry(incident, told, runbooks) for incident in incidents],
+        entries=[_entry(incident, told, runbooks, veil) for incident in incidents],
         over=over,
         at=told.at,
     )
 
 
-def _title(told: Notification, incidents: Sequence[Incident]) -> str:
+def _title(told: Notification, incidents: Sequence[Incident], veil: Veil) -> str:
     first = incidents[0]
     what = first.alert.policy or first.alert.kind
-    who = scope_text(first.alert) if len(incidents) == 1 else f"{len(incidents):,} scopes"
+    who = scope_text(first.alert, veil) if len(incidents) == 1 else f"{len(incidents):,} scopes"
     state = f" {first.alert.state}" if len(incidents) == 1 and first.alert.state and told.occasion != "resolved" else ""
     about = f"{what}: {who}{state}" if first.alert.policy else f"{what}"
     return f"[{'OK' if told.occasion == 'resolved' else _worst(incidents).upper()}] {_OCCASIONS[told.occasion]}{about}"
@@ -64,9 +81,9 @@ def _worst(incidents: Sequence[Incident]) -> Literal["warning", "critical"]:
     return "critical" if any(incident.severity == "critical" for incident in incidents) else "warning"
 
 
-def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
+def _lines(incident: Incident, told: Notification, runbooks: str, veil: Veil) -> str:
     alert = incident.alert
-    lines = [f"#{incident.number} {summary(alert)}"]
+    lines = [f"#{incident.number} {summary(alert, veil)}"]
     if told.occasion == "resolved":
         lines.append(f"open from {_clock(incident.opened_at)} to {_clock(incident.well_since or told.at)}")
         return "\n".join(lines)
@@ -79,7 +96,7 @@ def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
         times.append(f"resets {_clock(alert.resets_at)}")
     lines.append(", ".join(times))
     if alert.contributors:
-        shares = [f"{_scope(one.scope)} {_share(one.spend, alert.spend)}".rstrip() for one in alert.contributors[:5]]
+        shares = [f"{_scope(one.scope, veil)} {_share(one.spend, alert.spend)}".rstrip() for one in alert.contributors[:5]]
         lines.append(f"most by: {', '.join(dict.fromkeys(shares))}")
     if incident.flapping:
         lines.append(f"has come back {len(incident.turns)} times within the hour")
@@ -89,22 +106,22 @@ def _lines(incident: Incident, told: Notification, runbooks: str) -> str:
     return "\n".join(lines)
 
 
-def summary(alert: Alert) -> str:
+def summary(alert: Alert, veil: Veil = unnamed) -> str:
     """One line: who, which state, what stands where against which limit. A policy's title begins with its scope, and that may
-    be a user: only what follows is said."""
+    name a person: only what follows is said."""
     if alert.policy is None:
         return alert.title
     reason = alert.title.rpartition(f": {alert.policy}: ")[2] if f": {alert.policy}: " in alert.title else ""
     state = f" {alert.state}" if alert.state else ""
-    return f"{scope_text(alert)}{state}: {alert.policy}{f', {reason}' if reason else ''}"
+    return f"{scope_text(alert, veil)}{state}: {alert.policy}{f', {reason}' if reason else ''}"
 
 
-def scope_text(alert: Alert) -> str:
-    return _scope(alert.scope) or "everything"
+def scope_text(alert: Alert, veil: Veil = unnamed) -> str:
+    return _scope(alert.scope, veil) or "everything"
 
 
-def _scope(scope: dict[str, str | None]) -> str:
-    return ", ".join(f"a {name}" if name in _PERSONAL else f"{name}={value}" for name, value in scope.items())
+def _scope(scope: dict[str, str | None], veil: Veil) -> str:
+    return ", ".join(f"{name}={value}" if name in _PLAIN else veil(name, value or "") for name, value in scope.items())
 
 
 def _share(spend: float, whole: float | None) -> str:
@@ -119,18 +136,18 @@ def runbook_of(alert: Alert, runbooks: str) -> str:
     return f"{runbooks.rstrip('/')}/{page.lstrip('/')}"
 
 
-def _entry(incident: Incident, told: Notification, runbooks: str) -> Entry:
+def _entry(incident: Incident, told: Notification, runbooks: str, veil: Veil) -> Entry:
     alert = incident.alert
     labels = {"alertname": alert.policy or alert.kind, "kind": alert.kind, "severity": incident.severity, "service": "tidegate"}
     for name, value in alert.scope.items():
-        if value and name not in _PERSONAL:
-            labels.setdefault(_NOT_IN_A_LABEL.sub("_", name), value)
-    if any(name in _PERSONAL for name in alert.scope):
-        labels["incident"] = str(incident.number)  # or two users were one alert
+        if value:
+            labels.setdefault(_NOT_IN_A_LABEL.sub("_", name), value if name in _PLAIN else veil(name, value))
+    if any(name not in _PLAIN for name in alert.scope):
+        labels["incident"] = str(incident.number)  # or two people whose digests are alike were one alert
     return Entry(
         number=incident.number,
         labels=labels,
-        summary=summary(alert),
+        summary=summary(alert, veil),
         starts_at=incident.opened_at,
         over=told.occasion == "resolved",
         was=[severity for severity in incident.told_as if severity != incident.severity],

@@ -11,6 +11,7 @@ one that was being sent when the notifier died is sent again, under the same id.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -24,7 +25,7 @@ from msgspec.structs import replace
 from ..schemas.errors import InvalidEvent
 from ..schemas.notice import Delivery, GivenUp
 from ..schemas.signal import Alert, Contributor
-from .incident_words import message
+from .incident_words import message, veiled_by
 from .incidents import Acknowledge, Heard, Incident, Incidents, Notification, Resolve, Silence, Unsilence, Window, Word, step
 from .on_call_file import MAINTENANCE, OnCall
 
@@ -51,11 +52,13 @@ _encode: Final = msgspec.json.encode
 
 
 class _Rest(msgspec.Struct, frozen=True):
-    """What is known beside incidents, windows and deliveries. `heard_to`: the offset of the alert that is heard next."""
+    """What is known beside incidents, windows and deliveries. `heard_to`: the offset of the alert that is heard next;
+    `veil_key`: by which values that may name people are told, in hexadecimal."""
 
     opened: int = 0
     order: int = 0
     heard_to: int = 0
+    veil_key: str = ""
 
 
 class Notifier:
@@ -70,6 +73,7 @@ class Notifier:
         self._compared: dict[bytes, object] = {}
         self.heard_to = 0
         self._order = 0
+        self._veil_key = secrets.token_hex(16)
         self._heard_with: OnCall | None = None
         self._state = Incidents()
         for key, value in self._written.items():
@@ -85,6 +89,7 @@ class Notifier:
             elif kind == "rest":
                 rest = msgspec.json.decode(value, type=_Rest)
                 self._state.opened, self._order, self.heard_to = rest.opened, rest.order, rest.heard_to
+                self._veil_key = rest.veil_key or self._veil_key
         # Where records are written one after the other, the last of them may be missing.
         self._state.opened = max([self._state.opened, *(incident.number for incident in self._state.open.values())])
         self._order = max([self._order, *(delivery.order for delivery in self.deliveries.values())])
@@ -154,6 +159,7 @@ class Notifier:
 
     def _deliver(self, told: Notification, now: float) -> None:
         to: dict[str, list[Incident]] = {}
+        veil = veiled_by(bytes.fromhex(self._veil_key))
         for incident in told.incidents:
             wanted = incident.told_to if told.occasion == "resolved" else self.on_call.to(incident)
             for destination in wanted:
@@ -166,7 +172,7 @@ class Notifier:
             self._order += 1
             known_open = self._state.open.values()
             left = sum(one.group() == told.group and destination in one.told_to for one in known_open)
-            words = message(told, incidents, left, self.on_call.runbooks)
+            words = message(told, incidents, left, self.on_call.runbooks, veil)
             delivery = Delivery(self._order, destination, words, made_at=now, opens=told.occasion == "opened", due_at=now)
             self._supersede(delivery)
             self.deliveries[delivery.id] = delivery
@@ -247,7 +253,7 @@ class Notifier:
         yield b"rest", self._rest()
 
     def _rest(self) -> _Rest:
-        rest = _Rest(self._state.opened, self._order, self.heard_to)
+        rest = _Rest(self._state.opened, self._order, self.heard_to, self._veil_key)
         known = self._compared.get(b"rest")
         return known if isinstance(known, _Rest) and known == rest else rest
 

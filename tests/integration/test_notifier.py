@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -125,10 +126,11 @@ def test_a_page_says_what_whose_how_much_until_when_by_whom_and_what_to_do(folde
     (page,) = pages(hook)
     assert page["title"] == "[CRITICAL] tenant-day: tenant=clinic-a block"
     assert page["type"] == "failure"
+    (user,) = re.findall(r"user-[0-9a-f]{8}\b", page["message"])
     assert page["message"].splitlines() == [
         "#1 tenant=clinic-a block: tenant-day, $12.0000 in the last 24 h, limit $10.0000, 120% of it",
         "since 2027-01-15 08:00 UTC, exhausted at 2027-01-15 08:10 UTC at this rate, resets 2027-01-15 09:00 UTC",
-        "most by: a user 67%, service=triage 25%",
+        f"most by: {user} 67%, service=triage 25%",
         "owner: team-ai",
         "runbook: https://runbooks.example/b",
         "",
@@ -145,24 +147,41 @@ def test_a_page_says_what_whose_how_much_until_when_by_whom_and_what_to_do(folde
     assert alert["startsAt"] == "2027-01-15T08:00:00Z"
 
 
-def test_no_user_is_named_to_anybody(folder: Folder, hook: Webhook) -> None:
-    alert = blocked(T)
-    alert = Alert(
-        **{
-            **{name: getattr(alert, name) for name in alert.__struct_fields__},
-            "key": "policy|user-day|user=dr-anna-weiss",
-            "policy": "user-day",
-            "title": "user=dr-anna-weiss, tenant=a ok → block: user-day: $12.0000 in the last 24 h",
-            "scope": {"user": "dr-anna-weiss", "tenant": "a"},
-        }
+def of_people(at: float, user: str, patient: str, tenant: str = "a") -> Alert:
+    scope = f"user={user}, label.patient={patient}, tenant={tenant}"
+    return Alert(
+        key=f"policy|user-day|{scope}",
+        kind="policy",
+        severity="critical",
+        title=f"{scope} ok → block: user-day: $12.0000 in the last 24 h",
+        at=at,
+        policy="user-day",
+        scope={"user": user, "label.patient": patient, "tenant": tenant},
+        state="block",
+        spend=12.0,
+        contributors=[Contributor({"label.patient": patient}, 8.0)],
     )
-    folder.tell(alert)
 
+
+def test_nobody_is_named_to_anybody_and_two_people_can_be_told_apart(folder: Folder, hook: Webhook) -> None:
+    """A user and a patient's number come out as digests, the same again after a restart."""
+    folder.tell(of_people(T, "dr-anna-weiss", "MRN-4471"))
     folder.run()
+    folder.notifier.close()
+    folder.start()
+    folder.tell(of_people(T + 1, "dr-anna-weiss", "MRN-9902", "b"))
+    folder.run(1)
 
-    assert len(hook.posted) == 2
-    assert "anna" not in json.dumps([posted.body for posted in hook.posted])
-    assert pages(hook)[0]["title"] == "[CRITICAL] user-day: a user, tenant=a block"
+    said = json.dumps([posted.body for posted in hook.posted])
+    assert "anna" not in said
+    assert "MRN" not in said
+    first, second = (re.findall(r"(user|label\.patient)-([0-9a-f]{8})\b", page["title"]) for page in pages(hook))
+    assert [name for name, _ in first] == ["user", "label.patient"]
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+    assert f"most by: label.patient-{first[1][1]} 67%" in pages(hook)[0]["message"]
+    assert pages(hook)[0]["title"].endswith(", tenant=a block")
+    assert watched(hook)[0]["labels"]["label_patient"] == f"label.patient-{first[1][1]}"
 
 
 def test_an_end_is_told_once_all_of_it_is_well(folder: Folder, hook: Webhook) -> None:
