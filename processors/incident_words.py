@@ -31,7 +31,9 @@ def unnamed(name: str, _value: str) -> str:
 
 def veiled_by(key: bytes) -> Veil:
     """Short keyed digests: the same for the same value, so that two can be told apart, and nobody can tell whose they are."""
-    return lambda name, value: f"{name}-{hmac.digest(key, f'{name}={value}'.encode(errors='surrogatepass'), 'sha256').hex()[:8]}"
+    return lambda name, value: (
+        f"{name}-{hmac.digest(key, f'{name}={value}'.encode(errors='surrogatepass'), 'sha256').hex()[:8]}"
+    )
 
 
 _OCCASIONS: Final = {
@@ -43,9 +45,7 @@ _OCCASIONS: Final = {
 }
 
 
-def message(
-    told: Notification, incidents: Sequence[Incident], left: int, runbooks: str = "", veil: Veil = unnamed
-) -> Message:
+def message(told: Notification, incidents: Sequence[Incident], left: int, runbooks: str = "", veil: Veil = unnamed) -> Message:
     """What is sent of a notification, about those of its incidents that a destination is told of; of the same group it knows
     `left` that are open still."""
     over = told.occasion == "resolved" and not left

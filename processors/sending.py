@@ -15,8 +15,8 @@ from .notifier import Notifier
 log = structlog.get_logger("tidegate.notifier")
 
 OUTCOMES: Final = ("sent", "failed", "given_up")
-# More destinations than that are rare, and a page that waits for its turn waits for seconds.
-_AT_ONCE: Final = 8
+# More destinations than an on-call file names: one that is slow holds a thread for half a minute, and nobody waits for it.
+_AT_ONCE: Final = 64
 
 
 class Deliver(Protocol):

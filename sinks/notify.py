@@ -24,8 +24,10 @@ from msgspec.structs import replace
 from ..schemas.errors import NotDelivered, UsageError
 from ..schemas.notice import Entry, Message
 
-# Who is told may be slow, but a page that takes longer than this is tried anew.
-_TIMEOUT: Final = urllib3.Timeout(connect=4, read=10)
+# Who is told may be slow, but a page that takes longer than this is tried anew: not sooner, or a receiver that takes it after
+# all has it twice. Nobody else waits meanwhile.
+_CONNECT_S, _READ_S = 4, 30
+_TIMEOUT: Final = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
 # Alertmanager lets go of what it has not heard of for five minutes, unless it is told until when it goes on. We say ourselves
 # when it is over.
 _GOES_ON_S: Final = 30 * 86_400
@@ -123,6 +125,8 @@ logging.getLogger("apprise").addFilter(_HEARD)
 
 def _known_by(address: str, message: Message) -> str:
     scheme = address.partition("://")[0].lower()
+    if "rto=" not in address:  # Apprise gives up after four seconds
+        address += f"{'&' if '?' in address else '?'}rto={_READ_S}&cto={_CONNECT_S}"
     joint = "&" if "?" in address else "?"
     if name := _BY_GROUP.get(scheme):
         return f"{address}{joint}action=map&{name}={hashlib.sha256(message.group.encode()).hexdigest()[:32]}"

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -404,6 +405,53 @@ def test_a_destination_that_is_away_holds_up_no_other(tmp_path: Path, hook: Webh
     assert len(pages(hook)) == 2
     assert folder.notifier.status()["waiting"] == 2
     folder.close()
+
+
+def test_destinations_that_are_slow_hold_up_no_other(tmp_path: Path, hook: Webhook) -> None:
+    slow = [f"slow{number}" for number in range(9)]
+    pagers = "".join(f'  {name}: {{{{url: "{hook.url}"}}}}\n' for name in slow)
+    text = ON_CALL.replace("routes:", pagers + "routes:").replace("[pager, watch]", f"[{', '.join(slow)}, watch]")
+    folder = Folder(tmp_path, hook, text)
+    hook.slow["/hook"] = threading.Event()
+
+    try:
+        for number, tenant in enumerate(("clinic-a", "clinic-b")):
+            folder.tell(blocked(T + number, tenant))
+            folder.now = T + number
+            eventually(lambda: (folder.notifier.run_once(), opened(hook))[1], lambda told: tenant in told, 30)  # noqa: B023
+        before = pages(hook)
+    finally:
+        hook.slow["/hook"].set()
+    folder.run(10)
+    folder.close()
+
+    assert before == []
+    titles = Counter(page["title"] for page in pages(hook))
+    assert titles == {f"[CRITICAL] tenant-day: tenant={tenant} block": 9 for tenant in ("clinic-a", "clinic-b")}
+
+
+def test_what_opens_in_a_maintenance_window_is_kept_and_told_when_it_is_over(tmp_path: Path, hook: Webhook) -> None:
+    """It is a Friday, 03:00 in New York; what was well again within the window is not told at all."""
+    window = (
+        "{{id: nightly, match: {{tenant: 'clinic-*'}}, from: '02:30', to: '04:00', days: [fri], time_zone: America/New_York}}"
+    )
+    folder = Folder(tmp_path, hook, ON_CALL + f"maintenance: [{window}]\n")
+
+    folder.tell(blocked(T), blocked(T, "clinic-b"), blocked(T, "elsewhere"))
+    folder.run()
+    at_first = opened(hook)
+    listed = tidegate("alerts", "list", "--data", folder.path).stdout.decode()
+    folder.tell(blocked(T + 60, "clinic-b", state="ok"))
+    folder.run(60)
+    folder.run(3_539)
+    before = opened(hook)
+    folder.run(1)
+    folder.close()
+
+    assert at_first == before == {"elsewhere"}
+    assert "3 incidents open" in listed
+    assert "silenced until 2027-01-15 09:00:00: tenant=clinic-* (maintenance:nightly)" in listed
+    assert opened(hook) == {"elsewhere", "clinic-a"}
 
 
 def test_what_lay_in_the_log_before_there_was_a_notifier_pages_nobody(tmp_path: Path, hook: Webhook) -> None:
