@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ..schemas.usage import BUCKET_S, COUNTERS, ERROR_PLACES, LATENCY_BINS, TTFT_BINS, BucketUnit, Usage
+from .call_account import FIELDS, CallAccount, judgements
 from .findings import JUDGED
 from .sketch import bin_of
 
@@ -65,7 +66,7 @@ class ScopeSets:
     """
 
     def __init__(self, sets: Sequence[tuple[str, ...]]) -> None:
-        plain = tuple(dict.fromkeys(name for fields in sets for name in fields if name != "model"))
+        plain = tuple(dict.fromkeys(name for fields in (*sets, FIELDS) for name in fields if name != "model"))
         self.fields = ("model", *plain)
         self.read: Callable[[Any], tuple[Any, ...]] = _tuple_getter(attrgetter, plain)
         # (fields, the set it is summed from or None for the finest keys, how to pick its values from that one's)
@@ -75,6 +76,10 @@ class ScopeSets:
             source = min(wider, key=len, default=None)
             names = self.fields if source is None else source
             self.plan.append((fields, source, _tuple_getter(itemgetter, [names.index(name) for name in fields])))
+        # The same for the account of all calls, which has no buckets.
+        source = min((done for done, _, _ in self.plan if set(FIELDS) <= set(done)), key=len, default=None)
+        names = self.fields if source is None else source
+        self.account: tuple[tuple[str, ...] | None, Pick] = source, _tuple_getter(itemgetter, map(names.index, FIELDS))
 
 
 def _tuple_getter(kind: Any, names: Iterable[Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -97,6 +102,7 @@ class UsageState:
     changed: set[UsageKey] = field(default_factory=set)
     watermark_s: int = 0
     too_old: int = 0
+    account: CallAccount = field(default_factory=CallAccount)
     _fine: dict[tuple[int, str | None, tuple[Any, ...]], Usage] = field(default_factory=dict)
     # Buckets that had left memory, and are there again until the flush is stored.
     late: list[UsageKey] = field(default_factory=list)
@@ -156,7 +162,7 @@ class UsageState:
             return  # nothing is known, and that is counted nowhere
         key = (int(started_s) // 60, scored.response_model or scored.request_model, self.scope_sets.read(scored))
         usage = self._fine.setdefault(key, Usage())
-        usage.merge({_SCORED: int(judged), _FINDINGS: found})
+        usage.merge({_SCORED: int(judged), _FINDINGS: found} | judgements(scored))
 
     def roll_up(self) -> None:
         """Spread what was added since the last call over scopes and buckets."""
@@ -179,6 +185,8 @@ class UsageState:
             minutes[fields] = by_minute
             for (minute, values), usage in by_minute.items():
                 self._apply(fields, values, minute * 60, usage)
+        source, pick = self.scope_sets.account
+        self.account.count((pick(values), usage) for (_, values), usage in minutes[source].items())
 
     def _apply(self, fields: tuple[str, ...], values: tuple[Any, ...], minute_s: int, delta: Usage) -> None:
         for bucket, length_s in BUCKET_S.items():
@@ -211,6 +219,7 @@ class UsageState:
     def flushed(self) -> list[UsageKey]:
         """The changed buckets are stored: forget which they were, and let old ones go from memory. Returns those."""
         self.changed.clear()
+        self.account.changed.clear()
         gone, self.late = self.late, []
         if self.watermark_s != self._tidied_s:
             self._tidied_s = self.watermark_s

@@ -10,9 +10,10 @@ the same again, or begins anew from its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from pydantic import ValidationError
@@ -84,6 +85,21 @@ class Publication:
     beat: Gates | None
     prices: Prices
     trouble: int
+
+
+class Beat(NamedTuple):
+    """When gates were last told that somebody is there, seconds since 1970, and how many gates live."""
+
+    at: float
+    gates: int
+
+
+def beat_of(enforcements: Sequence[Enforcement]) -> Beat | None:
+    """The oldest of their words, as a gate waits for all of them; None before the first."""
+    beats = [one.beat_at for one in enforcements]
+    if not beats or None in beats:
+        return None
+    return Beat(min(at for at in beats if at is not None), max(one.gates for one in enforcements))
 
 
 class Enforcement:
@@ -227,6 +243,16 @@ class Enforcement:
         if publication.beat is not None:
             self._beat_at = publication.beat.at
             self._told = publication.beat.ids, publication.beat.applied
+
+    @property
+    def beat_at(self) -> float | None:
+        """When gates were last told that somebody is there."""
+        return self._beat_at if math.isfinite(self._beat_at) else None
+
+    @property
+    def gates(self) -> int:
+        """How many gates live."""
+        return len(self._gates)
 
     def next_due(self) -> float:
         """When there is something to say by itself, at the latest."""

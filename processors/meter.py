@@ -30,8 +30,11 @@ from ..schemas.errors import InvalidEvent
 from ..schemas.hot import HotRejected, HotRequest, HotScored, decode_event
 from ..schemas.provider_usage import normalise_usage
 from ..schemas.residency import CrossRegion, Residency
+from ..schemas.usage import ERROR_PLACES
+from . import call_account
 from .aggregate import UsageKey, UsageState
 from .brake import Brake
+from .call_account import Example, bucket_of
 from .forgetting import Forgotten
 from .letters import REPLAYED, REPLAYED_RETENTION_MS, LetterId, Refused, Sealed
 from .pricing import PriceBook
@@ -127,6 +130,8 @@ class MeterOutputs:
     dead_letters: list[Out] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     crossed: list[CrossRegion] = field(default_factory=list)
+    # Calls to look at, as an account shows them: of each envelope the slowest one and the last one that failed.
+    examples: list[tuple[Any, int, Example]] = field(default_factory=list)
     events: int = 0
 
 
@@ -151,6 +156,9 @@ def meter(
         _Envelope(state, record, book, max_future_s, residency, outputs).apply()
         state.next_offset = record.offset + 1
     state.usage.roll_up()
+    for event, place, example in outputs.examples:
+        model = event.response_model or event.request_model
+        state.usage.account.show((event.tenant, event.provider_name, model), place, example)
     return state, outputs
 
 
@@ -177,6 +185,9 @@ class _Envelope:
         self.requests: list[bytes] = []
         self.findings: list[bytes] = []
         self.dead: list[bytes] = []
+        self.slowest: Any = None
+        self.slowest_s = 0.0
+        self.failed: Any = None
 
     def apply(self) -> None:
         record, totals = self.record, self.state.totals
@@ -226,6 +237,7 @@ class _Envelope:
         _count(totals, "responses", len(self.rows))
         _count(totals, "requests", len(self.requests))
         _count(totals, "scored", len(self.findings))
+        self._show()
         self.outputs.events += len(lines) - known
         self._brake(envelope.producer, len(lines) - known, refused)
         self._send()
@@ -317,6 +329,10 @@ class _Envelope:
         cost, status = price.cost_nano_usd, price.status
         self.state.usage.add(event, started_s, cost)
         self.state.series.response(event, started_s, cost, status == "unpriced", self.appended_s)
+        if event.error_type is not None:
+            self.failed = event
+        if (latency_s := event.latency_s) is not None and latency_s >= self.slowest_s:
+            self.slowest, self.slowest_s = event, latency_s
         stated = "null" if cost is None else cost
         savings = price.cache_savings_nano_usd
         if savings is not None:
@@ -324,6 +340,14 @@ class _Envelope:
         priced = f',"cost_nano_usd":{stated},"price_status":"{status}","price_book":{self.book_version},"seq":{seq}{self.tail}'
         # Encoded anew, not spliced into the sender's bytes: a key given twice there would poison the whole batch later.
         self.rows.append(_encode(event)[:-1] + priced.encode())
+
+    def _show(self) -> None:
+        examples = self.outputs.examples
+        if (event := self.slowest) is not None:
+            place = call_account.LATENCY + bucket_of(self.slowest_s)
+            examples.append((event, place, Example(event.call_id, self.slowest_s, self.appended_s)))
+        if (event := self.failed) is not None:
+            examples.append((event, ERROR_PLACES[event.error_type], Example(event.call_id, 1.0, self.appended_s)))
 
     def _crossed(self, crossed: CrossRegion) -> None:
         _count(self.state.totals, "residency")

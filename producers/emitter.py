@@ -337,6 +337,10 @@ class Emitter(Observer):
             content=self._content.stats(),
         )
 
+    def gate_stats(self) -> dict[str, Any] | None:
+        """How it stands with the gate; None while nobody has asked it anything."""
+        return None if self._gate is None else self._gate.stats()
+
     def __enter__(self) -> Self:
         return self
 

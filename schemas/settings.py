@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     ] = 256 << 20
     max_future_s: Annotated[float, Field(ge=0, description="how far ahead of the log's clock a call may start")] = 86_400.0
     scope_sets: tuple[tuple[str, ...], ...] = DEFAULT_SCOPE_SETS
+    metrics_label_sets: Annotated[
+        int,
+        Field(
+            ge=0, description="of tenant, provider and model, a partition, with metrics of their own; later ones are `other`"
+        ),
+    ] = 200
 
     # content
     content: Annotated[ContentMode, Field(description="what leaves of prompts, answers and context")] = "sealed"

@@ -29,7 +29,7 @@ ERROR_TYPES: Final[tuple[str, ...]] = get_args(ErrorType)
 FIRST_ERROR: Final = 100
 LATENCY_BINS: Final = 10_000
 TTFT_BINS: Final = 20_000
-_HALF: Final = (TTFT_BINS - LATENCY_BINS) // 2
+HALF: Final = (TTFT_BINS - LATENCY_BINS) // 2
 
 
 class Usage(dict[int, int]):
@@ -65,7 +65,7 @@ class Usage(dict[int, int]):
         return self._bins(TTFT_BINS)
 
     def _bins(self, first: int) -> dict[int, int]:
-        return {place - first: count for place, count in self.items() if abs(place - first) < _HALF}
+        return {place - first: count for place, count in self.items() if abs(place - first) < HALF}
 
     def dump(self) -> bytes:
         """As stored; `load` reads it."""

@@ -3,6 +3,7 @@
     u <UsageKey> [# offset]      offset, counters of one scope in one bucket
     s <usage key>                offset, ring of one scope of one series, as it also goes to the policies
     c <call id>                  a call in flight and what it holds
+    a <label set>                offset, the account of calls of one tenant, provider and model
     w <series id>                from where a series is watched, and how far its past is counted
     p <producer>                 the number it should send next, when it last spoke, what it dropped
     @                            up to which offset of `calls` all of this has applied, totals, watermark, why it stands
@@ -27,6 +28,7 @@ import orjson
 
 from ...schemas.usage import Usage
 from ..aggregate import ScopeSets, UsageKey, UsageState
+from ..call_account import Labels
 from ..meter import MeterState, Seen
 from ..series import CALL, SeriesState, usage_prefix
 from ..watch import Watch
@@ -38,6 +40,7 @@ SCOPE: Final = b"s"
 CALLS: Final = b"c"
 WATCH: Final = b"w"
 PRODUCER: Final = b"p"
+ACCOUNT: Final = b"a"
 STATE: Final = b"@"
 
 # (key, value); None takes the key back.
@@ -116,6 +119,9 @@ def changes(state: MeterState, memory: Memory) -> tuple[list[Change], list[tuple
             name += b"#%d" % state.next_offset
             memory.departed.append(name)
         add((name, offset + live[key].dump()))
+    account = state.usage.account
+    for labels in account.changed:
+        add((ACCOUNT + orjson.dumps(labels), offset + account.sets[labels].dump()))
     heard: list[tuple[bytes, bytes]] = []
     for name, value in state.series.records():
         if name.startswith(CALL):
@@ -177,6 +183,7 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
     usage = UsageState(scope_sets)
     state = MeterState(partition, usage, SeriesState({}, memory.scopes.get))
     calls: list[tuple[bytes, bytes]] = []
+    account: list[tuple[Labels, Usage]] = []
     for key, value in newest.items():
         kind, name = key[:1], key[1:]
         if kind == USAGE:
@@ -189,6 +196,8 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
                 usage.live[UsageKey.load(name)] = Usage.load(value[OFFSET.size :])
         elif kind == SCOPE:
             memory.scopes[name] = value[OFFSET.size :]
+        elif kind == ACCOUNT:
+            account.append((tuple(orjson.loads(name)), Usage.load(value[OFFSET.size :])))
         elif kind == CALLS:
             calls.append((CALL + name, value))
         elif kind == WATCH:
@@ -206,6 +215,7 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
         del memory.scopes[name]
         memory.departed.append(SCOPE + name)
     state.series.restore(calls)
+    usage.account.restore(account)
     memory.untold = {key[1:] for key, value in newest.items() if key[1:] in memory.scopes and _rank(key, value) > memory.told}
     return state, memory
 
@@ -213,7 +223,7 @@ def restore(partition: int, records: Iterable[tuple[bytes, bytes | None]], scope
 def _rank(key: bytes, value: bytes) -> int:
     """How new a value is: by what it has applied, not by where it stands."""
     kind = key[:1]
-    if kind in (USAGE, SCOPE):
+    if kind in (USAGE, SCOPE, ACCOUNT):
         return int(OFFSET.unpack_from(value)[0])
     if kind == STATE:
         return int(orjson.loads(value)["next_offset"])

@@ -46,9 +46,11 @@ from ...schemas.topics import (
     USAGE,
     USAGE_LEDGER,
 )
+from ...schemas.usage import Usage
 from ..aggregate import ScopeSets
 from ..alert_rows import alert_record
 from ..brake import Brake, alert_of, judged_by
+from ..call_account import Labels
 from ..ledger import Ledger
 from ..letters import Keeper
 from ..meter import MeterOutputs, Out, meter, retention_ms
@@ -162,6 +164,7 @@ class MeterPartition:
                 f"the meter's changelog of partition {self.partition} cannot be read ({type(error).__name__}): it is of another"
                 " version of Tidegate, or not ours; run the newest version that has ever run on this namespace"
             ) from error
+        self.state.usage.account.most = self._settings.metrics_label_sets
         self._ledger = Ledger(self.state, self._memory.beside)
         self._memory.beside = []
         self.state.brake = Brake(self._settings.brake_ratio, self._settings.brake_lines)
@@ -338,6 +341,7 @@ class MeterPartition:
             self._memory.stop = brake.memory(self._judge)
             ledger = self._ledger.take(now_ms, everything=everything)
             written, heard = changelog.changes(self.state, self._memory)
+            account = self.state.usage.account.copies()
             changelog.flushed(self.state, self._memory)
             flush = _Flush(
                 self._flushed_at,
@@ -348,6 +352,7 @@ class MeterPartition:
                 await self._send_rows(outputs, alerts, now_ms),
                 ledger,
                 outputs.crossed,
+                account,
             )
             before = self._under_way[-1] if self._under_way else None
             task = asyncio.create_task(self._see_off(flush, before), name=f"flush-{self.partition}")
@@ -397,6 +402,7 @@ class MeterPartition:
             raise Interloper(f"another worker writes for partition {self.partition}; loading it again")
         self.changelog_end += len(flush.written)
         self._refusals.wrote(flush.crossed)
+        self.state.usage.account.tell(flush.account)
         self._at("3 changelog")
         for partition, blocks in flush.blocks:
             for acknowledged in await self._wire.send_rows(USAGE, partition, blocks):
@@ -528,6 +534,7 @@ class _Flush:
     rows: list[asyncio.Future[Any]]
     ledger: list[Out]
     crossed: list[CrossRegion]
+    account: dict[Labels, Usage]
 
 
 def _nothing() -> None:

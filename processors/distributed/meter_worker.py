@@ -16,6 +16,7 @@ from ...schemas.errors import UsageError
 from ...schemas.residency_file import residency_of
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, METER_CHANGELOG, USAGE
+from ..call_account import CallAccount
 from ..letters import Keeper
 from ..pricing import PriceBook
 from ..residency_alerts import Refusals
@@ -67,6 +68,10 @@ class MeterWorker:
             for one in self.partitions()
             if one.partition in ends
         }
+
+    def accounts(self) -> dict[int, CallAccount]:
+        """What is counted of calls, by partition."""
+        return {one.partition: one.state.usage.account for one in self.partitions()}
 
     def stopped(self) -> int:
         """How many partitions the brake holds."""

@@ -19,6 +19,7 @@ import structlog
 from ...schemas.errors import LogUnavailable
 from ...schemas.settings import Settings
 from ...schemas.topics import CALLS, USAGE
+from ..enforcement import Beat, beat_of
 from .call_record import CallRecord
 from .policies_worker import PoliciesPartition, Tell
 from .wire import Wire
@@ -62,6 +63,11 @@ class PoliciesGroup:
             for number, one in self._ours.items()
             if number in ends and one.next_offset
         }
+
+    def beat(self) -> Beat | None:
+        """The oldest word that gates have from our partitions, and how many gates live."""
+        found = [one.partition.enforcement for one in list(self._ours.values())]
+        return beat_of([one for one in found if one is not None])
 
     async def take(self, partition: int, record: CallRecord) -> None:
         ours = self._ours.get(partition)

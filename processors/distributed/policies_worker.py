@@ -106,6 +106,11 @@ class PoliciesPartition:
         self._at = at
         self._running = asyncio.Lock()
 
+    @property
+    def enforcement(self) -> Enforcement | None:
+        """What surrounds the step, once it is loaded."""
+        return getattr(self, "_enforcement", None)
+
     # starting and ending
 
     async def load(self) -> None:

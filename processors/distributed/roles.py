@@ -75,6 +75,7 @@ async def _meter(settings: Settings, metrics: WorkerMetrics, audit: WorkerAudit)
         # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
         worker.ends, worker.hold = faust.ends, faust.hold
         metrics.lags, metrics.stopped, metrics.refusals = worker.lags, worker.stopped, worker.refusals
+        metrics.accounts = worker.accounts
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(worker.close)
         yield wrong
@@ -97,7 +98,7 @@ async def _policies(settings: Settings, metrics: WorkerMetrics, audit: WorkerAud
         wrong.asked = [lambda: faust.failure]
         await faust.start()
         # Not before: who asks Faust for its consumer makes it, and this is asked by another thread.
-        metrics.lags = lambda: group.lags(faust.ends())
+        metrics.lags, metrics.beat = lambda: group.lags(faust.ends()), group.beat
         last_to_first.push_async_callback(faust.stop)
         last_to_first.push_async_callback(group.close)
         yield wrong

@@ -9,18 +9,21 @@ from socket import socket
 from typing import Any, Protocol
 
 import uvicorn
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import SummaryMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from ...schemas import metrics as defined
+from .. import exposition
+from ..call_account import CallAccount
+from ..call_metrics import call_metrics
+from ..enforcement import Beat
 from ..guardrails.telling import metrics as guardrails_metrics
 from ..notifier_metrics import notifier_metrics
 from ..residency_alerts import Refusals
-from ..residency_metric import residency_metric
 
 Lags = dict[tuple[str, int], int]
 # From a flush on an idle broker to one behind a leader election.
@@ -53,20 +56,14 @@ class WorkerMetrics:
         self.lags: Callable[[], Lags] = dict
         self.stopped: Callable[[], int] | None = None
         self.refusals: Refusals | None = None
+        self.accounts: Callable[[], Mapping[int, CallAccount]] | None = None
+        self.beat: Callable[[], Beat | None] = lambda: None
         self.notifier: Callable[[], Mapping[str, Any]] | None = None
         self._sink: Writing | None = None
         self._guardrails: Callable[[], Mapping[str, Any]] | None = None
         self.registry = CollectorRegistry()
-        self.events = Counter(
-            "tidegate_worker_events", "Events by what became of them, in this process", ["outcome"], registry=self.registry
-        )
-        self.flush_seconds = Histogram(
-            "tidegate_worker_flush_seconds",
-            "From the step until all is acknowledged",
-            ["role"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        ).labels(role)
+        self.events = exposition.counter(defined.WORKER_EVENTS, self.registry)
+        self.flush_seconds = exposition.histogram(defined.FLUSH_SECONDS, self.registry, _SECONDS).labels(role)
         self.registry.register(self)
 
     def sink(self, sink: Writing) -> None:
@@ -83,41 +80,44 @@ class WorkerMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry on every scrape."""
-        lag = GaugeMetricFamily(
-            "tidegate_worker_lag_records",
-            "Records of this worker's partitions not passed",
-            labels=["role", "topic", "partition"],
+        yield exposition.metrics(
+            defined.WORKER_LAG,
+            (((self.role, topic, str(partition)), records) for (topic, partition), records in self.lags().items()),
         )
-        for (topic, partition), records in self.lags().items():
-            lag.add_metric([self.role, topic, str(partition)], records)
-        yield lag
         if self.stopped is not None:
-            yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=self.stopped())
+            yield exposition.metric(defined.METER_STOPPED, self.stopped())
         if self.refusals is not None:
-            yield residency_metric((*labels, count) for labels, count in self.refusals.counts.copy().items())
+            yield exposition.metrics(defined.RESIDENCY_REFUSALS, self.refusals.counts.copy().items())
+        if self.accounts is not None:
+            yield from call_metrics(self.accounts())
+        if (beat := self.beat()) is not None:
+            yield exposition.metric(defined.POLICIES_BEAT, beat.at)
+            yield exposition.metric(defined.GATES, beat.gates)
         if self.notifier is not None:
             yield from notifier_metrics(self.notifier())
         if self._guardrails is not None:
             yield from guardrails_metrics(self._guardrails())
         sink = self._sink
         if sink is not None:
-            yield CounterMetricFamily("tidegate_sink_rows", "Rows written into the store", value=sink.rows)
-            yield SummaryMetricFamily(
-                "tidegate_sink_batch_seconds", "One batch, until committed", sink.batches, sink.batch_seconds
-            )
-            yield CounterMetricFamily("tidegate_sink_refused_rows", "Rows the store refused", value=sink.refused_rows)
-            yield CounterMetricFamily(
-                "tidegate_sink_lost_records", "Records gone before the store had them", value=sink.lost_records
-            )
-            yield GaugeMetricFamily("tidegate_store_away", "1 while the store cannot be reached", value=int(sink.store_away))
+            batches = defined.SINK_BATCH_SECONDS
+            yield exposition.metric(defined.SINK_ROWS, sink.rows)
+            yield SummaryMetricFamily(batches.name, batches.meaning, sink.batches, sink.batch_seconds)
+            yield exposition.metric(defined.SINK_REFUSED_ROWS, sink.refused_rows)
+            yield exposition.metric(defined.SINK_LOST_RECORDS, sink.lost_records)
+            yield exposition.metric(defined.STORE_AWAY, int(sink.store_away))
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The page, and its content type."""
+        return exposition.page(self.registry, accept)
 
 
 class WorkerDoors:
     """The doors of one worker, in a thread of their own, so that a busy step does not make it look dead."""
 
     def __init__(self, metrics: WorkerMetrics, healthy: Callable[[], bool]) -> None:
-        async def show(_: Request) -> Response:
-            return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        async def show(request: Request) -> Response:
+            page, content_type = metrics.render(request.headers.get("accept"))
+            return Response(page, media_type=content_type)
 
         async def health(_: Request) -> Response:
             return PlainTextResponse("ok\n") if healthy() else PlainTextResponse("not well\n", 503)

@@ -69,7 +69,7 @@ class Doors:
         self._settings = settings
         self._own_token = own_token
         self._status = status
-        self._metrics = Metrics(status)
+        self._metrics = Metrics(status, backend.accounts)
         self._bodies = Bodies(settings.max_body_bytes)
         self._intake = Intake(backend.log)
         self._content = ContentDoor(backend.content_log, settings.max_body_bytes, _identity, residency)
@@ -271,7 +271,8 @@ class Doors:
     def metrics(self, request: Request) -> Response:
         if not self._may_look(request):
             return _problem(401, "metrics show spend; give Prometheus the token: authorization: credentials: <TIDEGATE_TOKEN>")
-        return Response(self._metrics.render(), media_type=self._metrics.content_type)
+        page, content_type = self._metrics.render(request.headers.get("accept"))
+        return Response(page, media_type=content_type)
 
     def _may_look(self, request: Request) -> bool:
         """What was spent is nobody's business beyond this machine, unless they have the token."""

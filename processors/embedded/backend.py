@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ...producers.ports import Log
 from ...producers.signals import SignalRecord
 from ...sinks.clickhouse import Store
+from ..call_account import CallAccount
 from ..letters import Keeper
 
 
@@ -72,6 +73,10 @@ class Backend(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The account of every event, the lags, the policies' standing and the newest day's usage by model."""
+        ...
+
+    def accounts(self) -> Mapping[int, CallAccount]:
+        """What is counted of calls for Prometheus, by source partition; nothing where other processes tell it."""
         ...
 
     def start(self) -> None: ...

@@ -45,6 +45,7 @@ from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..alert_rows import alert_record
 from ..asked_prices import AskedPrices, UnitPrices
 from ..brake import GROUP, Brake, alert_of, judged_by
+from ..call_account import CallAccount
 from ..ledger import Ledger
 from ..letters import Keeper
 from ..meter import MeterState, Seen, meter, retention_ms
@@ -69,6 +70,8 @@ _SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS usage (
         partition INTEGER, key BLOB, bucket TEXT NOT NULL, start INTEGER NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (partition, key)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS call_account (
+        partition INTEGER, labels TEXT, value BLOB NOT NULL, PRIMARY KEY (partition, labels)) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS meter_brake (partition INTEGER PRIMARY KEY, stop TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS usage_by_start ON usage (partition, bucket, start)",
 )
@@ -166,6 +169,7 @@ class MeterEngine:
                 self._store(state)
                 self._at("4 store")
             self.refusals.wrote(outputs.crossed)
+            state.usage.account.tell(state.usage.account.copies())
             self._at("5 commit")
         except BaseException:
             self.refusals.forget()
@@ -208,6 +212,11 @@ class MeterEngine:
             "INSERT INTO usage VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
             [(partition, stored_key, key.bucket, key.start, value) for key, stored_key, value in changed],
         )
+        account = state.usage.account
+        db.executemany(
+            "INSERT INTO call_account VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            [(partition, orjson.dumps(labels).decode(), account.sets[labels].dump()) for labels in account.changed],
+        )
         headers = {"schema": "usage/1", "source_partition": str(partition), "source_offset": str(state.next_offset - 1)}
         self.log.append(USAGE.name, partition, [(key, headers, value) for key, value in state.series.records()])
         db.executemany(
@@ -242,6 +251,11 @@ class MeterEngine:
             return record.value if record else None
 
         usage = UsageState(self._scope_sets, load_bucket)
+        usage.account.most = self._settings.metrics_label_sets
+        usage.account.restore(
+            (tuple(orjson.loads(labels)), Usage.load(value))
+            for labels, value in db.execute("SELECT labels, value FROM call_account WHERE partition = ?", (partition,))
+        )
         series = SeriesState(self._series, load_scope)
         series.restore((record.key or b"", record.value) for record in self.log.keyed(USAGE.name, partition, CALL))
         brake = Brake(self._settings.brake_ratio, self._settings.brake_lines, self.log.committed(GROUP, CALLS.name, partition))
@@ -370,6 +384,10 @@ class MeterEngine:
             for name, count in dict(state.totals).items():
                 sums[name] = sums.get(name, 0) + count
         return sums
+
+    def accounts(self) -> dict[int, CallAccount]:
+        """What is counted of calls, by partition. From any thread, as far as it is told."""
+        return {partition: state.usage.account for partition, state in list(self.states.items())}
 
     def lag(self) -> int:
         """Log records not yet applied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ...schemas.settings import Settings
 from ...schemas.topics import GATES, SIGNALS
 from ...schemas.usage import COUNTERS
 from ...sinks.clickhouse import Store
+from ..call_account import CallAccount
 from ..folder_mark import keep_to_own_log
 from ..letters import Keeper
 from .notifier import at_rest
@@ -58,6 +59,9 @@ class FolderBackend:
 
     def status(self) -> dict[str, Any]:
         return status_of(self.pipeline)
+
+    def accounts(self) -> Mapping[int, CallAccount]:
+        return self.pipeline.meter.accounts()
 
     def start(self) -> None:
         self.pipeline.start()
@@ -110,6 +114,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "residency": pipeline.meter.refusals.status(),
         "store_away": pipeline.store_away,
         "healthy": pipeline.healthy,
+        **({"policies_beat_at": beat.at, "gates": beat.gates} if (beat := pipeline.policies.beat()) is not None else {}),
         "guardrails": pipeline.guardrails.status(),
         "notifier": pipeline.notifier.status() if pipeline.notifier is not None else at_rest(pipeline.meter.log),
         **pipeline.trimming.status(),

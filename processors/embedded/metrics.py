@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CollectorRegistry, Metric
 
+from ...schemas import metrics as defined
+from .. import exposition
+from ..call_account import CallAccount
+from ..call_metrics import call_metrics
 from ..guardrails.telling import metrics as guardrails_metrics
 from ..notifier_metrics import notifier_metrics
-from ..residency_metric import residency_metric
 
 _OUTCOMES: Final = ("responses", "requests", "rejected", "dead_letters", "duplicates", "lost", "dropped", "bad_envelopes")
-_GAUGES: Final = (
-    ("tidegate_meter_lag_records", "meter_lag_records", "Log records the meter has not applied"),
-    ("tidegate_policies_lag_records", "policies_lag_records", "Log records the policies have not heard"),
-    ("tidegate_guardrails_lag_records", "guardrails_lag_records", "Content records without a verdict"),
-    ("tidegate_sink_lag_records", "sink_lag_records", "Log records not yet in the store"),
-    ("tidegate_backlog_bytes", "backlog_bytes", "Bytes of log the meter has not applied"),
-    ("tidegate_store_away", "store_away", "1 while the store cannot be reached"),
-    ("tidegate_log_away", "log_away", "1 while Kafka cannot be reached; lags are then what they were"),
-)
+_GAUGES: Final = {
+    "meter_lag_records": defined.METER_LAG,
+    "policies_lag_records": defined.POLICIES_LAG,
+    "guardrails_lag_records": defined.GUARDRAILS_LAG,
+    "sink_lag_records": defined.SINK_LAG,
+    "backlog_bytes": defined.BACKLOG_BYTES,
+    "store_away": defined.STORE_AWAY,
+    "log_away": defined.LOG_AWAY,
+    "gates": defined.GATES,
+    "policies_beat_at": defined.POLICIES_BEAT,
+}
 
 
 class Metrics:
-    """A registry of one node; nothing global."""
+    """A registry of one node; nothing global. `accounts`: what is counted of calls, by source partition."""
 
-    content_type = CONTENT_TYPE_LATEST
-
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], accounts: Callable[[], Mapping[int, CallAccount]] = dict) -> None:
         self._status = status
+        self._accounts = accounts
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._events = Counter("tidegate_http_events", "Events taken over HTTP", ["outcome"], registry=self._registry)
-        self._bytes = Counter("tidegate_http_bytes", "Bytes of bodies taken over HTTP", registry=self._registry)
-
-        self._refused = Counter("tidegate_http_refused", "Bodies refused as a whole", ["status"], registry=self._registry)
+        self._events = exposition.counter(defined.HTTP_EVENTS, self._registry)
+        self._bytes = exposition.counter(defined.HTTP_BYTES, self._registry)
+        self._refused = exposition.counter(defined.HTTP_REFUSED, self._registry)
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()
@@ -50,33 +51,30 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Called by the registry on every scrape."""
         status = self._status()
-        events = CounterMetricFamily(
-            "tidegate_events", "Events by what became of them, since the folder was made", labels=["outcome"]
-        )
-        for outcome in _OUTCOMES:
-            events.add_metric([outcome], status["totals"].get(outcome, 0))
-        yield events
-        for name, key, text in _GAUGES:
+        totals = status["totals"]
+        yield exposition.metrics(defined.EVENTS, (((outcome,), totals.get(outcome, 0)) for outcome in _OUTCOMES))
+        for key, definition in _GAUGES.items():
             # What a backend does not know it does not tell.
             if (value := status.get(key)) is not None:
-                yield GaugeMetricFamily(name, text, value=value)
+                yield exposition.metric(definition, value)
         if (refused := status.get("residency")) is not None:
-            yield residency_metric((one["tenant"], one["from"], one["to"], one["refused"]) for one in refused)
-        if quarantine := status.get("quarantine"):
-            yield GaugeMetricFamily("tidegate_quarantine_bytes", "Sealed texts in quarantine", value=quarantine["bytes"])
-            yield CounterMetricFamily(
-                "tidegate_quarantine_pushed_out_records",
-                "Sealed texts that newer ones have pushed out of a full quarantine",
-                value=quarantine["pushed_out"],
+            yield exposition.metrics(
+                defined.RESIDENCY_REFUSALS, (((one["tenant"], one["from"], one["to"]), one["refused"]) for one in refused)
             )
+        if quarantine := status.get("quarantine"):
+            yield exposition.metric(defined.QUARANTINE_BYTES, quarantine["bytes"])
+            yield exposition.metric(defined.QUARANTINE_PUSHED_OUT, quarantine["pushed_out"])
         if (stopped := status.get("meters_stopped")) is not None:
-            yield GaugeMetricFamily("tidegate_meter_stopped", "Partitions whose meter the brake holds", value=len(stopped))
+            yield exposition.metric(defined.METER_STOPPED, len(stopped))
         if letters := status.get("dead_letters"):
-            yield GaugeMetricFamily("tidegate_dead_letters_bytes", "Refused lines that are kept sealed", value=letters["bytes"])
+            yield exposition.metric(defined.DEAD_LETTERS_BYTES, letters["bytes"])
         if notifier := status.get("notifier"):
             yield from notifier_metrics(notifier)
         if guardrails := status.get("guardrails"):
             yield from guardrails_metrics(guardrails)
+        if accounts := self._accounts():
+            yield from call_metrics(accounts)
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """The page, and its content type."""
+        return exposition.page(self._registry, accept)

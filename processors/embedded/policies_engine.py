@@ -19,7 +19,7 @@ from ...schemas.policy import PolicySet
 from ...schemas.signal import SCHEMA
 from ...schemas.topics import ALERTS, GATES, SIGNAL_ROWS, SIGNALS, USAGE
 from ..alert_rows import alert_record
-from ..enforcement import Enforcement, Prices, Publication
+from ..enforcement import Beat, Enforcement, Prices, Publication, beat_of
 from ..policies import PoliciesState
 from ..signal_rows import signal_records
 from ..topology import POLICIES
@@ -67,6 +67,10 @@ class PoliciesEngine:
     def policy_set(self) -> PolicySet:
         """The policies in force."""
         return self._enforcement.policy_set
+
+    def beat(self) -> Beat | None:
+        """When gates were last told that somebody is there, and how many live. From any thread."""
+        return beat_of([self._enforcement])
 
     def enforce(self, policy_set: PolicySet) -> None:
         """Put a policy set in force. What is known of the scopes that it judges otherwise is judged in the next run."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from ...schemas import metrics as defined
+from .. import exposition
 from .runtime import Tally
 
 
@@ -37,39 +38,32 @@ def told(tally: Tally) -> dict[str, Any]:
 
 def metrics(said: Mapping[str, Any]) -> Iterator[Metric]:
     """What `told` says, as metrics."""
-    for key, (name, text) in _GAUGES.items():
-        yield GaugeMetricFamily(f"tidegate_guardrails_{name}", text, value=float(said[key]))
-    for key, (name, text) in _COUNTERS.items():
-        yield CounterMetricFamily(f"tidegate_guardrails_{name}", text, value=said[key])
-    for key, (name, label, text) in _LABELLED.items():
-        family = CounterMetricFamily(f"tidegate_guardrails_{name}", text, labels=[label])
+    for key, definition in _PLAIN.items():
+        yield exposition.metric(definition, float(said[key]))
+    for key, definition in _LABELLED.items():
         # From 0 on, or nobody would see the first that fails.
-        for value, count in (dict.fromkeys(said["detectors"] if key == "failed" else (), 0) | said[key]).items():
-            family.add_metric([value], count)
-        yield family
-    found = CounterMetricFamily("tidegate_guardrails_findings", "Findings, by detector and type", labels=["detector", "type"])
-    for both, count in said["findings"].items():
-        found.add_metric(both.split("/", 1), count)
-    yield found
+        counts = dict.fromkeys(said["detectors"] if key == "failed" else (), 0) | said[key]
+        yield exposition.metrics(definition, (((value,), count) for value, count in counts.items()))
+    yield exposition.metrics(
+        defined.GUARD_FINDINGS, ((tuple(both.split("/", 1)), count) for both, count in said["findings"].items())
+    )
 
 
-_GAUGES: Final = {
-    "processes": ("processes", "Scoring processes that are loaded"),
-    "resident_mb": ("resident_megabytes", "The largest scoring process"),
-    "queued": ("queued", "Calls that wait for a verdict, in memory"),
-    "oldest_age_s": ("oldest_age_seconds", "Age of the oldest content without a verdict"),
-    "held_back": ("held_back", "1 while the budget of processor time holds scoring back"),
-}
-_COUNTERS: Final = {
-    "texts": ("texts", "Texts judged: a prompt, an answer, a chunk each"),
-    "cpu_s": ("cpu_seconds", "Processor time that scoring has taken"),
-    "transcripts": ("transcripts", "Redacted transcripts put out"),
-    "quarantined": ("quarantined", "Sealed records put into quarantine"),
-    "lost_records": ("lost_records", "Content that retention ate before it was judged"),
+_PLAIN: Final = {
+    "processes": defined.GUARD_PROCESSES,
+    "resident_mb": defined.GUARD_RESIDENT,
+    "queued": defined.GUARD_QUEUED,
+    "oldest_age_s": defined.GUARD_OLDEST,
+    "held_back": defined.GUARD_HELD_BACK,
+    "texts": defined.GUARD_TEXTS,
+    "cpu_s": defined.GUARD_CPU,
+    "transcripts": defined.GUARD_TRANSCRIPTS,
+    "quarantined": defined.GUARD_QUARANTINED,
+    "lost_records": defined.GUARD_LOST,
 }
 _LABELLED: Final = {
-    "outcomes": ("calls", "outcome", "Content lines by what became of them"),
-    "failed": ("failed", "detector", "Verdicts that a detector could not give"),
-    "restarts": ("restarts", "why", "Scoring processes replaced"),
-    "seconds": ("scoring_seconds", "detector", "Time that each detector took"),
+    "outcomes": defined.GUARD_CALLS,
+    "failed": defined.GUARD_FAILED,
+    "restarts": defined.GUARD_RESTARTS,
+    "seconds": defined.GUARD_SECONDS,
 }

@@ -50,6 +50,7 @@ ENGINES = ("processors.embedded", "processors.distributed")
 PURE = (
     "processors/meter.py",
     "processors/aggregate.py",
+    "processors/call_account.py",
     "processors/sketch.py",
     "processors/pricing.py",
     "schemas/residency.py",

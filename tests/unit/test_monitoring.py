@@ -6,6 +6,7 @@ what the node's and the workers' registries really expose.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,16 +16,30 @@ from typing import Any, Final
 import promql_parser
 import pytest
 from deployment import DASHBOARDS, ROOT, dashboards, mounted, ours, read, services, targets
-from prometheus_client import generate_latest
+from memory_log import MemoryLog
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from signalling import MemorySignals
+from support import LogRecord, envelope, finding, response, scored
+from tidegate.processors import exposition
+from tidegate.processors.aggregate import ScopeSets, UsageState
+from tidegate.processors.call_account import CallAccount
 from tidegate.processors.distributed.roles import BY_NAME
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
 from tidegate.processors.embedded.metrics import Metrics
+from tidegate.processors.enforcement import Beat
 from tidegate.processors.guardrails.runtime import Tally
 from tidegate.processors.guardrails.telling import told
+from tidegate.processors.meter import MeterState, meter
+from tidegate.processors.pricing import PriceBook
 from tidegate.processors.residency_alerts import Refusals
 from tidegate.processors.sending import Sending
+from tidegate.producers.emitter import Emitter
+from tidegate.producers.metrics import ServiceMetrics
+from tidegate.schemas.errors import GateClosed
+from tidegate.schemas.metrics import METRICS
 from tidegate.schemas.residency import CrossRegion
+from tidegate.schemas.settings import Settings
 
 PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
 ALERTMANAGER: Final = read(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
@@ -64,6 +79,33 @@ def judged() -> Tally:
 TELLING: Final = {"incidents": {"firing": 1}, "waiting": 1, "sent": 2, "failed": 1, "given_up": 1, "problem": None}
 
 
+def counted() -> dict[int, CallAccount]:
+    """What a meter has counted of a call, and of a verdict on it."""
+    state = MeterState(0, UsageState(ScopeSets(())))
+    verdict = scored(
+        provider_name="openai",
+        detectors={"phi": "1", "faithfulness": "1"},
+        findings=[finding(detector="faithfulness", start=0, end=4)],
+        evidence=[{"start": 0, "end": 9, "score": 0.1, "source": "context", "source_start": 0, "source_end": 9}],
+    )
+    events = [response(time_to_first_token_s=0.2, error_type="timeout"), verdict]
+    meter(state, [LogRecord.of(0, envelope("triage-1", 0, events))], PriceBook.load(None), 86_400.0)
+    state.usage.account.tell(state.usage.account.copies())
+    return {0: state.usage.account}
+
+
+def service_page() -> str:
+    registry = CollectorRegistry()
+    settings = Settings(content="off", gate_unheard="closed")
+    with Emitter(MemoryLog(), settings=settings, signals=MemorySignals) as emitter:
+        assert emitter.gate is not None
+        with contextlib.suppress(GateClosed):
+            emitter.gate.reserve({"tenant": "harbor-health"})
+    emitter.emit(response())
+    registry.register(ServiceMetrics(emitter))
+    return exposition.page(registry, None)[0].decode()
+
+
 def node_page() -> str:
     status: dict[str, Any] = {
         "totals": {},
@@ -72,15 +114,21 @@ def node_page() -> str:
         "sink_lag_records": 0,
         "store_away": False,
         "log_away": False,
-        "guardrails_lag_records": 0,
         "guardrails": told(judged()),
         "notifier": TELLING,
+        "guardrails_lag_records": 0,
+        "backlog_bytes": 0,
+        "gates": 1,
+        "policies_beat_at": 1.0,
+        "quarantine": {"bytes": 1, "pushed_out": 0},
+        "meters_stopped": [],
+        "dead_letters": {"bytes": 1},
         "residency": [{"tenant": "other", "from": "eu-west-1", "to": "us-east-1", "refused": 2}],
     }
-    metrics = Metrics(lambda: status)
+    metrics = Metrics(lambda: status, counted)
     metrics.ingested(1, 1, 100)
     metrics.refused(503)
-    return metrics.render().decode()
+    return metrics.render()[0].decode()
 
 
 def worker_page(role: str) -> str:
@@ -92,22 +140,29 @@ def worker_page(role: str) -> str:
         metrics.notifier, metrics.lags = lambda: TELLING, lambda: {("tidegate.alerts", 0): 3}
     elif role == "guardrails":
         metrics.guardrails(lambda: told(judged()), lambda: {("tidegate.content", 0): 3})
+    elif role == "policies":
+        metrics.lags, metrics.beat = lambda: {("tidegate.usage", 0): 3}, lambda: Beat(1.0, 1)
     else:
+        metrics.accounts = counted
         metrics.lags, metrics.stopped = lambda: {("tidegate.calls", 0): 3}, lambda: 0
         metrics.refusals = Refusals(None)
         metrics.refusals.wrote([CrossRegion("st-anne", "eu-west-1", "us-east-1")])
-    return generate_latest(metrics.registry).decode()
+    return metrics.render()[0].decode()
 
 
 def pages() -> dict[str, str]:
-    return {"node": node_page(), **{role: worker_page(role) for role in BY_NAME}}
+    return {"node": node_page(), "service": service_page(), **{role: worker_page(role) for role in BY_NAME}}
+
+
+PAGES: Final = pages()
+FAMILIES: Final = {where: list(text_string_to_metric_families(page)) for where, page in PAGES.items()}
 
 
 def emitted() -> dict[str, set[str]]:
     """The labels of every sample by its name."""
     found: dict[str, set[str]] = {"up": set(TARGET_LABELS)}
-    for page in pages().values():
-        for family in text_string_to_metric_families(page):
+    for families in FAMILIES.values():
+        for family in families:
             for sample in family.samples:
                 found.setdefault(sample.name, set(TARGET_LABELS)).update(sample.labels)
     return found
@@ -116,12 +171,52 @@ def emitted() -> dict[str, set[str]]:
 EMITTED: Final = emitted()
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_tells_every_sample_once(page: str) -> None:
     """Prometheus would take the first and drop the others."""
-    names = [line.rpartition(" ")[0] for line in pages()[page].splitlines() if line and not line.startswith("#")]
+    names = [line.rpartition(" ")[0] for line in PAGES[page].splitlines() if line and not line.startswith("#")]
 
     assert sorted(names) == sorted(set(names))
+
+
+DEFINED: Final = {definition.name: definition for definition in METRICS}
+# What a Python process tells of each counter and histogram of its own besides.
+CREATED: Final = "_created"
+
+
+def test_every_metric_is_defined_once() -> None:
+    assert len(DEFINED) == len(METRICS)
+    assert all(re.fullmatch(r"(tidegate|llm)_[a-z_]+(?<!_total)", name) for name in DEFINED)
+    assert all("user" not in definition.labels for definition in METRICS)
+
+
+@pytest.mark.parametrize("where", PAGES)
+def test_a_page_shows_what_is_defined_for_it_and_nothing_else(where: str) -> None:
+    shown = {family.name: family for family in FAMILIES[where] if not family.name.endswith(CREATED)}
+
+    assert set(shown) == {definition.name for definition in METRICS if where in definition.shown_by}
+    for name, family in shown.items():
+        definition = DEFINED[name]
+        assert (family.type, family.documentation) == (definition.kind, definition.meaning)
+        assert family.samples, name
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(definition.labels), name
+
+
+def test_the_page_of_metrics_is_the_list_of_definitions() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+
+    told = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    assert told == [
+        [
+            f"`{definition.sample}`",
+            definition.kind,
+            ", ".join(definition.labels) or "–",
+            ", ".join(definition.shown_by),
+            definition.meaning,
+        ]
+        for definition in METRICS
+    ]
 
 
 # expressions

@@ -19,7 +19,6 @@ import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from deployment import ROOT, read
 from kafka_broker import needs_broker
-from prometheus_client import generate_latest
 from tidegate.bench.__main__ import BENCHES
 from tidegate.bench.traffic import START, calls, envelopes, lines
 from tidegate.cli import app
@@ -162,7 +161,7 @@ def _shown() -> set[str]:
     worker.refusals.wrote([CrossRegion("st-anne", "eu-west-1", "us-east-1")])
     worker.events.labels("events").inc()
     node = Metrics(lambda: {"totals": {}, "store_away": False, "log_away": False, "meter_lag_records": 0})
-    page = generate_latest(worker.registry).decode() + node.render().decode()
+    page = worker.render()[0].decode() + node.render()[0].decode()
     return set(re.findall(r"^([a-z_]+)", page, re.MULTILINE))
 
 
