@@ -54,7 +54,7 @@ def list_open(
     as_json: Annotated[bool, typer.Option("--json", help="As lines of JSON")] = False,
 ) -> None:
     """Show the open incidents, the silences, and the messages that have not reached anybody yet."""
-    with closing(_desk(data)) as desk:
+    with closing(desk_of(data)) as desk:
         incidents, windows, deliveries, where = desk.incidents(), desk.windows(), desk.deliveries(), desk.where
         given_up = desk.given_up()
     if as_json:
@@ -87,7 +87,7 @@ def list_open(
 @alerts_app.command()
 def show(number: Annotated[str, typer.Argument(metavar="NUMBER")], data: DataOption = None) -> None:
     """Show all that is known of one incident, with its scope in full."""
-    with closing(_desk(data)) as desk:
+    with closing(desk_of(data)) as desk:
         incident = incident_desk.find(desk.incidents(), number)
     alert = incident.alert
     facts: dict[str, Any] = {
@@ -124,7 +124,7 @@ def resolve(numbers: Numbers, data: DataOption = None, by: ByOption = None) -> N
 
 def _each(numbers: list[str], data: Path | None, by: str | None, word: Any, done: str) -> None:
     who = by or operator()
-    with closing(_desk(data)) as desk:
+    with closing(desk_of(data)) as desk:
         known = desk.incidents()
         found = [incident_desk.find(known, number) for number in numbers]
         _audit(data, f"incident.{done}", {"incidents": [incident.number for incident in found], "by": who})
@@ -153,7 +153,7 @@ def silence(
     if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST_SILENCE_S:
         raise UsageError("--for: a silence lasts from a second to 31d")
     who, now, id_ = by or operator(), time.time(), f"silence-{secrets.token_hex(3)}"
-    with closing(_desk(data)) as desk:
+    with closing(desk_of(data)) as desk:
         _audit(data, "incident.silenced", {"silence": id_, "fields": sorted(wanted), "for_s": seconds, "by": who})
         desk.say(incident_desk.silenced(id_, wanted, now, now + seconds, who, why))
     _say(f"silent until {_clock(now + seconds)}: {plain(', '.join(match))}; `tidegate alerts unsilence {id_}` takes it back")
@@ -169,7 +169,7 @@ def unsilence(
     who = by or operator()
     if silence_id.startswith(MAINTENANCE):
         raise UsageError("that window is the on-call file's: take it out there")
-    with closing(_desk(data)) as desk:
+    with closing(desk_of(data)) as desk:
         if silence_id not in {window.id for window in desk.windows()}:
             raise UsageError(f"there is no silence {silence_id}; `tidegate alerts list` shows those there are")
         _audit(data, "incident.unsilenced", {"silence": silence_id, "by": who})
@@ -209,7 +209,8 @@ def try_destinations(
         raise typer.Exit(1)
 
 
-def _desk(data: Path | None) -> Desk:
+def desk_of(data: Path | None) -> Desk:
+    """Where the incidents are. Raises `UsageError` where that is not told."""
     settings = Settings.read(data_dir=data)
     if data is None and settings.url.lower().startswith("kafka://"):
         from tidegate.processors.distributed.incident_desk import KafkaDesk

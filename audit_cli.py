@@ -75,7 +75,7 @@ def verify(
     else:
         must_exist(settings)
         with asking(settings) as ask:
-            checked = check(audit_of(settings.data_dir, settings), ask, _workers(settings, data), other or ())
+            checked = check(audit_of(settings.data_dir, settings), ask, worker_logs(settings, data), other or ())
     problems = [str(problem) for problem in sorted(checked.problems, key=lambda problem: (problem.log, problem.seq))]
     if mark is not None and checked.chain.hash_of(int(mark[1])) != mark[2]:
         problems.append(f"entry {int(mark[1]):,} is not the one of the mark: all up to it may have been written anew")
@@ -112,7 +112,7 @@ def report(
     must_exist(settings)
     audit = audit_of(settings.data_dir, settings)
     with asking(settings) as ask:
-        checked = check(audit, ask, _workers(settings, data), other or ())
+        checked = check(audit, ask, worker_logs(settings, data), other or ())
         entries = [entry for line in audit.lines()[0] if (entry := Entry.parse(line)) is not None]
         told = figures(ask, checked, [*entries, *checked.workers], Month(int(found[1]), int(found[2])), tenant)
     now = datetime.now(UTC)
@@ -129,7 +129,7 @@ def report(
     err.print(Text(plain(f"{', '.join(map(str, written))} written"), style="dim"), soft_wrap=True)
 
 
-def _workers(settings: Settings, data: Path | None) -> Callable[[], Told] | None:
+def worker_logs(settings: Settings, data: Path | None) -> Callable[[], Told] | None:
     """What workers told, where the folder's rows come from Kafka. Raises `UsageError` when it is not known how to get there."""
     mark = kafka_of(settings.data_dir)
     if mark is None and data is not None:

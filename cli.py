@@ -27,6 +27,7 @@ from tidegate.dlq_cli import dlq_app
 from tidegate.evaluate_cli import evaluate
 from tidegate.forget_cli import forget
 from tidegate.guard_cli import score
+from tidegate.incident_cli import incident_app
 from tidegate.keys_cli import keys_app
 from tidegate.models_cli import models_app
 from tidegate.policy_cli import policy_app, signals_app
@@ -56,6 +57,7 @@ app.add_typer(access_app, name="access")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
+app.add_typer(incident_app, name="incident")
 app.add_typer(keys_app, name="keys")
 app.add_typer(policy_app, name="policy")
 app.add_typer(signals_app, name="signals")

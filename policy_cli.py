@@ -6,7 +6,7 @@ import heapq
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
@@ -17,8 +17,9 @@ import orjson
 import typer
 from rich.console import Console
 from rich.text import Text
+from tidegate.running import moment
 from tidegate.schemas.errors import UsageError
-from tidegate.schemas.policy import POLICY_FIELDS, Policy, PolicySet, State, did_you_mean, parse_duration
+from tidegate.schemas.policy import POLICY_FIELDS, Policy, PolicySet, State, did_you_mean
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import POLICIES_KEY, decode_signal
 from tidegate.schemas.topics import SIGNALS
@@ -248,8 +249,8 @@ def dry_run(
 
     policies = read_policies(file)
     now = time.time()
-    end = now if until is None else _moment("--until", until, now)
-    run = DryRun(policies, _moment("--since", since, now))
+    end = now if until is None else moment("--until", until, now)
+    run = DryRun(policies, moment("--since", since, now))
     if run.since >= end:
         raise UsageError("--since must be before --until")
     settings = Settings.read(data_dir=data)
@@ -272,20 +273,6 @@ def dry_run(
         sys.stdout.buffer.flush()
         return
     out.print(story(run, policies, end))
-
-
-def _moment(option: str, text: str, now: float) -> float:
-    """`7d` before now, or a day or time."""
-    try:
-        return now - int(parse_duration(text))
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: give a duration such as 7d or 12h, a day such as 2026-11-02, or a time") from None
-    zone: tzinfo = found.tzinfo or UTC
-    return found.replace(tzinfo=zone).timestamp()
 
 
 _WORDS: Final = tuple(name for name in POLICY_FIELDS if name != "model")

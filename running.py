@@ -8,7 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+
+from tidegate.schemas.errors import UsageError
+from tidegate.schemas.policy import parse_duration
 
 
 class Stopping:
@@ -69,3 +73,17 @@ def progress_bar() -> Iterator[Any]:
     # Off a terminal even a bar that is wiped away leaves an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
+
+
+def moment(option: str, text: str, now: float) -> float:
+    """`7d` before now, or a day or time, as seconds since 1970. Raises `UsageError`, naming the option."""
+    try:
+        return now - int(parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: give a duration such as 7d or 12h, a day such as 2026-11-02, or a time") from None
+    zone: tzinfo = found.tzinfo or UTC
+    return found.replace(tzinfo=zone).timestamp()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any, Final
@@ -19,49 +18,11 @@ import orjson
 from ..processors.leak_figures import Figures, Leaks
 from ..schemas.audit import Entry
 from .bars import Bar, columns, rows
+from .report import STYLE, Section, Table, html_section, md, md_table
 from .terminal import plain
 
-_STYLE: Final = """
-:root{color-scheme:light dark;--ink:#17252b;--dim:#5b6b72;--line:#d8e0e3;--paper:#fbfcfc;--tide:#0b7285;--warn:#b3541e}
-@media(prefers-color-scheme:dark){
-:root{--ink:#e4ecee;--dim:#93a4ab;--line:#2b3a40;--paper:#11191c;--tide:#4fc3d9;--warn:#f0a36b}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
-max-width:60rem;margin:2.5rem auto;padding:0 1.5rem}
-h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;color:var(--tide)}
-h3{font-size:1rem;margin:1.4rem 0 .3rem}
-p{margin:.4rem 0}.dim{color:var(--dim)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.8rem;margin:1.2rem 0}
-.card{border:1px solid var(--line);border-radius:.5rem;padding:.6rem .9rem}.card b{display:block;font-size:1.4rem}
-.card span{color:var(--dim);font-size:.85rem}.card.bad b{color:var(--warn)}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
-td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td{overflow-wrap:anywhere}
-svg{width:100%;height:auto;display:block;margin:.5rem 0}
-@media print{body{margin:0;max-width:none}h2,h3{break-after:avoid}tr,.card{break-inside:avoid}}
-"""
 _MOST: Final = 15
 _MOST_ENTRIES: Final = 200
-_PIPES: Final = re.compile(r"([\\|`*_<\[])")
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`numbers`: the columns that are read from the right."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """`level` is 2 or 3; `picture` is SVG, or nothing."""
-
-    title: str
-    words: str = ""
-    picture: str = ""
-    table: Table | None = None
-    level: int = 2
 
 
 def html(figures: Figures, made_at: datetime) -> str:
@@ -70,11 +31,11 @@ def html(figures: Figures, made_at: datetime) -> str:
         f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
         for name, value, bad in _cards(figures)
     )
-    body = "".join(_html_section(section) for section in _sections(figures))
+    body = "".join(html_section(section) for section in _sections(figures))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(_title(figures))}</title><style>{_STYLE}</style><h1>{escape(_title(figures))}</h1>"
+        f"<title>{escape(_title(figures))}</title><style>{STYLE}</style><h1>{escape(_title(figures))}</h1>"
         f'<p class="dim">{escape(_made(made_at))}</p><div class="cards">{cards}</div>{body}</html>\n'
     )
 
@@ -82,18 +43,18 @@ def html(figures: Figures, made_at: datetime) -> str:
 def markdown(figures: Figures, made_at: datetime, stem: str) -> tuple[str, Mapping[str, str]]:
     """The report, and its pictures by the names of the files that it expects beside it."""
     pictures: dict[str, str] = {}
-    parts = [f"# {_md(_title(figures))}", _md(_made(made_at))]
-    parts.append(_md_table(Table(("", ""), [(name, value) for name, value, _ in _cards(figures)], frozenset({1}))))
+    parts = [f"# {md(_title(figures))}", md(_made(made_at))]
+    parts.append(md_table(Table(("", ""), [(name, value) for name, value, _ in _cards(figures)], frozenset({1}))))
     for section in _sections(figures):
-        parts.append(f"{'#' * section.level} {_md(section.title)}")
+        parts.append(f"{'#' * section.level} {md(section.title)}")
         if section.words:
-            parts.append(_md(section.words))
+            parts.append(md(section.words))
         if section.picture:
             name = f"{stem}-{re.sub('[^a-z]+', '-', section.title.lower()).strip('-')}.svg"
             pictures[name] = section.picture
-            parts.append(f"![{_md(section.title)}](<{name}>)")
+            parts.append(f"![{md(section.title)}](<{name}>)")
         if section.table is not None and section.table.rows:
-            parts.append(_md_table(section.table))
+            parts.append(md_table(section.table))
     return "\n\n".join(parts) + "\n", pictures
 
 
@@ -280,35 +241,3 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.1f} s" if value < 600 else f"{value / 60:,.0f} min" if value < 36_000 else f"{value / 3600:,.1f} h"
-
-
-# ---- how it is written
-
-
-def _html_section(section: Section) -> str:
-    words = f"<p>{escape(section.words)}</p>" if section.words else ""
-    table = _html_table(section.table) if section.table is not None and section.table.rows else ""
-    return f"<h{section.level}>{escape(section.title)}</h{section.level}>{words}{section.picture}{table}"
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        told = "".join(
-            f"<{tag}{' class=n' if index in table.numbers else ''}>{escape(cell)}</{tag}>" for index, cell in enumerate(cells)
-        )
-        return f"<tr>{told}</tr>"
-
-    return (
-        f'<div class="wide"><table>{row(table.columns, "th")}{"".join(row(cells, "td") for cells in table.rows)}</table></div>'
-    )
-
-
-def _md_table(table: Table) -> str:
-    lines = ["| " + " | ".join(map(_md, table.columns)) + " |"]
-    lines.append("|" + "|".join("---:" if index in table.numbers else "---" for index in range(len(table.columns))) + "|")
-    lines += ["| " + " | ".join(map(_md, cells)) + " |" for cells in table.rows]
-    return "\n".join(lines)
-
-
-def _md(text: str) -> str:
-    return _PIPES.sub(r"\\\1", text.replace("\n", " "))

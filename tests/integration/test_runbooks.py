@@ -104,7 +104,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 def run(node: NodeProcess, command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """What a page's command prints, in this process: it asks the node, and needs no store of its own."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(node.data_dir.parent)
     for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TIDEGATE_DATA_DIR", str(node.data_dir))
@@ -143,7 +143,7 @@ def test_every_command_of_a_page_answers_in_the_shape_shown(
         letters = run(node, "tidegate dlq list", monkeypatch)[1]
         command = re.sub(r"\d+:\d+:\d+", re.findall(r"^\d+:\d+:\d+", letters, re.MULTILINE)[0], command)
 
-    code, output = run(node, command, monkeypatch)
+    code, output = run(node, command.replace("docs/", f"{ROOT}/docs/"), monkeypatch)
 
     assert code == 0, output
     for line in shown.splitlines():
