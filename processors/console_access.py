@@ -14,10 +14,12 @@ texts. `act`: acknowledge, resolve, silence. On a ClickHouse server (docs/access
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from ..schemas.call import SCOPE_FIELDS
+from .incident_words import Veil, veiled_by
 
 Role = Literal["viewer", "oncall", "analyst", "compliance", "operator"]
 Right = Literal["look", "calls", "transcripts", "act"]
@@ -31,8 +33,8 @@ RIGHTS: Final[dict[Role, tuple[Right, ...]]] = {
 }
 # Who sees users' ids; everybody else sees digests, which tell them apart and no more.
 NAMES_USERS: Final[frozenset[Role | None]] = frozenset({"analyst", "operator"})
-# Fields of a scope that hold ids of persons.
-PERSONAL: Final = frozenset({"user"})
+# A user is a person; a label is whatever a service wrote into it. What else a scope or a silence names is nobody.
+_PLAIN: Final = (frozenset(SCOPE_FIELDS) - {"user"}) | {"kind", "policy", "severity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,15 @@ class Who:
 
 
 class Digests:
-    """Short keyed digests of persons' ids: the same for the same id, and nothing to be had back from them without the key."""
+    """Short keyed digests of what may name a person, as pages have them (`incident_words`): the same for the same value, and
+    nothing to be had back from them without the key."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self.veil: Veil = veiled_by(key)
 
     def of(self, user: str) -> str:
-        return f"user-{hmac.new(self._key, user.encode(), hashlib.sha256).hexdigest()[:8]}"
+        return self.veil("user", user)
 
-    def scope(self, scope: dict[str, str | None]) -> dict[str, str | None]:
-        """A scope without ids of persons."""
-        return {name: self.of(value) if value and name in PERSONAL else value for name, value in scope.items()}
+    def scope(self, scope: Mapping[str, str | None]) -> dict[str, str | None]:
+        """A scope, or what a silence matches, without what may name a person."""
+        return {name: value if name in _PLAIN or not value else self.veil(name, value) for name, value in scope.items()}

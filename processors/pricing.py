@@ -270,13 +270,13 @@ class PriceBook:
         """All that is said about a model, on whatever day; None when nothing is."""
         stated = provider, model
         provider = None if provider is None else canonical_provider(provider)
-        tier = _tier(tier)
+        tier = tier_of(tier)
         name = model.lower()
         about = [entry for entry in self._file.tenants if entry.tenant == tenant and entry.concerns(provider, name)]
         contracts = [entry for entry in about if entry.multiplier is None]
         discounts = [entry for entry in about if entry.multiplier is not None]
         models = [entry for entry in self._file.models if entry.concerns(provider, name)]
-        tiers = [e for e in self._file.service_tiers if _tier(e.tier) == tier and e.concerns(provider, name)]
+        tiers = [e for e in self._file.service_tiers if tier_of(e.tier) == tier and e.concerns(provider, name)]
         book = self._in_book(provider, name)
         if not (contracts or models or book):
             return None
@@ -439,7 +439,8 @@ def _constraints(info: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstr
     return [constraint for constraint in every if constraint is not None]
 
 
-def _tier(name: str | None) -> str:
+def tier_of(name: str | None) -> str:
+    """The tier that a call names, in one spelling; a call that names none is of the standard tier."""
     name = "standard" if name is None else name.lower()
     return _TIER_SPELLINGS.get(name, name)
 

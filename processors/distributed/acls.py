@@ -5,8 +5,9 @@
     meter    ─ reads calls; writes all that is derived from them, and its memory
     guardrails ─ reads content, and nobody else does, and signals; writes verdicts into calls, transcripts, quarantine, dead
                  letters, alerts; reads and writes the names that were met
-    node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are (with a store in its own
-               folder it is a sink as well: run the sink's commands for the node's principal)
+    node     ─ what services and gates do, for those who come over HTTP; sees how far the steps are; shows incidents, and writes
+               what people at its console say of them (with a store in its own folder it is a sink as well: run the sink's
+               commands for the node's principal)
     reviewer ─ reads the quarantine, writes what is released into content
     mender   ─ a person with `tidegate dlq`: reads refused, writes calls and what became of a dead letter, lets meters go on
     auditor  ─ a person with `tidegate audit`: reads what the workers, which all write it, have told
@@ -109,9 +110,9 @@ ROLES: Final[dict[str, tuple[Grant, ...]]] = {
         Grant(("Write",), topics=(ALERTS,)),
     ),
     "node": (
-        Grant(("Write",), topics=(CALLS, CONTENT, GATES)),
-        Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG)),
-        Grant(("Describe",), topics=(USAGE, REFUSED, QUARANTINE, INCIDENTS, *SINK.reads)),
+        Grant(("Write",), topics=(CALLS, CONTENT, GATES, ALERTS)),
+        Grant(("Read",), topics=(SIGNALS, METER_CHANGELOG, INCIDENTS)),
+        Grant(("Describe",), topics=(USAGE, REFUSED, QUARANTINE, *SINK.reads)),
         Grant(("Describe",), groups=(METER.name, GUARDRAILS.name, POLICIES.name, SINK.name)),
     ),
     "reviewer": (

@@ -32,6 +32,7 @@ from ..call_account import CallAccount
 from ..folder_mark import keep_to_kafka
 from ..letters import Keeper
 from ..topology import GUARDRAILS, METER, POLICIES, SINK
+from .incident_desk import KafkaDesk
 from .log_view import LogView, Progress
 from .signal_feed import SignalFeed
 from .sink_thread import SinkThread
@@ -52,6 +53,7 @@ class KafkaBackend:
     def __init__(self, data_dir: Path, settings: Settings) -> None:
         self._address = KafkaAddress.parse(settings.url)
         self._url = settings.url
+        self._settings = settings
         self.keeper = Keeper.of(settings)
         with contextlib.ExitStack() as opened:
             self._view = LogView(settings)
@@ -106,6 +108,9 @@ class KafkaBackend:
     @property
     def failure(self) -> BaseException | None:
         return self._watch_failure or self.feed.failure or (self._sink.failure if self._sink is not None else None)
+
+    def desk(self) -> KafkaDesk:
+        return KafkaDesk(self._settings)
 
     def status(self) -> dict[str, Any]:
         """As of now; while Kafka or the store is away, what was known last, and that it is."""

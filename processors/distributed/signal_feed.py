@@ -78,6 +78,9 @@ class SignalFeed:
     def news(self, after: int) -> tuple[Sequence[SignalRecord], int]:
         return self.words.behind(after, _ANSWER_BYTES)
 
+    def word(self, key: bytes) -> bytes | None:
+        return self.words.word(key)
+
     def announce(self, gate_id: str) -> None:
         """Does not wait. An announcement that is lost is made again in a second."""
         loop = self._loop
@@ -248,6 +251,11 @@ class Words:
                 if size >= max_bytes:
                     return [record for _, record in found[: number + 1]], offset
             return [record for _, record in found], self.position
+
+    def word(self, key: bytes) -> bytes | None:
+        """The last one on a key."""
+        with self._guard:
+            return self._words.get(key, (START, None))[1]
 
     def standing(self) -> dict[str, Any]:
         """The policies in force, and the scopes that are not fine, harshest first."""

@@ -82,7 +82,7 @@ class Doors:
         self._tenants = TenantDoor(self._bodies, tenants)
         self._signals = SignalsDoor(backend.feed)
         self._reads = TranscriptReads(audit, backend.store)
-        self.console = ConsoleDoor(backend, settings, own_token, status, audit, tenants)
+        self.console = ConsoleDoor(backend, settings, own_token, status, audit, tenants, self._reads)
 
     def app(self) -> Starlette:
         return Starlette(

@@ -9,6 +9,7 @@ from ...producers.ports import Log
 from ...producers.signals import SignalRecord
 from ...sinks.clickhouse import Store
 from ..call_account import CallAccount
+from ..incident_desk import Desk
 from ..letters import Keeper
 
 
@@ -18,6 +19,10 @@ class Feed(Protocol):
     def news(self, after: int) -> tuple[Sequence[SignalRecord], int]:
         """Some of the records behind position `after` (-1: of all), oldest first, and the position to go on from. Waits for
         nothing: no records, no news. Used from one thread. Raises `LogUnavailable`."""
+        ...
+
+    def word(self, key: bytes) -> bytes | None:
+        """The last word on a key; None or nothing: there is none. Used from the thread of `news`. Raises `LogUnavailable`."""
         ...
 
     def announce(self, gate_id: str) -> None:
@@ -45,6 +50,10 @@ class Backend(Protocol):
 
     @property
     def feed(self) -> Feed: ...
+
+    def desk(self) -> Desk:
+        """The incidents; another one each time, for whoever closes it, to be used from one thread. Raises `LogUnavailable`."""
+        ...
 
     @property
     def keeper(self) -> Keeper:

@@ -8,6 +8,9 @@
     GET  /console/definitions               boards, panels, variables
     GET  /console/choices/{variable}        what there is to choose in a range
     GET  /console/live?board=…&range=…      server-sent events (`console_live`)
+    GET  /console/budgets                   burn-downs (`console_budgets`)
+    …    /console/incidents, /silences      `console_incidents`
+    GET  /console/calls, /findings, /transcripts    `console_calls`
 
 Rights are `console_access`'s. Whatever changes something must come from the console's own pages.
 """
@@ -39,9 +42,13 @@ from ...schemas.errors import Backpressure, TidegateError
 from ...schemas.settings import Settings
 from ..console_access import Digests, Right, Who
 from ..tenant_tokens import TenantTokens
+from ..transcript_reads import TranscriptReads
 from .backend import Backend
 from .body import Bodies, NoRoom, TooLarge
+from .console_budgets import ConsoleBudgets
+from .console_calls import ConsoleCalls
 from .console_hub import Source
+from .console_incidents import WORDS, ConsoleIncidents
 from .console_live import ConsoleLive
 from .console_session import Session, Sessions, SignInRefused, address, cookie_of, from_own_pages
 
@@ -99,6 +106,7 @@ class ConsoleDoor:
         status: Callable[[], dict[str, Any]],
         audit: AuditLog,
         tokens: TenantTokens,
+        reads: TranscriptReads,
     ) -> None:
         self._assets = Assets()
         self._bodies = Bodies(_MOST_BYTES)
@@ -108,9 +116,12 @@ class ConsoleDoor:
         self._monotonic = time.monotonic()
         self.sessions = Sessions(own_token, settings.token, tokens, audit)
         self.live_streams = ConsoleLive(lambda: backend.store, status, self._digests)
+        self._budgets = ConsoleBudgets(backend.feed, self.live_streams.ask, self._digests)
+        self._incidents = ConsoleIncidents(backend.desk, audit, self._digests)
+        self._calls = ConsoleCalls(lambda: backend.store, reads, self._digests)
 
     def routes(self) -> list[Route]:
-        look = self._for("look")
+        look, calls, act = self._for("look"), self._for("calls"), self._for("act")
         return [
             Route("/console/assets/{name}", self.asset),
             Route("/console/session", told(self.session)),
@@ -121,6 +132,15 @@ class ConsoleDoor:
             Route("/console/definitions", look(self.definitions)),
             Route("/console/choices/{variable}", look(self.choices)),
             Route("/console/live", look(self.live)),
+            Route("/console/budgets", look(self.budgets)),
+            Route("/console/incidents", look(self.incidents)),
+            Route("/console/incidents/{number}/{word}", act(self.say), methods=["POST"]),
+            Route("/console/silences", act(self.silence), methods=["POST"]),
+            Route("/console/silences/{id}", act(self.unsilence), methods=["DELETE"]),
+            Route("/console/calls", calls(self.calls)),
+            Route("/console/calls/{call_id:path}", calls(self.call)),
+            Route("/console/findings", calls(self.findings)),
+            Route("/console/transcripts/{call_id:path}", self._for("transcripts")(self.transcript)),
         ]
 
     def end_streams(self) -> None:
@@ -128,6 +148,8 @@ class ConsoleDoor:
 
     def close(self) -> None:
         self.live_streams.close()
+        self._incidents.close()
+        self._calls.close()
 
     def page(self, request: Request) -> Response:
         """The page itself."""
@@ -189,7 +211,10 @@ class ConsoleDoor:
         return private({"choices": [row[0] for row in found.rows]})
 
     async def live(self, request: Request, _who: Who) -> Response:
-        return self.live_streams.stream(request, self._beside, lambda: self._still_may_look(request))
+        def beside(board: str, tenant: str) -> Sequence[Source]:
+            return (self._incidents.source, *((self._budgets.source(tenant),) if board == "budgets" else ()))
+
+        return self.live_streams.stream(request, beside, lambda: self._still_may_look(request))
 
     def _still_may_look(self, request: Request) -> bool:
         try:
@@ -197,8 +222,42 @@ class ConsoleDoor:
         except TidegateError:
             return False
 
-    def _beside(self, _board: str) -> Sequence[Source]:
-        return ()
+    async def budgets(self, request: Request, _who: Who) -> Response:
+        shown, _ = await self._budgets.shown(chosen(request.query_params)["tenant"])
+        return private(shown)
+
+    async def calls(self, request: Request, who: Who) -> Response:
+        return private(await self._calls.page(request.query_params, who))
+
+    async def call(self, request: Request, who: Who) -> Response:
+        found = await self._calls.one(request.path_params["call_id"], who)
+        return private(found) if found is not None else problem(404, "there is no such call in the store")
+
+    async def findings(self, request: Request, _who: Who) -> Response:
+        return private(await self._calls.findings(request.query_params))
+
+    async def transcript(self, request: Request, who: Who) -> Response:
+        found = await self._calls.transcript(request.path_params["call_id"], who, address(request))
+        return private(found) if found is not None else problem(404, "no transcript of this call is kept")
+
+    # what people say
+
+    async def incidents(self, _request: Request, _who: Who) -> Response:
+        return private(await self._incidents.shown())
+
+    async def say(self, request: Request, who: Who) -> Response:
+        await self.asked(request)
+        word = request.path_params["word"]
+        if word not in WORDS:
+            return problem(404, f"an incident takes {' or '.join(WORDS)}")
+        return private(await self._incidents.say(request.path_params["number"], word, who))
+
+    async def silence(self, request: Request, who: Who) -> Response:
+        return private(await self._incidents.silence(await self.asked(request), who))
+
+    async def unsilence(self, request: Request, who: Who) -> Response:
+        await self.asked(request)
+        return private(await self._incidents.unsilence(request.path_params["id"], who))
 
     # how
 

@@ -61,16 +61,20 @@ class ConsoleLive:
         self.closing = False
 
     def stream(
-        self, request: Request, beside: Callable[[str], Sequence[Source]], may: Callable[[], bool]
+        self, request: Request, beside: Callable[[str, str], Sequence[Source]], may: Callable[[], bool]
     ) -> EventSourceResponse:
-        """The stream of one viewer, which ends when it `may` not go on; `beside` gives a board's sources that are no panels.
-        Raises `UsageError` where what is asked for is not there, `Backpressure` when there are too many."""
+        """The stream of one viewer, which ends when it `may` not go on; `beside` gives the sources of a board and tenant that
+        are no panels. Raises `UsageError` where what is asked for is not there, `Backpressure` when there are too many."""
         asked = request.query_params
         shown_board, stretch, values = board(asked.get("board", "overview")), Range.read(asked), chosen(asked)
         if self._viewers >= _MOST_VIEWERS:
             raise Backpressure(f"{_MOST_VIEWERS} people look already; try again", 10)
         sources = [self._panel(panel, shown_board.key, stretch, values) for panel in shown_board.panels]
-        sources = [Source("status", "status", self._status_now, _STATUS_PACE_S), *beside(shown_board.key), *sources]
+        sources = [
+            Source("status", "status", self._status_now, _STATUS_PACE_S),
+            *beside(shown_board.key, values["tenant"]),
+            *sources,
+        ]
         return EventSourceResponse(
             self._events(sources, may), ping=_PING_S, ping_message_factory=_ping, send_timeout=_SEND_TIMEOUT_S
         )

@@ -18,6 +18,7 @@ from ...sinks.clickhouse import Store
 from ..call_account import CallAccount
 from ..folder_mark import keep_to_own_log
 from ..letters import Keeper
+from .incident_desk import FolderDesk
 from .notifier import at_rest
 from .pipeline import Pipeline
 
@@ -33,10 +34,14 @@ class FolderBackend:
         self.content_log = LocalLog(data_dir, fsync=settings.fsync)
         self.feed = FolderFeed(data_dir)
         self.keeper = Keeper.of(settings, data_dir)
+        self._data_dir = data_dir
 
     @property
     def store(self) -> Store:
         return self.pipeline.store
+
+    def desk(self) -> FolderDesk:
+        return FolderDesk(self._data_dir)
 
     @property
     def behind(self) -> bool:
@@ -87,6 +92,9 @@ class FolderFeed:
             after = START  # of another log: the folder was made anew, so everything is news
         records = self._log.read(SIGNALS.name, 0, after + 1) if end > after + 1 else []
         return [(record.key or b"", record.value) for record in records], records[-1].offset if records else after
+
+    def word(self, key: bytes) -> bytes | None:
+        return next((record.value for record in self._log.keyed(SIGNALS.name, 0, key) if record.key == key), None)
 
     def announce(self, gate_id: str) -> None:
         if self._writer is None:

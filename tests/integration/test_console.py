@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import pytest
-import urllib3
+from console_visitor import Visitor, granted
 from node_process import NodeProcess, eventually, tidegate
 from support import response
 from tidegate.dashboards.boards import BOARDS
@@ -36,77 +33,6 @@ def calls(count: int, **fields: Any) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass
-class Browser:
-    """Somebody at the console, with cookies of their own."""
-
-    node: NodeProcess
-    cookie: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
-        sent = self.headers | headers | ({"Cookie": self.cookie} if self.cookie else {})
-        content = json.dumps(body).encode() if body is not None else None
-        answer = self.node.http.request(method, self.node.url + path, body=content, headers=sent, redirect=False)
-        if "Set-Cookie" in answer.headers:
-            self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
-        return answer
-
-    def get(self, path: str, **query: str) -> Any:
-        answer = self.ask("GET", f"{path}?{urlencode(query)}" if query else path)
-        assert answer.status == 200, answer.data
-        return json.loads(answer.data)
-
-    def signed_in(self, token: str) -> Browser:
-        answer = self.ask("POST", "/console/session", {"token": token})
-        assert answer.status == 200, answer.data
-        return self
-
-    @contextmanager
-    def stream(self, **query: str) -> Iterator[Stream]:
-        headers = {"Cookie": self.cookie} if self.cookie else {}
-        url = f"{self.node.url}/console/live?{urlencode(query)}"
-        answer = self.node.http.request("GET", url, headers=headers, preload_content=False, timeout=60)
-        assert answer.status == 200, answer.read()
-        try:
-            yield Stream(answer)
-        finally:
-            answer.drain_conn() if answer.closed else answer.close()
-
-
-class Stream:
-    """Server-sent events, one after the other."""
-
-    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
-        self._lines = self._read(answer)
-
-    @staticmethod
-    def _read(answer: urllib3.BaseHTTPResponse) -> Iterator[str]:
-        rest = b""
-        for chunk in answer.stream(65_536):
-            *whole, rest = (rest + chunk).split(b"\r\n")
-            yield from (line.decode() for line in whole)
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        name, data = "", ""
-        for line in self._lines:
-            if line.startswith("event: "):
-                name = line.removeprefix("event: ")
-            elif line.startswith("data: "):
-                data = line.removeprefix("data: ")
-            elif not line and data:
-                yield name, json.loads(data)
-                name, data = "", ""
-
-    def until(self, is_it: Callable[[str, Any], bool], within_s: float = 60) -> Any:
-        deadline = time.monotonic() + within_s
-        for name, data in self:
-            if is_it(name, data):
-                return data
-            assert time.monotonic() < deadline, f"not told; last was {name}"
-        raise AssertionError("the stream ended")
-
-
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     folder = tmp_path_factory.mktemp("console")
@@ -124,20 +50,14 @@ def tokens(node: NodeProcess) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def people(node: NodeProcess, tokens: Mapping[str, str]) -> Mapping[str, Browser]:
-    return {role: Browser(node).signed_in(token) for role, token in tokens.items()}
+def people(node: NodeProcess, tokens: Mapping[str, str]) -> Mapping[str, Visitor]:
+    return {role: Visitor(node).signed_in(token) for role, token in tokens.items()}
 
 
 @pytest.fixture
 def open_node(tmp_path: Path) -> Iterator[NodeProcess]:
     with NodeProcess(tmp_path / "data", TIDEGATE_GUARD="false") as running:
         yield running
-
-
-def granted(node: NodeProcess, *options: str) -> str:
-    done = tidegate("access", "grant", "--data", node.data_dir, *options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode().strip()
 
 
 # ---- who
@@ -170,17 +90,17 @@ def test_an_asset_may_be_kept_for_ever_by_its_hash_and_is_looked_at_again_otherw
         assert node.get(f"/console/assets/{name}").status == 404
 
 
-def test_each_role_may_what_is_its(node: NodeProcess, people: Mapping[str, Browser]) -> None:
+def test_each_role_may_what_is_its(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
     for role, person in people.items():
         told = person.get("/console/session")
         assert (told["role"], told["may"]) == (role, RIGHTS[role])
         assert told["node"]["version"]
-    assert Browser(node).get("/console/session")["may"] == []
-    assert Browser(node).signed_in("open-sesame").get("/console/session")["role"] == "analyst"
+    assert Visitor(node).get("/console/session")["may"] == []
+    assert Visitor(node).signed_in("open-sesame").get("/console/session")["role"] == "analyst"
 
 
 def test_a_session_is_a_cookie_that_scripts_cannot_read_and_that_holds_no_token(node: NodeProcess) -> None:
-    answer = Browser(node).ask("POST", "/console/session", {"token": node.token})
+    answer = Visitor(node).ask("POST", "/console/session", {"token": node.token})
 
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
@@ -190,8 +110,8 @@ def test_a_session_is_a_cookie_that_scripts_cannot_read_and_that_holds_no_token(
 
 
 def test_who_signs_out_is_out_wherever_the_cookie_went(node: NodeProcess) -> None:
-    person = Browser(node).signed_in(node.token)
-    kept = Browser(node, person.cookie)
+    person = Visitor(node).signed_in(node.token)
+    kept = Visitor(node, person.cookie)
 
     assert person.ask("DELETE", "/console/session").status == 200
 
@@ -200,7 +120,7 @@ def test_who_signs_out_is_out_wherever_the_cookie_went(node: NodeProcess) -> Non
 
 def test_a_revoked_token_ends_its_sessions_and_streams(node: NodeProcess) -> None:
     token = granted(node, "--role", "viewer", "--name", "leaver")
-    person = Browser(node).signed_in(token)
+    person = Visitor(node).signed_in(token)
     listed = json.loads(tidegate("access", "list", "--json", "--data", node.data_dir).stdout)
     [token_id] = [one["id"] for one in listed if one["name"] == "leaver"]
 
@@ -219,7 +139,7 @@ def test_a_tenants_token_does_not_open_the_console_nor_a_roles_the_clickhouse_do
 ) -> None:
     tenants = granted(node, "--tenant", "harbor-health")
 
-    refused = Browser(node).ask("POST", "/console/session", {"token": tenants})
+    refused = Visitor(node).ask("POST", "/console/session", {"token": tenants})
     at_clickhouse = {role: node.get("/?query=SELECT+1", token=tokens[role]).status for role in ROLES}
 
     assert (refused.status, "tenant's" in json.loads(refused.data)["error"]) == (401, True)
@@ -228,23 +148,23 @@ def test_a_tenants_token_does_not_open_the_console_nor_a_roles_the_clickhouse_do
 
 def test_a_link_signs_the_operator_in_once_and_keeps_what_was_to_be_seen(node: NodeProcess) -> None:
     operator = {"Authorization": f"Bearer {node.token}"}
-    made = json.loads(Browser(node).ask("POST", "/console/code", **operator).data)["path"]
+    made = json.loads(Visitor(node).ask("POST", "/console/code", **operator).data)["path"]
 
-    prefetched = Browser(node).ask("GET", made, **{"Sec-Purpose": "prefetch"})
-    person = Browser(node)
+    prefetched = Visitor(node).ask("GET", made, **{"Sec-Purpose": "prefetch"})
+    person = Visitor(node)
     entered = person.ask("GET", f"{made}&board=cost&range=7d")
-    again = Browser(node).ask("GET", made)
+    again = Visitor(node).ask("GET", made)
 
     assert prefetched.status == 425
     assert (entered.status, entered.headers["Location"]) == (303, "/?board=cost&range=7d")
     assert person.get("/console/session")["role"] == "operator"
     assert again.status == 401
-    assert Browser(node).ask("POST", "/console/code").status == 401
-    assert Browser(node).ask("POST", "/console/code", Authorization="Bearer open-sesame").status == 401
+    assert Visitor(node).ask("POST", "/console/code").status == 401
+    assert Visitor(node).ask("POST", "/console/code", Authorization="Bearer open-sesame").status == 401
 
 
 def test_sign_ins_are_in_the_audit_log_without_tokens(node: NodeProcess, tokens: Mapping[str, str]) -> None:
-    Browser(node).signed_in(tokens["oncall"])
+    Visitor(node).signed_in(tokens["oncall"])
 
     entries = [json.loads(line) for line in (node.data_dir / "audit.jsonl").read_bytes().splitlines()]
 
@@ -256,7 +176,7 @@ def test_sign_ins_are_in_the_audit_log_without_tokens(node: NodeProcess, tokens:
 
 
 def test_another_sites_page_changes_nothing(node: NodeProcess) -> None:
-    person = Browser(node).signed_in(node.token)
+    person = Visitor(node).signed_in(node.token)
     foreign: list[dict[str, str]] = [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -274,8 +194,8 @@ def test_another_sites_page_changes_nothing(node: NodeProcess) -> None:
 
 
 def test_wrong_tokens_are_slowed_down_and_right_ones_of_others_are_not(open_node: NodeProcess) -> None:
-    tried = [Browser(open_node).ask("POST", "/console/session", {"token": f"guess-{n}"}) for n in range(12)]
-    as_bearer = Browser(open_node).ask("GET", "/console/session", Authorization="Bearer guess")
+    tried = [Visitor(open_node).ask("POST", "/console/session", {"token": f"guess-{n}"}) for n in range(12)]
+    as_bearer = Visitor(open_node).ask("GET", "/console/session", Authorization="Bearer guess")
 
     assert [answer.status for answer in tried] == [401] * 10 + [429] * 2
     assert int(tried[-1].headers["Retry-After"]) > 0
@@ -294,18 +214,18 @@ def test_a_sign_in_without_a_token_says_what_to_send(node: NodeProcess, body: by
 
 
 def test_without_a_token_the_machines_own_people_may_look_and_no_page_of_another_name(open_node: NodeProcess) -> None:
-    here = Browser(open_node).get("/console/session")
-    rebound = Browser(open_node, headers={"Host": "rebound.example"})
+    here = Visitor(open_node).get("/console/session")
+    rebound = Visitor(open_node, headers={"Host": "rebound.example"})
 
     assert (here["role"], here["may"]) == (None, ["look"])
     assert rebound.get("/console/session")["may"] == []
     assert rebound.ask("GET", "/console/definitions").status == 401
-    assert Browser(open_node).ask("GET", "/console/definitions").status == 200
+    assert Visitor(open_node).ask("GET", "/console/definitions").status == 200
 
 
 def test_nothing_is_shown_to_strangers(node: NodeProcess) -> None:
     for path in ("/console/definitions", "/console/choices/tenant", "/console/live?board=overview"):
-        answer = Browser(node).ask("GET", path)
+        answer = Visitor(node).ask("GET", path)
         assert answer.status == 401
         assert "sign" in json.loads(answer.data)["error"]
 
@@ -313,7 +233,7 @@ def test_nothing_is_shown_to_strangers(node: NodeProcess) -> None:
 # ---- what is shown
 
 
-def test_definitions_tell_every_board_and_panel_and_no_sql(node: NodeProcess, people: Mapping[str, Browser]) -> None:
+def test_definitions_tell_every_board_and_panel_and_no_sql(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
     told = people["viewer"].get("/console/definitions")
 
     assert [(one["key"], [panel["key"] for panel in one["panels"]]) for one in told["boards"]] == [
@@ -323,7 +243,7 @@ def test_definitions_tell_every_board_and_panel_and_no_sql(node: NodeProcess, pe
     assert "SELECT" not in json.dumps(told)
 
 
-def test_choices_are_those_of_the_range(node: NodeProcess, people: Mapping[str, Browser]) -> None:
+def test_choices_are_those_of_the_range(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
     viewer = people["viewer"]
     long_ago = {"since": "2020-01-01T00:00:00Z", "until": "2020-01-02T00:00:00Z"}
 
@@ -346,7 +266,7 @@ def test_choices_are_those_of_the_range(node: NodeProcess, people: Mapping[str, 
         "tenant=%00",
     ],
 )
-def test_what_is_not_there_to_be_seen_is_told_so(people: Mapping[str, Browser], query: str) -> None:
+def test_what_is_not_there_to_be_seen_is_told_so(people: Mapping[str, Visitor], query: str) -> None:
     answer = people["viewer"].ask("GET", f"/console/live?{query}")
 
     assert answer.status == 400
@@ -366,7 +286,7 @@ def test_a_panel_is_told_as_it_is_and_again_when_it_has_changed(open_node: NodeP
     def cost(rows: list[list[Any]]) -> float:
         return sum(row[2] or 0 for row in rows)
 
-    with Browser(open_node).stream(board="overview", range="1h", by="model") as stream:
+    with Visitor(open_node).stream(board="overview", range="1h", by="model") as stream:
         first = stream.until(is_panel("cost_over_time"))
         open_node.post([response("one", started_at=now, input_tokens=1_000, output_tokens=100)])
         second = stream.until(lambda name, data: is_panel("cost_over_time")(name, data) and data["rows"])
@@ -381,7 +301,7 @@ def test_a_panel_is_told_as_it_is_and_again_when_it_has_changed(open_node: NodeP
 
 
 def test_the_status_is_told_at_once_and_as_calls_come_in(open_node: NodeProcess) -> None:
-    with Browser(open_node).stream(board="overview") as stream:
+    with Visitor(open_node).stream(board="overview") as stream:
         first = stream.until(lambda name, _: name == "status")
         open_node.post(calls(5))
         after = stream.until(lambda name, data: name == "status" and data["totals"].get("responses") == 5)
@@ -393,7 +313,7 @@ def test_the_status_is_told_at_once_and_as_calls_come_in(open_node: NodeProcess)
     assert {"policies", "notifier", "guardrails", "meter_lag_records"} <= after.keys()
 
 
-def test_whoever_comes_back_hears_where_things_stand(node: NodeProcess, people: Mapping[str, Browser]) -> None:
+def test_whoever_comes_back_hears_where_things_stand(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
     told = []
     for _ in range(2):
         with people["viewer"].stream(board="overview", range="24h") as stream:
@@ -402,7 +322,7 @@ def test_whoever_comes_back_hears_where_things_stand(node: NodeProcess, people: 
     assert told[0] == told[1] != []
 
 
-def test_one_tenant_is_shown_alone(node: NodeProcess, people: Mapping[str, Browser]) -> None:
+def test_one_tenant_is_shown_alone(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
     shown = {}
     for tenant in ("*", "harbor-health", "hill", "nobody"):
         with people["viewer"].stream(board="overview", range="24h", tenant=tenant) as stream:
@@ -415,7 +335,7 @@ def test_one_tenant_is_shown_alone(node: NodeProcess, people: Mapping[str, Brows
 
 
 def test_a_node_that_stops_does_not_wait_for_its_viewers(tmp_path: Path) -> None:
-    with NodeProcess(tmp_path / "data", TIDEGATE_GUARD="false") as node, Browser(node).stream(board="overview") as stream:
+    with NodeProcess(tmp_path / "data", TIDEGATE_GUARD="false") as node, Visitor(node).stream(board="overview") as stream:
         stream.until(lambda name, _: name == "status")
 
         began = time.monotonic()
