@@ -2,10 +2,9 @@
 
 import { faded, ink } from "./colours.js";
 import { fill, h } from "./dom.js";
+import { badge } from "./states.js";
 import { UNKNOWN, amount, clock, plural, seconds, span } from "./words.js";
 
-const SIGNS = { ok: "●", warn: "◆", throttle: "◐", downgrade: "▽", block: "■" };
-const WORDS = { ok: "fine", warn: "warned", throttle: "throttled", downgrade: "downgraded", block: "blocked" };
 // As many as a screen shows without scrolling for long; the rest are lines of a table.
 const DRAWN = 12;
 
@@ -17,6 +16,7 @@ export class Budgets {
     this.cards = h("div", { class: "burns" });
     this.rest = h("div");
     this.element = h("section", { class: "card w12 budgets", "aria-labelledby": "budgets-title" }, h("header", {}, h("h2", { id: "budgets-title" }, "Budgets now"), h("p", { class: "about" }, "What remains of each limit, the harshest state first")), this.cards, this.rest);
+    this.element.hidden = true; // until something is told
     this.told = null;
     this.size = new ResizeObserver(() => this.redraw());
     this.size.observe(this.cards);
@@ -24,6 +24,7 @@ export class Budgets {
 
   update(data) {
     this.told = data;
+    this.element.hidden = false;
     this.redraw();
   }
 
@@ -58,7 +59,7 @@ export class Budgets {
     return h(
       "article",
       { class: `budget ${one.state}`, "data-policy": one.policy },
-      h("header", {}, h("span", { class: `badge ${one.state}` }, `${SIGNS[one.state] ?? "●"} ${WORDS[one.state] ?? one.state}`), h("h3", {}, one.policy)),
+      h("header", {}, badge(one.state), h("h3", {}, one.policy)),
       h("p", { class: "scope" }, scoped(one.scope)),
       h("p", { class: "spent" }, h("b", {}, amount(one.unit, one.spend)), ` of ${one.limit === null ? "no limit" : amount(one.unit, one.limit)}`, share !== null && h("span", {}, amount("share", share))),
       h("div", { class: "meter", "aria-hidden": "true" }, meter),
@@ -114,7 +115,7 @@ export class Budgets {
 function table(rows) {
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": "More budgets" },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": "More budgets" },
     h(
       "table",
       {},
@@ -123,7 +124,7 @@ function table(rows) {
         "tbody",
         {},
         rows.map((one) =>
-          h("tr", {}, h("td", {}, h("span", { class: `badge ${one.state}` }, `${SIGNS[one.state] ?? "●"} ${WORDS[one.state] ?? one.state}`)), h("th", { scope: "row" }, one.policy), h("td", {}, scoped(one.scope)), h("td", { class: "n" }, amount(one.unit, one.spend)), h("td", { class: "n" }, amount(one.unit, one.limit)), h("td", { class: "n" }, amount("share", one.share)), h("td", {}, one.resets_at ? clock(one.resets_at) : UNKNOWN)),
+          h("tr", {}, h("td", {}, badge(one.state)), h("th", { scope: "row" }, one.policy), h("td", {}, scoped(one.scope)), h("td", { class: "n" }, amount(one.unit, one.spend)), h("td", { class: "n" }, amount(one.unit, one.limit)), h("td", { class: "n" }, amount("share", one.share)), h("td", {}, one.resets_at ? clock(one.resets_at) : UNKNOWN)),
         ),
       ),
     ),

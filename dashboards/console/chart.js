@@ -32,9 +32,11 @@ export function pivot(rows, stepHint, additive) {
   return { t, names, values, step };
 }
 
+/** On top of one another. What is not known of one adds nothing to the pile; where nothing is known there is a gap. */
 function piled({ t, names, values }) {
   const sums = new Array(t.length).fill(0);
-  return names.map((name) => values.get(name).map((value, i) => (value === null ? null : (sums[i] += value))));
+  const known = t.map((_, i) => names.some((name) => values.get(name)[i] !== null));
+  return names.map((name) => values.get(name).map((value, i) => (known[i] ? (sums[i] += value ?? 0) : null)));
 }
 
 /** A figure's chart with its legend. `update(data, view)`; `redraw()` in another theme; `destroy()`. */
@@ -95,9 +97,8 @@ export class Chart {
 
   #rescale() {
     const { t, step } = this.data;
-    const last = t.length ? t.at(-1) + (this.panel.stacked ? 0 : 0) : 0;
     const min = this.view.since ?? t[0] ?? 0;
-    const max = Math.max(this.view.until ?? last, last, min + step);
+    const max = Math.max(this.view.until ?? 0, t.at(-1) ?? 0, min + step);
     this.plot.setScale("x", { min, max });
   }
 
@@ -235,7 +236,7 @@ export class Chart {
       const height = plot.posToVal(plot.cursor.top, "y");
       const shown = this.#shown();
       const piles = piled(shown);
-      const found = piles.findIndex((pile) => pile[index] !== null && pile[index] >= height);
+      const found = piles.findIndex((pile) => (pile[index] ?? -1) >= height);
       name = found < 0 ? null : shown.names[found];
     }
     this.onPick(this.data.t[index], this.data.step, name);

@@ -1,7 +1,7 @@
 // A name has one colour on the whole page, in the order in which names are first seen. The colours are Okabe and Ito's, which
 // colour-blind people tell apart, made lighter or darker for the theme (console.css).
 
-const COUNT = 10;
+const COUNT = 16;
 // Percentiles are the same everywhere: from calm to warm.
 const PERCENTILES = { p50: 0, p95: 4, p99: 1 };
 const given = new Map();

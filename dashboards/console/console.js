@@ -58,12 +58,28 @@ async function define() {
   for (;;) {
     try {
       ({ boards, variables } = await get("/console/definitions"));
+      banner("");
       return;
     } catch (error) {
-      banner(`${error.message}; trying again`);
-      await new Promise((resolve) => setTimeout(resolve, 2_000));
+      if (error.status === 401 || error.status === 403) await signedIn();
+      else {
+        banner(`${error.message}; trying again`);
+        await new Promise((resolve) => setTimeout(resolve, 2_000));
+      }
     }
   }
+}
+
+/** A node with a token shows nothing to strangers. Resolves once somebody has signed in who may look. */
+function signedIn() {
+  banner("");
+  fill(byId("board"), session.gate("look"));
+  session.dialog();
+  return new Promise((resolve) => {
+    const stop = session.onSession(() => {
+      if (session.may("look")) resolve(stop());
+    });
+  });
 }
 
 // Where we are
@@ -160,8 +176,19 @@ function drawIncidents() {
 function state(what) {
   const was = standing;
   standing = what;
+  // A node that was started anew knows nobody: who looks is asked again, and may have to say it again.
   if (what === "live" && was === "away") session.refresh().catch(() => {});
+  if (what === "away") session.refresh().then(() => session.may("look") || rejoin(), () => {});
   standingChanged();
+}
+
+async function rejoin() {
+  if (asking === "") return;
+  asking = "";
+  stream.close();
+  await signedIn();
+  build(boards.find((board) => board.key === address.now().board) ?? boards[0]);
+  changed(address.now(), address.now());
 }
 
 function standingChanged() {

@@ -86,7 +86,7 @@ async function sheetOfCalls(shown) {
       h("nav", { "aria-label": "Order" }, Object.entries(ORDERS).map(([name, label]) => h("a", { href: address.href({ order: name }), "aria-current": name === order && "true", onclick: (event) => address.follow(event, { order: name }) }, label))),
     ),
     count
-      ? h("div", { class: "scroll full", tabindex: "0", role: "region", "aria-label": title }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "UTC"), h("th", { scope: "col" }, "model"), h("th", { scope: "col" }, "tenant"), h("th", { scope: "col" }, "prompt"), h("th", { scope: "col", class: "n" }, "tokens"), h("th", { scope: "col", class: "n" }, "cost"), h("th", { scope: "col", class: "n" }, "latency"), h("th", { scope: "col" }, "outcome"))), body))
+      ? h("div", { class: "scroll full", tabindex: "0", role: "group", "aria-label": title }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "UTC"), h("th", { scope: "col" }, "model"), h("th", { scope: "col" }, "tenant"), h("th", { scope: "col" }, "prompt"), h("th", { scope: "col", class: "n" }, "tokens"), h("th", { scope: "col", class: "n" }, "cost"), h("th", { scope: "col", class: "n" }, "latency"), h("th", { scope: "col" }, "outcome"))), body))
       : h("p", { class: "quiet" }, "No call in this moment"),
     more,
   );
@@ -209,7 +209,7 @@ export async function findings(shown, most) {
   if (!all.length) return h("p", { class: "quiet" }, "Nothing was found in this range");
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Latest findings" },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": "Latest findings" },
     h(
       "table",
       {},

@@ -3,9 +3,9 @@
 import { byId, fill, h, say } from "./dom.js";
 import { send } from "./node.js";
 import { may } from "./session.js";
+import { SIGNS, badge } from "./states.js";
 import { amount, clock, plural, seconds, span } from "./words.js";
 
-const SIGNS = { critical: "▲", warning: "◆" };
 let told = { incidents: [], windows: [] };
 
 export const known = () => told;
@@ -44,7 +44,7 @@ export function brief(most, open) {
       return h(
         "li",
         { class: one.phase === "acknowledged" ? "seen" : null },
-        h("span", { class: `badge ${one.severity}` }, `${SIGNS[one.severity] ?? "●"} ${one.severity}`),
+        badge(one.severity),
         h("span", { class: "what" }, one.what),
         h("span", { class: "since" }, [out > now && `exhausted at ${clock(out)}`, one.phase === "acknowledged" ? `seen by ${one.acknowledged_by}` : phases[one.phase], `for ${span(now - seconds(one.opened_at))}`].filter(Boolean).join(" · ")),
         h("button", { type: "button", class: "small", "data-key": `incident-${one.number}`, "aria-label": `Incident #${one.number}`, onclick: open }, `#${one.number} ›`),
@@ -114,7 +114,7 @@ function row(one, changed) {
     h(
       "header",
       {},
-      h("span", { class: `badge ${one.severity}` }, `${SIGNS[one.severity] ?? "●"} ${one.severity}`),
+      badge(one.severity),
       h("span", { class: "phase" }, `${phases[one.phase] ?? one.phase}${one.flapping ? ", comes and goes" : ""}`),
       h("span", { class: "number" }, `#${one.number}`),
     ),

@@ -54,13 +54,18 @@ export class Stream {
   }
 
   close() {
+    this.address = null;
+    this.#leave();
+  }
+
+  #leave() {
     clearTimeout(this.timer);
     this.source?.close();
     this.source = null;
   }
 
   #join() {
-    this.close();
+    this.#leave();
     if (this.tries === 0) this.state("joining");
     const source = new EventSource(this.address);
     this.source = source;
@@ -84,7 +89,7 @@ export class Stream {
 
   #again(pause) {
     if (!this.address) return;
-    this.close();
+    this.#leave();
     this.tries += 1;
     this.state("away");
     this.timer = setTimeout(() => this.#join(), pause);

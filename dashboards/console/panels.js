@@ -3,6 +3,7 @@
 import * as address from "./address.js";
 import { Chart, pivot, summary } from "./chart.js";
 import { fill, h, say, set } from "./dom.js";
+import { SIGNS, badge } from "./states.js";
 import { UNKNOWN, amount, cell, iso, moment } from "./words.js";
 
 const DRAWN = { series: SeriesBody, bars: BarsBody, stat: StatBody, table: TableBody };
@@ -62,7 +63,7 @@ function SeriesBody(panel) {
     address.go({ open: "calls", from: iso(at), to: iso(at + step), ...{ of: null, is: null }, ...about(panel, name), order: orderOf(panel.unit), id: null });
   const chart = new Chart(panel, { onZoom: (since, until) => address.go({ since, until, range: null }), onPick: pick });
   const empty = h("p", { class: "quiet", hidden: true }, "Nothing in this range");
-  const table = h("div", { class: "scroll alternative", tabindex: "0", role: "region", "aria-label": `${panel.title} as a table`, hidden: true });
+  const table = h("div", { class: "scroll alternative", tabindex: "0", role: "group", "aria-label": `${panel.title} as a table`, hidden: true });
   this.element = h("div", { class: "body" }, chart.element, empty, table);
   let data = null;
 
@@ -142,7 +143,7 @@ function StatBody(panel) {
 }
 
 function compared(unit, value, before) {
-  if (value === null || before === null) return `before: ${amount(unit, before, true)}`;
+  if (value === null || before === null) return `before ${amount(unit, before, true)}`;
   if (value === before) return "as before";
   const arrow = value > before ? "▲" : "▼";
   if (unit === "share") return `${arrow} from ${amount(unit, before)}`;
@@ -164,7 +165,7 @@ function TableBody(panel) {
   const body = h("tbody");
   const head = h("tr");
   const empty = h("p", { class: "quiet", hidden: true }, "Nothing in this range");
-  const region = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": panel.title }, h("table", {}, h("thead", {}, head), body));
+  const region = h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": panel.title }, h("table", {}, h("thead", {}, head), body));
   this.element = h("div", { class: "body" }, region, empty);
   const known = new Map((panel.columns ?? []).map((column) => [column.name, column]));
   let headed = "";
@@ -184,6 +185,7 @@ function TableBody(panel) {
           {},
           shown.map((column, i) => {
             const text = cell(column.how, row[i]);
+            if (SIGNS[text] && column.name === "state") return h(i ? "td" : "th", { scope: i ? null : "row" }, badge(text));
             const to = drilled(column.name, column.drill, row[i]);
             const inside = to ? h("a", { href: address.href(to), "data-key": `${at}-${i}`, onclick: (event) => address.follow(event, to) }, text) : text;
             return h(i ? "td" : "th", { scope: i ? null : "row", class: isNumber(column.how) && "n", title: String(row[i] ?? "") .length > 40 ? row[i] : null }, inside);

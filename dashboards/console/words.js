@@ -31,6 +31,7 @@ const WRITERS = {
   },
   share(value) {
     const percent = value * 100;
+    if (percent > 0 && percent < 0.01) return "< 0.01 %";
     return `${(Math.abs(percent) < 10 ? percents : plain).format(percent)} %`;
   },
   per_second: (value) => `${fine.format(value)}/s`,
