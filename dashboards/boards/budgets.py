@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..panel import Board, Column, Panel
-from .sources import MINUTES, RANGE, SINCE, UNTIL, compared, filled, start, widened
+from .sources import MINUTES, RANGE, SINCE, UNKNOWN, UNTIL, compared, filled, start, widened
 
 _PLAIN: Final = (
     *("tenant", "team", "service", "environment", "region", "task_type"),
@@ -90,10 +90,10 @@ ORDER BY t, series
 """
 
 _LONGEST: Final = f"""
+WITH parseDateTime64BestEffort({{until:String}}, 3, 'UTC') AS range_end
 SELECT
     concat(policy, ' ', {_SCOPE}) AS name,
-    sum(dateDiff('millisecond', at, least(ifNull(ended_at, toDateTime64({UNTIL}, 3, 'UTC')), toDateTime64({UNTIL}, 3, 'UTC'))))
-        / 1000 AS value
+    sum(dateDiff('millisecond', at, least(ifNull(ended_at, range_end), range_end))) / 1000 AS value
 FROM blocks({RANGE})
 GROUP BY name
 ORDER BY value DESC, name
@@ -109,7 +109,7 @@ LIMIT 100
 
 
 def _now(value: str) -> str:
-    return f"SELECT (SELECT {value} FROM signals_now WHERE {_TENANT}) AS value, NULL AS before"
+    return f"SELECT (SELECT {value} FROM signals_now WHERE {_TENANT}) AS value, {UNKNOWN} AS before"
 
 
 BUDGETS: Final = Board(

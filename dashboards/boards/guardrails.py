@@ -157,7 +157,7 @@ LIMIT 100
             unit="calls",
             width=12,
             columns=(
-                Column("prompt", "Prompt", drill="prompt"),
+                Column("prompt", "Prompt"),
                 Column("tenant", "Tenant", drill="tenant"),
                 Column("type", "Type"),
                 Column("calls_with_leaks", "Calls that leaked", "calls"),

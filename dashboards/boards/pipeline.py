@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..panel import Board, Column, Panel
-from .sources import MINUTES, SINCE, TENANT, UNTIL, series
+from .sources import MINUTES, SINCE, TENANT, UNKNOWN, UNTIL, series
 
 _LETTERS: Final = f"stage != 'person' AND at >= {SINCE} AND at < {UNTIL}"
 _LENGTH: Final = f"toIntervalSecond(dateDiff('second', {SINCE}, {UNTIL}))"
@@ -54,7 +54,7 @@ PIPELINE: Final = Board(
             sql=f"""
 SELECT
     if(count() = 0, NULL, greatest(dateDiff('second', max(minute), now('UTC')), 0)) AS value,
-    NULL AS before
+    {UNKNOWN} AS before
 FROM calls_1m
 WHERE minute >= now('UTC') - toIntervalDay(7) AND {TENANT}
 """,
@@ -79,7 +79,7 @@ SELECT
             key="to_mend",
             title="To be mended",
             about="Refused lines of which nobody has decided yet what becomes of them: `tidegate dlq list`",
-            sql="SELECT countIf(state = 'refused') AS value, NULL AS before FROM dead_letter_states",
+            sql=f"SELECT countIf(state = 'refused') AS value, {UNKNOWN} AS before FROM dead_letter_states",
             shape="stat",
             unit="records",
             width=3,
@@ -92,7 +92,7 @@ SELECT
             sql=f"""
 SELECT
     if(count() = 0, NULL, sum(abs(toInt64(counted) - toInt64(stored)))) AS value,
-    NULL AS before
+    {UNKNOWN} AS before
 FROM ({_HELD})
 """,
             shape="stat",

@@ -6,7 +6,7 @@ from typing import Final
 
 from ..panel import Board, Column, Panel
 from .guardrails import mean_score
-from .sources import BEFORE, HOURS, RANGE, compared, prompted, prompts_judged, quantile, series
+from .sources import BEFORE, HOURS, RANGE, UNKNOWN, compared, prompted, prompts_judged, quantile, series
 
 _VERSIONS: Final = "uniqExactIf((prompt_name, prompt_version), prompt_name != '')"
 _PER_CALL: Final = "sum(cost_nano_usd) / 1e9 / nullIf(sum(requests) - sum(requests_without_price), 0)"
@@ -21,7 +21,7 @@ SELECT
             WHERE (prompt_name, prompt_version) NOT IN (SELECT prompt_name, prompt_version FROM usage_between({BEFORE}))
         )
     ) AS value,
-    NULL AS before
+    {UNKNOWN} AS before
 """
 
 _COMPARED: Final = f"""

@@ -24,6 +24,9 @@ _UNTIL_US: Final = "parseDateTime64BestEffort({until:String}, 6, 'UTC')"
 _LENGTH: Final = f"toIntervalMicrosecond(dateDiff('microsecond', {_SINCE_US}, {_UNTIL_US}))"
 BEFORE: Final = f"tenant = {{tenant:String}}, since = toString({_SINCE_US} - {_LENGTH}), until = {{since:String}}"
 
+# A `before` that nobody can tell: of what is told of now alone.
+UNKNOWN: Final = "CAST(NULL, 'Nullable(Float64)')"
+
 _MOST: Final = 20
 _MINUTE: Final = 60
 HOUR: Final = 3600
@@ -102,10 +105,10 @@ def found(columns: Sequence[str], name: str) -> str:
 
 
 def series(rows: str, value: str, *, weight: str = "requests", step: str = _BY, empty: str = "0", having: str = "1") -> str:
-    """A point for each `t` and `name` of these rows: of the nineteen names with most `weight` (a column), and of all others.
+    """A point for each `t` and `name` of these rows: nineteen names, those with most `weight` (a column), and all others.
 
-    `value` is of the aggregated columns. A step without rows is `empty`: nothing was counted, and that is 0; or NULL, where there
-    is nothing to tell a mean of.
+    `value` is of the aggregated columns. A step without rows is `empty`: nothing was counted, and that is 0; or NULL, where
+    there is nothing to tell a mean of.
     """
     return f"""
 SELECT t, series, value
