@@ -204,8 +204,8 @@ class Enforcement:
         self._news = None if self._memory.signal(POLICIES_KEY) == news else news
 
     def stands(self, kind: str, problem: str | None, now: float) -> None:
-        """Say how it stands with trouble that is no policy's, as often as you like. People hear of it with the next run: when it
-        begins or becomes another, each hour while it stands, and when it is over (None)."""
+        """Say how it stands with trouble that is no policy's, as often as you like. People hear of it with the next run: when
+        it begins or becomes another, each hour while it stands, and when it is over (None)."""
         before = self.standing.pop(kind, None)
         if problem is not None:
             if before is not None and before[0] == problem and now - before[1] < AGAIN_S:

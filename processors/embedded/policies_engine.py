@@ -97,7 +97,7 @@ class PoliciesEngine:
         return publication.signals
 
     def stands(self, kind: str, problem: str | None) -> None:
-        """Say how it stands with trouble that is no policy's; None: well. What people are to hear goes out with the next run."""
+        """Say how it stands with trouble that is no policy's; None: well. People hear of it with the next run."""
         self._enforcement.stands(kind, problem, self._clock())
 
     def _hear(self, partition: int, now: float) -> None:
