@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 run: $(STAMP) ## start the embedded node with simulated clinic traffic; Ctrl-C stops it
-	$(BIN)/tidegate up --simulate --policies docs/examples/policies.yaml
+	$(BIN)/tidegate up --simulate --policies docs/examples/policies.yaml --open
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest
@@ -40,7 +40,7 @@ typings/tidegate:
 
 lint: $(STAMP) typings/tidegate ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy -m tidegate -m tidegate.cli -m tidegate.access_cli -m tidegate.alerts_cli -m tidegate.audit_cli -m tidegate.db_cli -m tidegate.dlq_cli -m tidegate.evaluate_cli -m tidegate.forget_cli -m tidegate.guard_cli -m tidegate.incident_cli -m tidegate.keys_cli -m tidegate.models_cli -m tidegate.policy_cli -m tidegate.query_cli -m tidegate.quarantine_cli -m tidegate.reconcile_cli -m tidegate.reprice_cli -m tidegate.residency_cli -m tidegate.topics_cli -m tidegate.worker_cli $(foreach room,schemas producers sinks processors dashboards,-p tidegate.$(room)) -p tidegate.bench
+	$(BIN)/mypy -m tidegate -m tidegate.cli -m tidegate.access_cli -m tidegate.alerts_cli -m tidegate.audit_cli -m tidegate.console_cli -m tidegate.db_cli -m tidegate.dlq_cli -m tidegate.evaluate_cli -m tidegate.forget_cli -m tidegate.guard_cli -m tidegate.incident_cli -m tidegate.keys_cli -m tidegate.models_cli -m tidegate.policy_cli -m tidegate.query_cli -m tidegate.quarantine_cli -m tidegate.reconcile_cli -m tidegate.reprice_cli -m tidegate.residency_cli -m tidegate.topics_cli -m tidegate.worker_cli $(foreach room,schemas producers sinks processors dashboards,-p tidegate.$(room)) -p tidegate.bench
 
 bench: $(STAMP) ## run the benchmarks and write docs/benchmarks.md
 	$(BIN)/python -m bench

@@ -21,6 +21,7 @@ from rich.text import Text
 from tidegate.access_cli import access_app
 from tidegate.alerts_cli import alerts_app
 from tidegate.audit_cli import audit_app
+from tidegate.console_cli import console, open_in_browser
 from tidegate.dashboards.terminal import plain
 from tidegate.db_cli import db_app
 from tidegate.dlq_cli import dlq_app
@@ -105,6 +106,9 @@ def up(
     ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Also make simulated clinic traffic")] = False,
     rate: Annotated[float, typer.Option(help="Simulated calls a second")] = 20.0,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the console in a browser; without a display, print its link")
+    ] = False,
 ) -> None:
     """Run the node: take events, meter and price them, keep them in ClickHouse. Ctrl-C stops it.
 
@@ -132,6 +136,7 @@ def up(
         where = escape(str(settings.data_dir))
         log = f", log {escape(settings.url)}" if _on_kafka(settings) else ""
         out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}{log}", highlight=False, soft_wrap=True)
+        _show_console(node, open_)
         if simulate:
             traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping), name="tidegate-traffic")
             traffic.start()
@@ -145,6 +150,16 @@ def up(
     if node.failure is not None:
         raise node.failure
     out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
+
+
+def _show_console(node: Node, open_: bool) -> None:
+    """Where the console is, and a way in. A log keeps what it is told: links go to people alone, or to who asked for one."""
+    if open_ and open_in_browser(node.console_link()):
+        out.print("The console is open in the browser", highlight=False)
+    elif open_ or out.is_terminal:
+        out.print(Text(f"Console, once within ten minutes: {node.console_link()}"), soft_wrap=True, highlight=False)
+    else:
+        out.print("`tidegate console` signs in to the console", highlight=False)
 
 
 def open_node(settings: Settings) -> Node:
@@ -381,6 +396,7 @@ def simulate(
     )
 
 
+app.command()(console)
 app.command()(forget)
 app.command()(query)
 app.command()(reconcile)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..processors.console_access import Digests
-from ..processors.incident_words import summary
+from ..processors.incident_words import runbook_of, summary
 from ..processors.incidents import Incident, Window
 from ..schemas.signal import Contributor
 from .ranges import iso_of
@@ -67,7 +67,7 @@ def _incident(one: Incident, digests: Digests) -> dict[str, Any]:
         "exhausted_at": iso_of(alert.exhausted_at),
         "contributors": who_spent(alert.contributors, alert.spend, digests),
         "owner": alert.owner,
-        "runbook": alert.runbook,
+        "runbook": runbook_of(alert, "") or None,
     }
 
 

@@ -7,6 +7,7 @@ project looks at the environment.
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -243,6 +244,11 @@ class Settings(BaseSettings):
 def secret_named(name: str) -> str | None:
     """A secret that a file names by its variable; None where it is not set."""
     return os.environ.get(name, "").strip() or None
+
+
+def has_display() -> bool:
+    """Whether a window can be opened for the person at the keyboard."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def environment_of_others() -> dict[str, str]:

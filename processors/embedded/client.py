@@ -92,6 +92,10 @@ class NodeFolder:
     def query(self, sql: str, form: str) -> bytes:
         return self._ask("POST", "/v1/query", {"sql": sql, "format": form})
 
+    def console_link(self) -> str:
+        """What signs in to the console, once."""
+        return self.node.url + str(orjson.loads(self._ask("POST", "/console/code"))["path"])
+
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = orjson.loads(self._ask("GET", "/v1/status"))
         return status

@@ -115,6 +115,12 @@ class Node:
             self._socket.close()
         self._lock.release()
 
+    def console_link(self) -> str:
+        """What signs in to the console as operator, once and soon."""
+        if self._doors is None:
+            raise UsageError("the node is not running")
+        return self.url + self._doors.console.entrance()
+
     @property
     def failure(self) -> BaseException | None:
         """What ended the work behind the doors, if anything did."""

@@ -13,6 +13,7 @@ import pytest
 from console_visitor import Visitor, granted
 from node_process import NodeProcess, eventually, tidegate
 from support import response
+from tidegate.console_cli import open_in_browser
 from tidegate.dashboards.boards import BOARDS
 
 ROLES: Final = ("viewer", "oncall", "analyst", "compliance")
@@ -344,3 +345,51 @@ def test_a_node_that_stops_does_not_wait_for_its_viewers(tmp_path: Path) -> None
     assert code == 0
     assert time.monotonic() - began < 30
     assert eventually(lambda: (node.data_dir / "node.json").exists(), lambda there: not there) is False
+
+
+# ---- from the command line
+
+
+def test_the_command_prints_a_link_that_signs_in_once(node: NodeProcess) -> None:
+    printed = tidegate("console", "--print", "--data", node.data_dir)
+
+    link = printed.stdout.decode().strip()
+    path = link.removeprefix(node.url)
+    person = Visitor(node)
+    assert printed.returncode == 0, printed.stderr
+    assert person.ask("GET", path).status == 303
+    assert person.get("/console/session")["role"] == "operator"
+    assert Visitor(node).ask("GET", path).status == 401
+
+
+def test_without_a_node_there_is_no_console(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path / "data"):
+        pass
+
+    said = tidegate("console", "--data", tmp_path / "data")
+
+    assert said.returncode == 2
+    assert b"tidegate up" in said.stderr
+
+
+def test_a_node_that_is_asked_to_open_its_console_prints_a_link_where_there_is_no_display(tmp_path: Path) -> None:
+    settings = {"TIDEGATE_GUARD": "false", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    with NodeProcess(tmp_path / "asked", "--open", **settings) as asked, NodeProcess(tmp_path / "other", **settings) as other:
+        told = eventually(asked.output.read_text, lambda text: "code=" in text)
+        [link] = [word for word in told.split() if "/console/enter?code=" in word]
+
+        assert Visitor(asked).ask("GET", link.removeprefix(asked.url)).status == 303
+        # A log keeps what it is told.
+        assert "code=" not in eventually(other.output.read_text, lambda text: "tidegate console" in text)
+
+
+@pytest.mark.parametrize(("display", "opens"), [("", False), (":0", True)])
+def test_a_browser_is_opened_where_there_is_a_display(monkeypatch: pytest.MonkeyPatch, display: str, opens: bool) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("webbrowser.open", lambda link: bool(opened.append(link)) or True)
+
+    assert open_in_browser("http://127.0.0.1:8400/console/enter?code=x") is opens
+    assert opened == (["http://127.0.0.1:8400/console/enter?code=x"] if opens else [])
