@@ -89,18 +89,18 @@ VARIABLES: Final = (
         " AND hour < parseDateTimeBestEffort({until:String}) ORDER BY tenant LIMIT 1000",
     ),
     Variable("by", "by", "String", "model", ("tenant", "team", "service", "provider_name", "model", "prompt")),
-    # The width of a point in seconds: `step_s` of the range, or another that whole hours or days are made of.
+    # The width of a point in seconds: `step_s` of the range. Any other is widened to whole minutes, an hour or whole days.
     Variable("step_s", "step", "UInt32", "60"),
 )
 
 _MOST_POINTS: Final = 300
 _DAY: Final = 86400
-# Each is a whole number of the ones that rollups have: minutes, hours, days.
-_STEPS: Final = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, _DAY)
+# An hour is made of each, and beyond it rollups have days.
+_STEPS: Final = (60, 120, 300, 600, 900, 1800, 3600, _DAY)
 
 
 def step_s(range_s: float) -> int:
-    """The width of a point that leaves a range some 300 of them at most; whole minutes, hours or days."""
+    """The width of a point that leaves a range 300 of them at most: minutes up to an hour, or whole days."""
     for step in _STEPS:
         if range_s <= step * _MOST_POINTS:
             return step

@@ -4,7 +4,7 @@
              scored_1h, findings_1h ─► judged ─┴─► lines      a point of each measure
          usage_between and its like ─────────────► compared   a range, and the range before it
 
-A step is read from the coarsest rollup that it is made of: days from days, hours from hours. Minutes know no prompts, and
+A step is read from the coarsest rollup that it is made of: days from days, an hour from hours. Minutes know no prompts, and
 verdicts no minutes: what asks for them has hours at least. A series begins with the whole step that `since` is in.
 """
 
@@ -51,8 +51,9 @@ def quantile(column: str, level: int) -> str:
 
 
 def widened(to_s: int) -> str:
-    """The step, or the next larger one that is made of whole hours, say."""
-    return f"intDiv({{step_s:UInt32}} + {to_s - 1}, {to_s}) * {to_s}"
+    """The step in whole minutes, say, up to an hour; beyond that in whole days, which are read as fast as hours are slow."""
+    days = f"intDiv({{step_s:UInt32}} + {_DAY - 1}, {_DAY}) * {_DAY}"
+    return f"if({{step_s:UInt32}} > {HOUR}, {days}, intDiv({{step_s:UInt32}} + {to_s - 1}, {to_s}) * {to_s})"
 
 
 MINUTES: Final = widened(_MINUTE)
@@ -72,9 +73,9 @@ def counted(columns: Sequence[str], *, by: bool = False) -> str:
     """Rows of `t` and these columns of the rollups of calls, added up; with `name`, what `by` names, if it is to."""
     step = _BY if by else MINUTES
     tables = (
-        ("calls_1m", "minute", f"({step}) % {HOUR} != 0", _OF_MINUTES),
-        ("calls_1h", "hour", f"({step}) % {HOUR} = 0 AND ({step}) % {_DAY} != 0", _OF_HOURS),
-        ("calls_1d", "day", f"({step}) % {_DAY} = 0", _OF_HOURS),
+        ("calls_1m", "minute", f"{step} < {HOUR}", _OF_MINUTES),
+        ("calls_1h", "hour", f"{step} = {HOUR}", _OF_HOURS),
+        ("calls_1d", "day", f"{step} > {HOUR}", _OF_HOURS),
     )
     return _together(
         [_steps(table, at, step, columns, fits, named(known) if by else None) for table, at, fits, known in tables]
@@ -83,7 +84,7 @@ def counted(columns: Sequence[str], *, by: bool = False) -> str:
 
 def prompted(columns: Sequence[str]) -> str:
     """As `counted`, by the version of a prompt, of the calls that name one: by the hour."""
-    tables = (("calls_1h", "hour", f"({HOURS}) % {_DAY} != 0"), ("calls_1d", "day", f"({HOURS}) % {_DAY} = 0"))
+    tables = (("calls_1h", "hour", f"{HOURS} = {HOUR}"), ("calls_1d", "day", f"{HOURS} > {HOUR}"))
     return _together(
         [_steps(table, at, HOURS, columns, f"{fits} AND prompt_name != ''", _PROMPT) for table, at, fits in tables]
     )
