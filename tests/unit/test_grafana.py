@@ -14,12 +14,13 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from tidegate.dashboards import grafana
-from tidegate.dashboards.boards import BOARDS
+from tidegate.dashboards.boards import BOARDS, sources
 from tidegate.dashboards.panel import VARIABLES, Panel
 from tidegate.dashboards.workers import MEASURES
 
 KEPT: Final = dict(dashboards())
 PANELS: Final = {f"{board.key}.{panel.key}": panel for board in BOARDS for panel in board.panels}
+PAGE: Final = (ROOT / "docs" / "dashboards.md").read_text()
 READER: Final = (ROOT / "deploy" / "clickhouse" / "reader.xml").read_text()
 # Dimensions of calls: what a name may be of.
 NAMES: Final = {"by", "model", "prompt", "error_type", None}
@@ -125,6 +126,24 @@ def test_panels_are_of_the_plugin_that_compose_installs() -> None:
     targets = [target for board in KEPT.values() for panel in board["panels"] for target in panel["targets"]]
     assert {target.get("pluginVersion", version) for target in targets} == {version}
     assert {target["datasource"]["type"] for target in targets} == {plugin, "prometheus"}
+
+
+def test_the_page_tells_of_every_panel_in_its_own_words() -> None:
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", PAGE, re.MULTILINE)
+    told = [(panel.title, panel.about) for board in BOARDS for panel in board.panels]
+
+    assert [row for row in rows if row != ("panel", "what it tells")] == told + [(each.title, each.about) for each in MEASURES]
+    for path in set(re.findall(r"`((?:deploy|dashboards|tests)/[\w/.]+)`", PAGE)):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_panel_that_the_page_adds_is_one_that_works() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+    panel = eval(code, {"Panel": Panel, "series": sources.series, "counted": sources.counted})
+
+    assert isinstance(panel, Panel)
+    assert parameters(panel) == {(variable.name, variable.kind) for variable in VARIABLES}
 
 
 def test_links_lead_to_dashboards_that_exist() -> None:
