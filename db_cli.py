@@ -209,7 +209,7 @@ def _show_checked(checked: Checked, sources: list[str]) -> None:
     hours = len({one.hour for one in checked.differences})
     out.print(Text(f"{checked.hours:,} hours compared, {hours:,} differ", style="red" if hours else "green"))
     days = len({one.day for one in checked.day_differences})
-    out.print(Text(f"{checked.days:,} days of calls_1d compared, {days:,} differ", style="red" if days else "green"))
+    out.print(Text(f"{checked.days:,} days compared, {days:,} differ", style="red" if days else "green"))
 
 
 def _show_differences(bucket: str, sources: list[str], rows: list[tuple[str, ...]]) -> None:

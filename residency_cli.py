@@ -33,10 +33,12 @@ _TABLES: Final = {
     "transcripts": "started_at",
     "calls_1h": "hour",
     "calls_1d": "day",
+    "calls_1d_totals": "day",
 }
-# What tells tenants alone: hours of verdicts, the meter's sums, and what was said of a tenant's budget or calls. Alerts of
-# kind `residency` name whose data was refused; they are no data of theirs.
+# What tells tenants alone: hours of verdicts and of what was retrieved, the meter's sums, and what was said of a tenant's
+# budget or calls. Alerts of kind `residency` name whose data was refused; they are no data of theirs.
 _WITHOUT_REGION: Final = {
+    "retrieval_1h": ("hour", "tenant", "1"),
     "scored_1h": ("hour", "tenant", "1"),
     "findings_1h": ("hour", "tenant", "1"),
     "usage_ledger": ("hour", "tenant", "tenant != ''"),
@@ -147,8 +149,9 @@ def _tell(wrong: list[dict[str, Any]], rows: int) -> None:
         out.print(f"All {rows:,} rows of {', '.join(_ASKED)} may rest here.", highlight=False)
         return
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("table", "tenant", "region", "may rest in", "rows", "first", "last"):
-        table.add_column(column, justify="right" if column == "rows" else "left")
+    for column in ("table", "tenant", "region", "may rest in", "rows", "first (UTC)", "last (UTC)"):
+        # A tenant and a region may be long, and are folded; a time is read whole.
+        table.add_column(column, justify="right" if column == "rows" else "left", no_wrap="UTC" in column, overflow="fold")
     for row in wrong:
         allowed = ", ".join(row["allowed"] or ()) or "?"
         cells = (
@@ -157,8 +160,8 @@ def _tell(wrong: list[dict[str, Any]], rows: int) -> None:
             row["region"] or "?",
             allowed,
             f"{row['rows']:,}",
-            row["first"],
-            row["last"],
+            row["first"][: len("2026-11-02T08:00")],
+            row["last"][: len("2026-11-02T08:00")],
         )
         table.add_row(*(Text(plain(cell)) for cell in cells), style="red")
     out.print(table)

@@ -257,6 +257,7 @@ def stored(store: Store) -> Ledger:
     rollups = {
         "v_calls_1h by model": (ask("(tenant, model)", rolled, "v_calls_1h"), ledger.by_model),
         "v_calls_1d": (ask("formatDateTime(day, '%Y-%m-%d')", rolled, "v_calls_1d"), by_day(ledger.by_hour)),
+        "calls_1d_totals": (ask("formatDateTime(day, '%Y-%m-%d')", rolled, "calls_1d_totals"), by_day(ledger.by_hour)),
         "v_calls_1h": (ask(hour.format("hour"), rolled, "v_calls_1h"), ledger.by_hour),
         "v_calls_1m": (ask(minute.format("minute"), rolled, "v_calls_1m"), ledger.by_minute),
     }

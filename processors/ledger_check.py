@@ -1,5 +1,5 @@
-"""Whether the store adds up: the meter's own sums of an hour beside those of its rows and of the rollups; and the rollup by day
-beside that by the hour, of which it is made.
+"""Whether the store adds up: the meter's own sums of an hour beside those of its rows and of the rollups; and the rollups by
+day beside that by the hour.
 
 Pure: rows of the questions below in, differences out.
 """
@@ -40,12 +40,12 @@ QUESTIONS: Final[Mapping[str, str]] = {
         f" WHERE {_range('r.minute')} GROUP BY hour"
     ),
 }
-# Days are made of hours, whatever the ledger has. From the day of {since}, the whole of it, to the last that ended by {until}:
-# into the day that runs, rows come between one question and the next.
+# Days are the sums of hours, whatever the ledger has. From the day of {since}, the whole of it, to the last that ended by
+# {until}: into the day that runs, rows come between one question and the next.
 _DAYS: Final = "{day} >= toDate('{{since}}') AND {day} < toDate('{{until}}')"
 DAY_QUESTIONS: Final[Mapping[str, str]] = {
     source: f"SELECT toString({day}) AS of_day, {_ROLLUP} FROM {source} AS r WHERE {_DAYS.format(day=day)} GROUP BY of_day"
-    for source, day in {"calls_1h": "toDate(r.hour, 'UTC')", "calls_1d": "r.day"}.items()
+    for source, day in {"calls_1h": "toDate(r.hour, 'UTC')", "calls_1d": "r.day", "calls_1d_totals": "r.day"}.items()
 }
 BEFORE: Final = f"SELECT DISTINCT toString(b.hour) AS hour FROM hours_before_ledger AS b WHERE {_range('b.hour')}"
 
@@ -61,7 +61,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class DayDifference:
-    """A measure of a UTC day on which the rollups by the hour and by the day do not agree."""
+    """A measure of a UTC day on which the rollup by the hour and those by the day do not agree."""
 
     day: str
     measure: str

@@ -163,8 +163,9 @@ class Store:
             applied = {number for (number,) in self._writer.query("SELECT number FROM schema_migrations").result_rows}
         return bool(applied) and any(migration.number not in applied for migration in migrations.read())
 
-    def migrate(self, folder: Path = migrations.FOLDER) -> list[int]:
-        """Bring the schema up to date; the numbers of the migrations applied now. Harmless when there is nothing to do.
+    def migrate(self, folder: Path = migrations.FOLDER, *, at_most: int | None = None) -> list[int]:
+        """Bring the schema up to date, or `at_most` so many migrations further; the numbers of those applied now. Harmless when
+        there is nothing to do.
 
         A migration that was cut off half-way is run again from its start. Raises `UsageError` when an applied migration
         has been changed, the store is ahead of this version, or replicated where it should not be, or not where it should.
@@ -186,7 +187,8 @@ class Store:
                     raise UsageError(f"the store has migration {name}, which this version does not know; upgrade tidegate")
                 if known.pop(number).sha256 != sha256:
                     raise UsageError(f"migration {name} was changed after it was applied; restore it and add a new one")
-            for migration in known.values():
+            wanted = list(known.values())[:at_most]
+            for migration in wanted:
                 for statement in migration.statements:
                     writer.command(self._everywhere(statement))
                 writer.command(
@@ -195,7 +197,7 @@ class Store:
                     {"number": migration.number, "name": migration.name, "sha256": migration.sha256},
                 )
             self._columns.clear()
-            return list(known)
+            return [migration.number for migration in wanted]
 
     def _keep_to_its_kind(self, writer: Client) -> None:
         """Half a schema that is replicated and half that is not would lose rows with a replica, and say nothing."""
@@ -223,7 +225,9 @@ class Store:
             if before is None:
                 raise UsageError(f"{table} has a TTL of its own making; ALTER TABLE it by hand")
             kept = before.changed(days, tenant)
-            for statement in keeping.statements(table, kept):
+            statements = keeping.statements(table, kept)
+            # The engine refuses to take a TTL from a table that has none.
+            for statement in statements if kept != before or kept != Kept() else ():
                 writer.command(self._everywhere(statement))
             return kept
 

@@ -180,7 +180,7 @@ def ledger(store: Store) -> dict[str, Any]:
         return int(store.query(f"SELECT count() FROM {table}").rows[0][0])
 
     said = sums("SELECT tenant, count(), coalesce(sum(cost_nano_usd), 0), countIf(error_type != '') FROM calls")
-    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
+    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d", "calls_1d_totals"):
         assert sums(f"SELECT tenant, sum(requests), sum(cost_nano_usd), sum(errors) FROM {view}") == said, view
     found = Counter(dict(store.query("SELECT type, count() FROM findings GROUP BY type").rows))
     assert dict(store.query("SELECT type, sum(findings) FROM v_findings_1h GROUP BY type").rows) == found

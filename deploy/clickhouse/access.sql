@@ -26,9 +26,11 @@ GRANT SELECT ON system.columns TO tidegate_sink;
 GRANT SELECT ON tidegate.calls_1m TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.calls_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.calls_1d TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.calls_1d_totals TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_calls_1m TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_calls_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_calls_1d TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.retrieval_1h TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.scored_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.v_scored_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.findings_1h TO tidegate_oncall, tidegate_analyst, tidegate_compliance, tidegate_tenant;
@@ -48,6 +50,8 @@ GRANT SELECT ON tidegate.calls TO tidegate_analyst, tidegate_compliance, tidegat
 GRANT SELECT ON tidegate.call_requests TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.scored_calls TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.findings TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.edges_between TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.totals_between TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.usage_between TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.usage_by TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.cost_by TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
@@ -63,6 +67,7 @@ GRANT SELECT ON tidegate.findings_between TO tidegate_analyst, tidegate_complian
 GRANT SELECT ON tidegate.findings_by TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.phi_leaks TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.prompt_versions TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
+GRANT SELECT ON tidegate.retrieval_between TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.retrieval_by TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.usage_ledger TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
 GRANT SELECT ON tidegate.usage_ledger_totals TO tidegate_analyst, tidegate_compliance, tidegate_tenant;
@@ -107,8 +112,8 @@ GRANT SELECT ON tidegate.transcript_reads TO tidegate_compliance;
 
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON
     tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
-    tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
-    tidegate.transcripts, tidegate.usage_ledger
+    tidegate.calls_1d_totals, tidegate.retrieval_1h, tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h,
+    tidegate.repriced, tidegate.repricings, tidegate.transcripts, tidegate.usage_ledger
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.prices
     FOR SELECT USING tenant = '' OR has(enabledRoles(), concat('tidegate_tenant_', tenant)) TO tidegate_tenant;
@@ -116,8 +121,8 @@ CREATE ROW POLICY OR REPLACE tidegate_own_tenant ON tidegate.alerts, tidegate.si
     FOR SELECT USING has(enabledRoles(), concat('tidegate_tenant_', scope['tenant'])) TO tidegate_tenant;
 CREATE ROW POLICY OR REPLACE tidegate_all_tenants ON
     tidegate.calls, tidegate.call_requests, tidegate.calls_1m, tidegate.calls_1h, tidegate.calls_1d,
-    tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h, tidegate.repriced, tidegate.repricings,
-    tidegate.transcripts, tidegate.alerts, tidegate.signals, tidegate.usage_ledger, tidegate.prices
+    tidegate.calls_1d_totals, tidegate.retrieval_1h, tidegate.scored_calls, tidegate.scored_1h, tidegate.findings_1h,
+    tidegate.repriced, tidegate.repricings, tidegate.transcripts, tidegate.alerts, tidegate.signals, tidegate.usage_ledger, tidegate.prices
     FOR SELECT USING 1 TO ALL EXCEPT tidegate_tenant;
 
 -- ---- What one question, and one person, may take.

@@ -78,12 +78,12 @@ class Sink:
 
     def keep_promises(self) -> None:
         """Send what was promised and is not committed, and nothing else. Before the store's schema changes: a new rollup is
-        made of what the store has, and would not know a batch again that it was made of. Nothing goes while the view of the
-        hours is missing: the migration that makes it anew was cut off, and without it the hours would lose the batch. It comes
-        after the rollups that are made of others, so the promise may wait for it.
+        made of what the store has, and would not know a batch again that it was made of. Where the view of the hours is
+        missing, the migration that makes it anew was cut off, and without it the hours would lose the batch: that migration
+        is ended first. It makes nothing of what the store has.
         """
         if not self._store.query(_HOURS_VIEW).rows:
-            return
+            self._store.migrate(at_most=1)
         for topic in SINK.reads:
             for partition in range(self.log.partitions):
                 if self._standing(topic, partition) is not None:

@@ -68,7 +68,10 @@ def test_what_is_wrong_is_not_understood() -> None:
 
 TENANTS: Final = ("harbor", "hill")
 ROWS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
-    "calls": lambda tenant: {"tenant": tenant, "started_at": "2026-03-01 12:00:00", "cost_nano_usd": 5, "producer": tenant},
+    "calls": lambda tenant: {
+        **{"tenant": tenant, "started_at": "2026-03-01 12:00:00", "cost_nano_usd": 5, "producer": tenant},
+        **{"retrieval": [{"chunk_id": "k", "score": 0.5, "source": "kb"}]},
+    },
     "call_requests": lambda tenant: {"tenant": tenant, "started_at": "2026-03-01 12:00:00", "producer": tenant},
     "alerts": lambda tenant: {"at": "2026-03-01 12:00:00", "kind": "policy", "state": "block", "scope": {"tenant": tenant}},
     "signals": lambda tenant: {

@@ -15,7 +15,10 @@ from tidegate.sinks.clickhouse import Store
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "analysts.md").read_text()
 SECTIONS: Final = {part.partition("(")[0]: part for part in re.split(r"^### ", PAGE, flags=re.MULTILINE)[1:]}
 # What the views are made of, and not for asking.
-PARTS: Final = {"usage_between", "usage_by", "verdicts_between", "findings_between"}
+PARTS: Final = {
+    *("edges_between", "usage_between", "totals_between", "usage_by"),
+    *("verdicts_between", "findings_between", "retrieval_between"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def sums(store: Store) -> dict[str, list[tuple[Any, ...]]]:
     found = {}
     measures = "sum(requests), sum(errors), sumMap(errors_by_type), sum(input_tokens), sum(output_tokens), sum(cost_nano_usd)"
     hours = f"{measures}, max(latency_s_max), quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(latency_s_state)"
-    for table, time in {"calls_1m": "minute", "calls_1h": "hour", "calls_1d": "day"}.items():
+    for table, time in {"calls_1m": "minute", "calls_1h": "hour", "calls_1d": "day", "calls_1d_totals": "day"}.items():
         if store.query(
             "SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = {t:String}", {"t": table}
         ).rows:
@@ -108,6 +108,7 @@ def sums(store: Store) -> dict[str, list[tuple[Any, ...]]]:
     found["calls"] = store.query(raw).rows
     found["of bob"] = store.query(f"SELECT * FROM v_calls_1h WHERE user = '{BOB}' ORDER BY ALL").rows
     found["bob's calls"] = store.query(f"SELECT * FROM calls WHERE user = '{BOB}' ORDER BY seq").rows
+    found["retrieval"] = store.query("SELECT * FROM retrieval_1h FINAL ORDER BY ALL").rows
     found["findings"] = store.query("SELECT * FROM v_findings_1h ORDER BY ALL").rows
     found["verdicts"] = store.query("SELECT detector, type, start, end, score, leak FROM findings ORDER BY ALL").rows
     return found
@@ -185,7 +186,7 @@ def test_wherever_it_is_cut_off_it_is_done_again_to_the_same_end(store: Store) -
         return {
             name: [row[:9] for row in rows]
             for name, rows in found.items()
-            if name in ("calls", "calls_1m", "calls_1h", "calls_1d")
+            if name in ("calls", "calls_1m", "calls_1h", "calls_1d", "calls_1d_totals")
         }
 
     for _ in range(40):
@@ -213,7 +214,7 @@ def test_a_move_that_is_cut_off_counts_nothing_twice(store: Store) -> None:
     midway = sums(store)
     [(left,)] = store.query(f"SELECT sum(requests) FROM calls_1h WHERE user = '{ALICE}' AND tenant = '{TENANT}'").rows
 
-    for table in ("calls_1h", "calls_1m", "calls_1d"):
+    for table in ("calls_1h", "calls_1m", "calls_1d", "calls_1d_totals"):
         assert [row[:-2] for row in midway[table]] == [row[:-2] for row in before[table]]
     assert left == 0
 

@@ -334,7 +334,7 @@ def test_a_day_that_is_not_the_sum_of_its_hours_is_found_out_whatever_the_ledger
     plain = tidegate("db", "check", "--since", "2026-11-01", "--until", "2026-11-04", "--data", folder)
 
     assert code == plain.returncode == 1
-    assert b"days of calls_1d compared, 1 differ" in plain.stdout
+    assert b"days compared, 1 differ" in plain.stdout
     assert told["differences"] == of_a_day_that_runs["day_differences"] == []
     by_hour, by_day = next(one["said"].values() for one in told["day_differences"] if one["measure"] == "errors")
     assert by_hour < by_day

@@ -158,6 +158,8 @@ def everything(store: Store) -> dict[str, Any]:
     """What the table and the rollups say, for comparing before and after."""
     sums = ", ".join(f"sum({name}) AS {name}" for name in ADDITIVE)
     said: dict[str, Any] = {"calls": store.query("SELECT count(), sum(cityHash64(call_id, seq)) FROM calls").rows}
+    totals = "sumMap(errors_by_type), quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(latency_s_state)"
+    said["calls_1d_totals"] = store.query(f"SELECT {sums}, {totals} FROM calls_1d_totals").rows
     for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
         said[view] = store.query(f"SELECT {sums}, sumMap(errors_by_type), count() FROM {view}").rows
         said[f"{view} quantiles"] = sorted(
@@ -476,12 +478,13 @@ def test_a_batch_becomes_one_part_in_the_table_and_in_each_rollup(store: Store) 
     assert store.query(f"{parts} AND max_block_number = 1 AND table LIKE 'calls%' GROUP BY table ORDER BY table").rows == [
         ("calls", 1, 15_000),
         ("calls_1d", 1, 15_000),
+        ("calls_1d_totals", 1, 15_000),
         ("calls_1h", 1, 15_000),
         ("calls_1m", 1, 15_000),
     ]
 
 
-@pytest.mark.parametrize("missing", ["calls_to_1m", "calls_to_1h", "calls_to_1d"])
+@pytest.mark.parametrize("missing", ["calls_to_1m", "calls_to_1h", "calls_to_1d", "calls_to_1d_totals"])
 def test_a_batch_that_missed_one_rollup_is_healed_by_sending_it_again(store: Store, missing: str) -> None:
     lines = ndjson(many_calls(500, seed=3))
     store.insert("calls", ndjson([a_call(1)]), "t:0:0-0")
@@ -496,7 +499,7 @@ def test_a_batch_that_missed_one_rollup_is_healed_by_sending_it_again(store: Sto
     healed = everything(store)
     assert torn != healed
     assert healed["calls"] == torn["calls"]
-    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
+    for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d", "calls_1d_totals"):
         assert store.query(f"SELECT sum(requests) FROM {view}").rows == [(501,)]
 
 
@@ -512,11 +515,11 @@ def test_a_batch_that_failed_between_its_rollups_is_healed_by_sending_it_again(s
     store.insert("calls", lines, "t:0:1-500")
 
     assert len(set(torn)) > 1
-    assert _counts(store) == [500] * 4
+    assert _counts(store) == [500] * 5
 
 
 def _counts(store: Store) -> list[int]:
-    asked = ("count() FROM calls", *(f"sum(requests) FROM calls_{rollup}" for rollup in ("1m", "1h", "1d")))
+    asked = ("count() FROM calls", *(f"sum(requests) FROM calls_{rollup}" for rollup in ("1m", "1h", "1d", "1d_totals")))
     return [store.query(f"SELECT {what}").rows[0][0] for what in asked]
 
 
@@ -534,7 +537,7 @@ with Store.open(path=Path(sys.argv[1])) as store:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", ["calls", "calls_1d", "calls_1h", "calls_1m"])
+@pytest.mark.parametrize("table", ["calls", "calls_1d", "calls_1d_totals", "calls_1h", "calls_1m"])
 def test_a_batch_cut_off_by_a_kill_is_healed_by_sending_it_again(tmp_path: Path, table: str) -> None:
     rows = many_calls(5_000, seed=5)
     (tmp_path / "lines").write_bytes(ndjson(rows))
@@ -561,7 +564,7 @@ def test_a_batch_cut_off_by_a_kill_is_healed_by_sending_it_again(tmp_path: Path,
 
         assert store.query("SELECT count(), uniqExact(seq) FROM calls").rows == [(5_000, 5_000)]
         cost = sum(row["cost_nano_usd"] or 0 for row in rows)
-        for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
+        for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d", "calls_1d_totals"):
             assert store.query(f"SELECT sum(requests), sum(cost_nano_usd) FROM {view}").rows == [(5_000, cost)]
 
 
@@ -852,7 +855,16 @@ def test_every_table_remembers_its_batches_and_outlives_a_power_cut(store: Store
     # What migrations themselves write takes no batches.
     tables = dict(store.query(f"{engines} AND name NOT IN ('schema_migrations', 'hours_before_ledger')").rows)
 
-    assert {"calls", "call_requests", "dead_letters", "calls_1m", "calls_1h", "calls_1d"} <= tables.keys()
+    assert {
+        "calls",
+        "call_requests",
+        "dead_letters",
+        "calls_1m",
+        "calls_1h",
+        "calls_1d",
+        "calls_1d_totals",
+        "retrieval_1h",
+    } <= tables.keys()
     assert {"scored_calls", "scored_1h", "findings_1h", "transcripts"} <= tables.keys()
     for setting in ("non_replicated_deduplication_window = 10000", "fsync_after_insert = 1", "fsync_part_directory = 1"):
         assert all(setting in made for made in tables.values())

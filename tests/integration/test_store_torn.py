@@ -17,7 +17,12 @@ import pytest
 from tidegate.schemas.errors import StoreUnavailable
 from tidegate.sinks.clickhouse import Store
 
-TABLES = ("calls", "calls_1m", "calls_1h", "calls_1d")
+COUNTED = {
+    "calls": "count()",
+    **dict.fromkeys(("calls_1m", "calls_1h", "calls_1d", "calls_1d_totals"), "sum(requests)"),
+    "retrieval_1h": "sum(calls_with_retrieval)",
+}
+TABLES = tuple(COUNTED)
 # Batches of ten days each, so that some lie in one month and some in two.
 FIRST, SECOND, THIRD = range(0, 10), range(10, 20), range(20, 40)
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
@@ -35,6 +40,7 @@ def insert(store: Store, numbers: range) -> None:
             "price_status": "priced",
             "price_book": "b",
             "cost_nano_usd": 1,
+            "retrieval": [{"chunk_id": "k", "score": 0.5, "source": "kb"}],
             "producer": "p",
             "seq": number,
             "ingested_at": NOON.isoformat(),
@@ -47,8 +53,7 @@ def insert(store: Store, numbers: range) -> None:
 
 def counts(store: Store) -> dict[str, int]:
     """How many calls each table holds, as rows or as a sum."""
-    asked = {table: "count()" if table == "calls" else "sum(requests)" for table in TABLES}
-    return {table: store.query(f"SELECT {what} FROM {table}").rows[0][0] for table, what in asked.items()}
+    return {table: store.query(f"SELECT {what} FROM {table}").rows[0][0] for table, what in COUNTED.items()}
 
 
 def each(count: int) -> dict[str, int]:

@@ -309,6 +309,7 @@ def test_a_day_stands_beside_the_day_and_the_week_before(seeded: Seeded, midnigh
         day = spent[datetime.fromisoformat(row["started_at"]).date(), _value(row, "team")]
         day.update(requests=1, errors=bool(row["error_type"]), nano=row["cost_nano_usd"] or 0)
         day.update(tokens=(row["input_tokens"] or 0) + (row["output_tokens"] or 0))
+        day.update(without_price=row["cost_nano_usd"] is None, without_tokens=_missing([row], "input_tokens", "output_tokens"))
 
     said = seeded.ask("days_by", by="team", tenant="*", since=since.isoformat(), until=until.isoformat())
 
@@ -330,6 +331,8 @@ def test_a_day_stands_beside_the_day_and_the_week_before(seeded: Seeded, midnigh
             "cost_usd_week_before": usd(before(day, team, 7, "nano")),
             "requests_day_before": before(day, team, 1, "requests"),
             "requests_week_before": before(day, team, 7, "requests"),
+            "requests_without_price": sums["without_price"],
+            "requests_without_tokens": sums["without_tokens"],
         }
         for (day, team), sums in list(spent.items())
     }
