@@ -24,6 +24,7 @@ from typing import Any, Final
 from ..schemas.residency import Residency
 from ..schemas.settings import Settings
 from ..schemas.signal import Alert
+from .incidents import AGAIN_S
 
 # Long enough that one bad envelope is no trend; short enough that a deploy is seen while it rolls out.
 WINDOW_S: Final = 60
@@ -40,8 +41,9 @@ class Brake:
     # Below this offset a person, or patience, lets everything pass.
     allowed: int = 0
     stopped: bool = False
-    # Since when it stands, by the engine's clock, once that was told.
+    # Since when it stands, by the engine's clock, once that was told; and when people last heard that it does.
     since_ms: int | None = None
+    told_ms: int | None = None
     lines: int = 0
     refused: int = 0
     # Of each second of the window, and of all of it: lines and refused, by producer.
@@ -79,13 +81,39 @@ class Brake:
         """What a restart must know: since when it stands, and why; nothing while it does not."""
         if not self.stopped:
             return None
-        return {"since_ms": self.since_ms, "lines": self.lines, "refused": self.refused, "judge": judge}
+        return {
+            "since_ms": self.since_ms,
+            "told_ms": self.told_ms,
+            "lines": self.lines,
+            "refused": self.refused,
+            "judge": judge,
+        }
 
     def remember(self, told: Mapping[str, Any] | None, judge: str) -> None:
         """Stand still as before, if the same judge goes on."""
-        if told is not None and told["judge"] == judge:
+        if told is None:
+            return
+        self.told_ms = told.get("told_ms", told["since_ms"])
+        if told["judge"] == judge:
             self.stopped, self.since_ms = True, told["since_ms"]
             self.lines, self.refused = told["lines"], told["refused"]
+
+    def word(self, partition: int, now_ms: int) -> Alert | None:
+        """What the on-call is to hear, now that it is `now_ms`: that it stands, at once and each hour; that it goes on."""
+        if self.stopped:
+            if self.since_ms is not None and self.told_ms is not None and now_ms - self.told_ms < AGAIN_S * 1_000:
+                return None
+            return alert_of(partition, self, now_ms)
+        if self.told_ms is None:
+            return None
+        title = f"the meter of partition {partition} goes on"
+        return Alert(key=_key(partition), kind="meter_stopped", severity="info", title=title, at=now_ms / 1_000)
+
+    def heard(self, now_ms: int) -> None:
+        """The `word` of this time is told."""
+        if self.stopped and self.since_ms is None:
+            self.since_ms = now_ms
+        self.told_ms = now_ms if self.stopped else None
 
     def _add(self, producer: str, lines: int, refused: int) -> None:
         self.lines += lines
@@ -113,14 +141,18 @@ def what_to_do(partition: int, brake: Brake) -> str:
 
 
 def alert_of(partition: int, brake: Brake, at_ms: int) -> Alert:
-    """What the on-call hears, once a stop."""
+    """That it stands."""
     return Alert(
-        key=f"meter|brake|{partition}",
+        key=_key(partition),
         kind="meter_stopped",
         severity="critical",
         title=what_to_do(partition, brake),
         at=at_ms / 1_000,
     )
+
+
+def _key(partition: int) -> str:
+    return f"meter|brake|{partition}"
 
 
 def judged_by(settings: Settings, residency: Residency | None = None) -> str:

@@ -31,6 +31,7 @@ from ..schemas.signal import (
     signal_prefix,
 )
 from ..schemas.unit_prices import PRICES_KEY, UnitPrices, decode_unit_prices
+from .incidents import AGAIN_S
 from .judging import NEAR
 from .policies import PoliciesOutputs, PoliciesState, policies
 from .series import Values, usage_prefix
@@ -122,6 +123,8 @@ class Enforcement:
         self._unit_prices = unit_prices
         self._share = share
         self.trouble: list[Alert] = []
+        # What stands of it: what was said, and when.
+        self.standing: dict[str, tuple[str, float]] = {}
         self._gates: dict[str, float] = {}
         self._told: tuple[list[str], list[int]] | None = None
         self._beat_at = float("-inf")
@@ -200,9 +203,18 @@ class Enforcement:
         news = self.policy_set.model_dump_json().encode()
         self._news = None if self._memory.signal(POLICIES_KEY) == news else news
 
-    def tell(self, kind: str, title: str, now: float) -> None:
-        """Alert somebody to trouble that is no policy's: it goes out with the next run."""
-        self.trouble.append(Alert(key=kind, kind=kind, severity="warning", title=title[:1_000], at=now))
+    def stands(self, kind: str, problem: str | None, now: float) -> None:
+        """Say how it stands with trouble that is no policy's, as often as you like. People hear of it with the next run: when
+        it begins or becomes another, each hour while it stands, and when it is over (None)."""
+        before = self.standing.pop(kind, None)
+        if problem is not None:
+            if before is not None and before[0] == problem and now - before[1] < AGAIN_S:
+                self.standing[kind] = before
+                return
+            self.standing[kind] = problem, now
+            self.trouble.append(Alert(key=kind, kind=kind, severity="warning", title=problem[:1_000], at=now))
+        elif before is not None:
+            self.trouble.append(Alert(key=kind, kind=kind, severity="info", title=f"over: {before[0]}"[:1_000], at=now))
 
     def judge(self, counted: list[int], now: float, *, anyway: bool = False) -> Publication | None:
         """What is to be said now, everything up to these offsets being heard; None for nothing, unless `anyway`. Until it

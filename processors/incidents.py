@@ -32,6 +32,8 @@ Phase = Literal["pending", "firing", "acknowledged"]
 Occasion = Literal["opened", "worsened", "renotified", "flapping", "resolved"]
 Severity = Literal["warning", "critical"]
 
+# Trouble that stands is told of so often by whoever finds it, or its incident would be taken for over (`Timing.silent_s`).
+AGAIN_S: Final = 3_600.0
 # All are looked at once in so long anyway.
 _LOOKED_AT_S: Final = 3_600.0
 _LEVEL: Final = {"info": 0, "warning": 1, "critical": 2}

@@ -26,7 +26,20 @@ from ..schemas.errors import InvalidEvent
 from ..schemas.notice import Delivery, GivenUp
 from ..schemas.signal import Alert, Contributor
 from .incident_words import message, veiled_by
-from .incidents import Acknowledge, Heard, Incident, Incidents, Notification, Resolve, Silence, Unsilence, Window, Word, step
+from .incidents import (
+    AGAIN_S,
+    Acknowledge,
+    Heard,
+    Incident,
+    Incidents,
+    Notification,
+    Resolve,
+    Silence,
+    Unsilence,
+    Window,
+    Word,
+    step,
+)
 from .on_call_file import MAINTENANCE, OnCall
 
 log = structlog.get_logger("tidegate.notifier")
@@ -37,8 +50,6 @@ _RETRY_MAX_S: Final = 300.0
 # What nobody could be told of for a day is in the store; a page of yesterday helps nobody.
 _GIVE_UP_S: Final = 86_400.0
 
-# Trouble that stands is told of so often, or its incident would be taken for over (`Timing.silent_s`).
-AGAIN_S: Final = 3_600.0
 ON_CALL_FILE: Final = "on_call_file"
 
 ACKNOWLEDGED: Final = "acknowledged"

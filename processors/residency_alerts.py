@@ -1,7 +1,11 @@
 """Refused writes as a person hears of them: one alert an hour of each tenant, region and region; and counts for metrics.
 
 An incident is told when it begins, with what was refused by then. What is refused in the hour after that is told together when
-the hour is over, and an incident that has ended is told so once more; a restart loses what was not told yet.
+the hour is over, and an incident that has ended is told so once more; a restart loses what was not told yet. Nobody says that
+it is over: other workers may refuse the same, and the notifier takes two hours of silence for it.
+
+What could not be written is told again: a node asks for that by `forget`, while a worker on Kafka ends when it cannot write,
+and the next one has told nobody. What is kept of it has an end, by `MOST_INCIDENTS`.
 
 One for an engine. Labels are words of the residency map; an alert names the tenant as the event did, as its calls would.
 """

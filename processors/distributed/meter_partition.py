@@ -49,7 +49,7 @@ from ...schemas.topics import (
 from ...schemas.usage import Usage
 from ..aggregate import ScopeSets
 from ..alert_rows import alert_record
-from ..brake import Brake, alert_of, judged_by
+from ..brake import Brake, judged_by
 from ..call_account import Labels
 from ..ledger import Ledger
 from ..letters import Keeper
@@ -80,6 +80,8 @@ _TIDY_EVERY_S: Final = 30.0
 _TIDY_SCOPES: Final = 2_000
 # Whatever each event changes, a flush of so many fits in the one batch that it must fit in (`wire.py`).
 _MOST_EVENTS: Final = 20_000
+# So many ordinary events are 16 MB; of long ones no more than twice that wait behind the brake, in each partition.
+_MOST_BYTES: Final = 32 << 20
 # A meter that is behind takes so many times as much at once, and as much longer: 16 MB, half a second.
 _BEHIND_BITE: Final = 4
 
@@ -194,7 +196,8 @@ class MeterPartition:
 
     def _is_full(self) -> bool:
         """Behind the brake so much waits that the rest is better left in the log."""
-        return self.state.brake.stopped and self._waiting.events >= _MOST_EVENTS
+        waiting = self._waiting
+        return self.state.brake.stopped and (waiting.events >= _MOST_EVENTS or waiting.size_bytes >= _MOST_BYTES)
 
     async def _catch_up(self) -> None:
         """Read what was left in the log, for as long as the brake lets it come."""
@@ -318,6 +321,7 @@ class MeterPartition:
                 and not self.state.changed_producers
                 and not self._telling.owed(self._upto, TELL_EVERY_S)
                 and self.state.brake.stopped == (self._memory.stop is not None)
+                and self.state.brake.word(self.partition, now_ms) is None
                 and not self._ledger.is_due(now_ms, everything=everything)
             ):
                 return
@@ -335,9 +339,9 @@ class MeterPartition:
             self._at("1 step")
             alerts = self._refusals.tell(outputs.crossed, now_ms)
             brake = self.state.brake
-            if brake.stopped and brake.since_ms is None:
-                brake.since_ms = now_ms
-                alerts = [*alerts, alert_of(self.partition, brake, now_ms)]
+            if (word := brake.word(self.partition, now_ms)) is not None:
+                brake.heard(now_ms)
+                alerts = [*alerts, word]
             self._memory.stop = brake.memory(self._judge)
             ledger = self._ledger.take(now_ms, everything=everything)
             written, heard = changelog.changes(self.state, self._memory)

@@ -133,6 +133,9 @@ class PoliciesPartition:
         self._coming_until = 0.0
         self._ran_at = float("-inf")
         self._own_words = True
+        # Why the file's policies cannot be had, though it has no fault; and what the log was told of.
+        self._unfit: str | None = None
+        self._refused: str | None = None
         await self._voice.start()
         of = await self._voice.partitions(USAGE)
         for topic in (SIGNALS, GATES, SIGNAL_ROWS, ALERTS, METER_CHANGELOG):
@@ -263,9 +266,9 @@ class PoliciesPartition:
             raise UsageError(f"{path}: is not there; correct TIDEGATE_POLICY_FILE, or put it there")
         self._watch = PolicyWatch(path, last)
         if missing:
-            self._tell_of_file(f"{path}: is not there; the policies that were in force stay so")
-        elif self._watch.problem:
-            self._tell_of_file(self._watch.problem)
+            self._unfit = f"{path}: is not there; the policies that were in force stay so"
+        if self._watch.problem or missing:
+            self._stands()
         elif path is not None or last is None:
             # Without a file what is in force stays: the next worker to be the first one may have it.
             self._come(self._watch.current)
@@ -275,16 +278,19 @@ class PoliciesPartition:
         """Follow the policy file; what is wrong with it is told once. A bad edit keeps the old policies."""
         if self.partition != 0:
             return
-        problem = self._watch.problem
         changed = self._watch.poll(self._patience())
         if changed is not None:
             self._come(changed)
-        if self._watch.problem and self._watch.problem != problem:
-            self._tell_of_file(self._watch.problem)
+        self._stands()
 
-    def _tell_of_file(self, problem: str) -> None:
-        log.warning("policy_file_refused", error=problem)
-        self._enforcement.tell("policy_file", f"policy file: {problem}", self._clock())
+    def _stands(self) -> None:
+        """Tell of what is wrong with the policy file."""
+        problem = self._watch.problem or self._unfit
+        if problem != self._refused:
+            self._refused = problem
+            if problem:
+                log.warning("policy_file_refused", error=problem)
+        self._enforcement.stands("policy_file", f"policy file: {problem}" if problem else None, self._clock())
 
     def _come(self, policy_set: PolicySet) -> None:
         """These are to be in force, once the past of what they count is counted."""
@@ -293,8 +299,9 @@ class PoliciesPartition:
             problem = f"its policies make a record of {len(said):,} bytes, at most {LARGEST:,} fit; use fewer rows of limits"
             if not self._in_force:
                 raise UsageError(problem)
-            self._tell_of_file(problem)
+            self._unfit = problem
             return
+        self._unfit = None
         if self._in_force and policy_set == self._enforcement.policy_set:
             self._coming = None
         else:

@@ -44,7 +44,7 @@ from ...schemas.usage import BUCKET_S, Usage
 from ..aggregate import LIVE_S, RETENTION_S, ScopeSets, UsageKey, UsageState
 from ..alert_rows import alert_record
 from ..asked_prices import AskedPrices, UnitPrices
-from ..brake import GROUP, Brake, alert_of, judged_by
+from ..brake import GROUP, Brake, judged_by
 from ..call_account import CallAccount
 from ..ledger import Ledger
 from ..letters import Keeper
@@ -139,6 +139,7 @@ class MeterEngine:
             records = self.log.read(CALLS.name, partition, state.next_offset, max_bytes=self._settings.flush_bytes)
         self._at("1 read")
         due = state.series.due(now_ms) or self._ledgers[partition].is_due(now_ms, everything=settling)
+        due = due or state.brake.word(partition, now_ms) is not None
         if not (records or due):
             return 0
         try:
@@ -163,8 +164,7 @@ class MeterEngine:
                 self.log.append(REFUSED.name, partition, letters)
                 if alerts:
                     self.log.append(ALERTS.name, 0, [alert_record(alerts)])
-                if state.brake.stopped:
-                    self._tell(state, now_ms)
+                self._tell(state, now_ms)
                 self._at("3 append")
                 self._store(state)
                 self._at("4 store")
@@ -195,11 +195,13 @@ class MeterEngine:
         return False
 
     def _tell(self, state: MeterState, now_ms: int) -> None:
-        if state.brake.since_ms is not None:
+        brake = state.brake
+        if (word := brake.word(state.partition, now_ms)) is None:
             return
-        state.brake.since_ms = now_ms
-        self.log.append(ALERTS.name, 0, [alert_record([alert_of(state.partition, state.brake, now_ms)])])
-        log.error("meter_stopped", partition=state.partition, refused=state.brake.refused, lines=state.brake.lines)
+        if brake.stopped and brake.since_ms is None:
+            log.error("meter_stopped", partition=state.partition, refused=brake.refused, lines=brake.lines)
+        brake.heard(now_ms)
+        self.log.append(ALERTS.name, 0, [alert_record([word])])
 
     def stopped(self) -> list[int]:
         """The partitions that the brake holds. From any thread."""

@@ -220,7 +220,7 @@ class Pipeline:
             self._coming, self._coming_until = changed, None
         if self.watch.problem and self.watch.problem != problem:
             log.warning("policy_file_refused", error=self.watch.problem)
-            self.policies.tell("policy_file", f"policy file: {self.watch.problem}")
+        self.policies.stands("policy_file", f"policy file: {self.watch.problem}" if self.watch.problem else None)
 
     def _put_in_force(self, now: float) -> None:
         """Put the policies that come in force, once the past of what they count is counted or that has taken too long."""

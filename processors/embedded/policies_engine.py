@@ -90,15 +90,15 @@ class PoliciesEngine:
                 return 0
             self._publish(publication)
         except BaseException:
-            trouble = self._enforcement.trouble
+            trouble, standing = self._enforcement.trouble, self._enforcement.standing
             self._take_up(self.policy_set)
-            self._enforcement.trouble = trouble
+            self._enforcement.trouble, self._enforcement.standing = trouble, standing
             raise
         return publication.signals
 
-    def tell(self, kind: str, title: str) -> None:
-        """Alert somebody to trouble that is no policy's: it goes out with the next run."""
-        self._enforcement.tell(kind, title, self._clock())
+    def stands(self, kind: str, problem: str | None) -> None:
+        """Say how it stands with trouble that is no policy's; None: well. People hear of it with the next run."""
+        self._enforcement.stands(kind, problem, self._clock())
 
     def _hear(self, partition: int, now: float) -> None:
         while records := self._log.read(USAGE.name, partition, self._next[partition]):

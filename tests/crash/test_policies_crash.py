@@ -213,7 +213,7 @@ def test_trouble_that_was_told_outlives_a_publish_that_failed(tmp_path: Path) ->
     meter = MeterEngine(tmp_path, Settings(fsync="normal"), policies=POLICIES, clock_ms=clock.ms)
     engine = PoliciesEngine(meter.log, POLICIES, meter.counted, clock=clock, at=Outage("2 signalled", 1))
 
-    engine.tell("policy_file", "the policy file was not taken")
+    engine.stands("policy_file", "the policy file was not taken")
     with pytest.raises(Abort):
         engine.run_once()
     engine.run_once()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,8 @@ def test_a_stopped_node_tells_a_person_once_keeps_what_waits_and_goes_on_when_to
 
     assert (stopped, engine.stopped()) == ([0], [])
     assert (lag, waiting, engine.lag()) == (25, 25, 0)
-    assert [alert["kind"] for alert in rows(engine.log, ALERTS.name)] == ["meter_stopped"]
+    told = [(alert["key"], alert["severity"]) for alert in rows(engine.log, ALERTS.name)]
+    assert told == [("meter|brake|0", "critical"), ("meter|brake|0", "info")]
     assert "tidegate dlq resume" in alerts[0]["title"]
     assert (len(rows(engine.log, METERED.name)), len(rows(engine.log, DEAD_LETTERS.name))) == (50, 100)
     engine.close()
@@ -275,6 +277,28 @@ def test_a_restart_knows_since_when_the_meter_stands_and_why_and_tells_nobody_tw
     assert after.lag() == 0
     assert after.stopped() == []
     after.close()
+
+
+def test_while_the_meter_stands_it_is_told_each_hour_also_over_a_restart_and_once_that_it_goes_on(
+    tmp_path: Path, clock: Clock
+) -> None:
+    settings = quick(brake_hold_s=4 * 3_600)
+    engine = MeterEngine(tmp_path, settings, clock_ms=clock)
+    send(tmp_path, traffic(bad=["a", "b"], good=[], rounds=10), clock)
+    begun = clock.ms
+
+    for quarter in range(20):
+        clock.ms = begun + quarter * 900_000
+        drained(engine)
+        if quarter == 6:
+            engine.close()
+            engine = MeterEngine(tmp_path, settings, clock_ms=clock)
+
+    told = [(alert["severity"], alert["at"]) for alert in rows(engine.log, ALERTS.name)]
+    assert [severity for severity, _ in told] == ["critical"] * 4 + ["info"]
+    hours = [(datetime.fromisoformat(at).timestamp() * 1_000 - begun) / 3_600_000 for _, at in told]
+    assert hours == pytest.approx([0, 1, 2, 3, 4])
+    engine.close()
 
 
 def test_a_person_lets_a_node_go_on_that_is_not_running(tmp_path: Path, clock: Clock) -> None:

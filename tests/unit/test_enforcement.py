@@ -142,17 +142,34 @@ def test_prices_ride_along_when_they_are_news() -> None:
 
 def test_trouble_told_while_something_is_published_goes_out_with_the_next() -> None:
     house = House(policy(limit=3))
-    house.enforcement.tell("policy_file", "first", NOW_S)
+    house.enforcement.stands("policy_file", "first", NOW_S)
 
     first = house.enforcement.judge([0], NOW_S)
     assert first is not None
-    house.enforcement.tell("policy_file", "second", NOW_S)
+    house.enforcement.stands("policy_file", "second", NOW_S)
     house.publish(first)
     second = house.judge(NOW_S)
 
     assert [alert.title for alert in first.alerts] == ["first"]
     assert second is not None
     assert [alert.title for alert in second.alerts] == ["second"]
+
+
+def test_trouble_that_stands_is_told_again_each_hour_and_once_when_it_is_over() -> None:
+    house = House(policy(limit=3))
+    told: list[tuple[float, str, str]] = []
+
+    for minute in range(0, 200, 10):
+        house.enforcement.stands("policy_file", "it is bad" if 30 <= minute < 160 else None, NOW_S + minute * 60)
+        said = house.judge(NOW_S + minute * 60)
+        told += [(minute, alert.severity, alert.title) for alert in (said.alerts if said else [])]
+
+    assert told == [
+        (30, "warning", "it is bad"),
+        (90, "warning", "it is bad"),
+        (150, "warning", "it is bad"),
+        (160, "info", "over: it is bad"),
+    ]
 
 
 # Beginning again

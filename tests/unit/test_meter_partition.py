@@ -147,21 +147,23 @@ class Log(PromptWire):
             yield SimpleNamespace(offset=one.offset, timestamp=one.appended_ms, value=one.value, headers=headers)
 
 
-def test_behind_the_brake_no_more_waits_in_memory_than_one_flush_takes_and_the_rest_is_read_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("bound", ["_MOST_EVENTS", "_MOST_BYTES"])
+def test_behind_the_brake_no_more_waits_in_memory_than_is_bearable_and_the_rest_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
-    monkeypatch.setattr(meter_partition, "_MOST_EVENTS", 10)
     passed: list[int] = []
     records = [
-        replace(record(offset, response(f"call-{offset}")), passed=partial(passed.append, offset)) for offset in range(60)
+        replace(record(offset, response(f"call-{10 + offset}")), passed=partial(passed.append, offset)) for offset in range(60)
     ]
+    ten = {"_MOST_EVENTS": 10, "_MOST_BYTES": sum(len(one.value) for one in records[:10])}
+    monkeypatch.setattr(meter_partition, bound, ten[bound])
 
     async def scene() -> tuple[int, int, dict[str, int]]:
         wire = Log(records)
         partition = partition_on(wire)
         await partition.load({})
         brake = partition.state.brake
-        brake.stopped, brake.since_ms = True, time.time_ns() // 1_000_000
+        brake.stopped = True
         # Of forty nobody brought us any, as when the partition changes hands; the last twenty come.
         for one in records[40:]:
             await partition.take(one)
@@ -218,7 +220,7 @@ def test_what_comes_again_behind_the_brake_is_not_passed_before_it_is_applied(mo
     assert after == sorted([*range(10)] * 2)
 
 
-def test_a_stop_is_an_alert_once_and_a_worker_that_begins_knows_since_when_and_why() -> None:
+def test_a_stop_is_an_alert_once_and_a_worker_that_begins_knows_since_when_and_why_and_when_it_is_over() -> None:
     bad = [envelope(name, 0, [{"event": "nonsense"}] * 150) for name in ("one", "other")]
     records = [CallRecord(offset, 1_793_606_400_000, one.value, one.headers(), lambda: None) for offset, one in enumerate(bad)]
 
@@ -257,21 +259,25 @@ def test_a_stop_is_an_alert_once_and_a_worker_that_begins_knows_since_when_and_w
         await again.load({})
         await again.drain()
         await again.close()
+        stops = len(wire.alerts)
         await other.load({})
+        await other.drain()
         await other.close()
+        assert stops == 1
         return wire, first.state.brake, again.state.brake, other.state.brake
 
     with within(30):
         wire, first, again, other = asyncio.run(scene())
 
-    [alert] = wire.alerts
+    alert, over = wire.alerts
     assert (alert["kind"], alert["severity"]) == ("meter_stopped", "critical")
     assert "tidegate dlq resume" in alert["title"]
     assert first.stopped
     assert first.since_ms is not None
     assert (again.stopped, again.since_ms, again.lines, again.refused) == (True, first.since_ms, first.lines, first.refused)
-    # Lines are judged by other settings now: they are judged anew.
+    # Lines are judged by other settings now: they are judged anew, and the incident is over.
     assert not other.stopped
+    assert (over["key"], over["severity"]) == (alert["key"], "info")
 
 
 def test_policies_hear_how_far_the_meter_is_though_nothing_of_theirs_came_last() -> None:

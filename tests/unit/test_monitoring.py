@@ -1,7 +1,7 @@
 """Prometheus, its rules, Alertmanager and Grafana: everything they name is there, and every metric is one that we emit.
 
-Their own checkers do not run here. Expressions are parsed by a port of Prometheus's parser; names and labels are held against
-what the node's and the workers' registries really expose.
+Expressions are parsed by a port of Prometheus's parser; names and labels are held against what the registries of nodes, workers
+and services really expose. What Prometheus's own checker says, and what the rules do, is in test_prometheus_rules.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ from tidegate.processors.residency_alerts import Refusals
 from tidegate.processors.sending import Sending
 from tidegate.producers.emitter import Emitter
 from tidegate.producers.metrics import ServiceMetrics
+from tidegate.schemas.call import TOKEN_FIELDS
 from tidegate.schemas.errors import GateClosed
-from tidegate.schemas.metrics import METRICS
+from tidegate.schemas.metrics import METRICS, OK
 from tidegate.schemas.residency import CrossRegion
 from tidegate.schemas.settings import Settings
+from tidegate.schemas.usage import ERROR_TYPES
 
 PROMETHEUS: Final = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
 ALERTMANAGER: Final = read(ROOT / "deploy" / "alertmanager" / "alertmanager.yml")
@@ -222,14 +224,22 @@ def test_the_page_of_metrics_is_the_list_of_definitions() -> None:
 # expressions
 
 
-def rules() -> Iterator[tuple[str, dict[str, Any]]]:
+def all_rules(kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """By name: `record` or `alert`."""
     for name in PROMETHEUS["rule_files"]:
         for group in read(mounted(SERVICES["prometheus"], f"/etc/prometheus/{name}"))["groups"]:
             for rule in group["rules"]:
-                yield rule["alert"], rule
+                if kind in rule:
+                    yield rule[kind], rule
 
 
+def rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    return all_rules("alert")
+
+
+RECORDED: Final = {name: rule["expr"] for name, rule in all_rules("record")}
 EXPRESSIONS: Final = {
+    **RECORDED,
     **{name: rule["expr"] for name, rule in rules()},
     **{f"{name} {target['refId']}": target["expr"] for name, target in targets("prometheus")},
 }
@@ -240,6 +250,27 @@ def nodes(expression: str, kind: type) -> list[Any]:
     found: list[Any] = []
     promql_parser.walk(promql_parser.parse(expression), found.append)
     return [node for node in found if isinstance(node, kind)]
+
+
+def labels_of(expression: str) -> set[str]:
+    """The labels that what it yields has."""
+    aggregates = nodes(expression, promql_parser.AggregateExpr)
+    if aggregates:
+        found = set(aggregates[0].modifier.labels) if aggregates[0].modifier else set()
+    else:
+        found = set().union(*(EMITTED[selector.name] for selector in nodes(expression, promql_parser.VectorSelector)))
+    return found - {"le"} if "histogram_quantile" in expression else found
+
+
+# Each is there for the rules behind it.
+for recorded, expression in RECORDED.items():
+    EMITTED[recorded] = labels_of(expression)
+
+
+def test_a_recording_rule_is_named_by_the_labels_that_it_keeps() -> None:
+    for name in RECORDED:
+        level, _, _ = name.partition(":")
+        assert level == "llm_error_budget" or set(level.split("_")) == EMITTED[name], name
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
@@ -263,7 +294,8 @@ def test_what_is_grouped_by_is_a_label_of_what_is_grouped(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_every_value_that_is_asked_for_can_occur(name: str) -> None:
-    allowed = {"job": set(JOBS), "role": set(BY_NAME), "outcome": outcomes()}
+    allowed = {"job": set(JOBS), "role": set(BY_NAME), "outcome": outcomes() | {OK, *ERROR_TYPES}}
+    allowed["type"] = {name.removesuffix("_tokens") for name in TOKEN_FIELDS}
 
     for selector in nodes(EXPRESSIONS[name], promql_parser.VectorSelector):
         for matcher in selector.matchers.matchers:
@@ -283,6 +315,8 @@ def test_a_counter_is_asked_for_its_growth_and_a_gauge_for_its_value() -> None:
     for name, expression in EXPRESSIONS.items():
         within = {s.vector_selector.name for s in nodes(expression, promql_parser.MatrixSelector)}
         for selector in nodes(expression, promql_parser.VectorSelector):
+            if selector.name in RECORDED:
+                continue
             assert (selector.name in within) is bool(growing.search(selector.name)), f"{name}: {selector.name}"
 
 
@@ -298,16 +332,14 @@ def test_every_alert_has_a_name_of_its_own_and_says_how_bad_and_what_to_do() -> 
         assert rule["labels"]["severity"] in ("critical", "warning")
         assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert f'<a id="{anchor}"></a>{rule["alert"]}' in (ROOT / page).read_text()
+        assert (f'<a id="{anchor}"></a>{rule["alert"]}' if anchor else "# ") in (ROOT / page).read_text()
         assert len(rule["annotations"]["description"]) > 40
 
 
 def test_what_an_alert_tells_of_is_a_label_that_it_has() -> None:
     for name, rule in rules():
         told = set(re.findall(r"\$labels\.([a-z_]+)", " ".join(rule["annotations"].values())))
-        aggregates = [a for a in nodes(rule["expr"], promql_parser.AggregateExpr) if a.modifier]
-        kept = set(aggregates[0].modifier.labels) if aggregates else TARGET_LABELS
-        assert told <= kept, name
+        assert told <= labels_of(rule["expr"]), name
 
 
 @pytest.mark.parametrize(
