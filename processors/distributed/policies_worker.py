@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,9 +58,11 @@ _PAST_WITHIN_S: Final = 10.0
 _BLOCKS_WITHIN_S: Final = 1.0
 # Scopes that are judged at once at a start: some 30 µs each, and a group waits ten seconds for a sign of life.
 _NEWS: Final = 5_000
+# An entry of the audit log takes milliseconds. Where it does not, signals do not wait for it.
+_HEARD_WITHIN_S: Final = 1.0
 
 
-Tell = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+Tell = Callable[[str, Mapping[str, Any]], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
@@ -105,6 +107,8 @@ class PoliciesPartition:
         self._patience = patience
         self._at = at
         self._running = asyncio.Lock()
+        # What the audit log is being told.
+        self._telling: list[asyncio.Task[None]] = []
 
     @property
     def enforcement(self) -> Enforcement | None:
@@ -178,6 +182,12 @@ class PoliciesPartition:
         if consumer is not None:
             await consumer.stop()
         await self._voice.stop()
+        telling, self._telling = self._telling, []
+        if telling:
+            await asyncio.wait(telling, timeout=_HEARD_WITHIN_S)
+            for task in telling:
+                task.cancel()  # the audit log has kept it for the next time
+            await asyncio.gather(*telling, return_exceptions=True)
 
     # feeding
 
@@ -204,15 +214,28 @@ class PoliciesPartition:
         be committed then. Raises `LogUnavailable`; calling again later loses nothing."""
         async with self._running:
             try:
+                telling = len(self._telling)
                 told = await self._publish()  # what was left unsaid when Kafka was away
                 await self._follow()
                 now = self._ran_at = self._clock()
                 self._look_at_policy_file()
                 await self._put_in_force(now)
                 self._unsaid = self._judge(now)
-                return told + await self._publish()
+                told += await self._publish()
+                await self._heard_of(self._telling[telling:])
+                return told
             except KafkaError as error:
                 raise unavailable(error) from error
+
+    async def _heard_of(self, new: list[asyncio.Task[None]]) -> None:
+        """Give the audit log a moment to hear of this turn; what takes it longer goes on beside the next ones. Raises what
+        ended one that is over."""
+        if new:
+            await asyncio.wait(new, timeout=_HEARD_WITHIN_S)
+        over = [task for task in self._telling if task.done()]
+        self._telling = [task for task in self._telling if not task.done()]
+        for task in over:
+            task.result()
 
     def _judge(self, now: float) -> _Unsaid | None:
         extra, publication = self._extra, None
@@ -329,7 +352,8 @@ class PoliciesPartition:
         self._announce()
         self._watch_series()
         if self.partition == 0 and self._tell is not None:
-            await self._tell(IN_FORCE, in_force(coming, self._settings.policy_file))
+            telling = self._tell(IN_FORCE, in_force(coming, self._settings.policy_file))
+            self._telling.append(asyncio.create_task(telling, name="audit"))
         log.info("policies_in_force", version=coming.version, policies=len(coming.policies), partition=self.partition)
 
     def _announce(self) -> None:

@@ -3,17 +3,19 @@
     worker.started ─► policies.in_force, schema.migrated … ─► worker.stopped     topic audit ─► sink ─► table audit
 
 Each process has a chain of its own, under a name that it takes at its start; a killed one has no `worker.stopped`. Who does
-not know whether an entry has arrived begins another chain with it, so no chain ever holds one twice.
+not know whether an entry has arrived begins another chain, so no chain ever holds one twice. What happened anyway is kept
+then, and is the first to be written next time, at the time of which it speaks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -33,7 +35,16 @@ log = structlog.get_logger("tidegate.audit")
 
 # Whoever waits for this is at a start, or holds policies back: a leader election takes a few seconds.
 _GIVE_UP_MS: Final = 20_000
+# An outage of days, with policies that change every few minutes; after it the oldest are missing, and the log says so.
+_KEPT_MOST: Final = 1_000
 _HEADERS: Final = [("schema", b"rows/1"), ("count", b"1")]
+
+
+class _Happened(NamedTuple):
+    at: datetime
+    action: str
+    details: Mapping[str, Any]
+    subject: str
 
 
 class WorkerAudit:
@@ -46,6 +57,8 @@ class WorkerAudit:
         self._actor = operator()
         self._producer: Any = None
         self._turn = asyncio.Lock()
+        # What happened and could not be written yet, in order.
+        self._kept: deque[_Happened] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -54,17 +67,27 @@ class WorkerAudit:
     async def append(self, action: str, details: Mapping[str, Any], subject: str = "") -> None:
         """Write one entry, and have it acknowledged. Raises `KafkaError`, and `UsageError` where there is no topic for it."""
         async with self._turn:
-            if self._producer is None:
-                await self._open()
-            entry = checked(Entry.after(self._log, self._last, self._now(), self._actor, action, subject, details))
-            try:
-                await self._producer.send_and_wait(self._address.topic(AUDIT), entry.line(), partition=0, headers=_HEADERS)
-            except BaseException:
-                # Whether it arrived is not known, and neither is the producer's next number.
-                self._begin()
-                await self.stop()
-                raise
-            self._last = entry
+            await self._write_kept()
+            await self._write(_Happened(self._now(), action, details, subject))
+
+    async def _write(self, happened: _Happened) -> None:
+        if self._producer is None:
+            await self._open()
+        at, action, details, subject = happened
+        entry = checked(Entry.after(self._log, self._last, at, self._actor, action, subject, details))
+        try:
+            await self._producer.send_and_wait(self._address.topic(AUDIT), entry.line(), partition=0, headers=_HEADERS)
+        except BaseException:
+            # Whether it arrived is not known, and neither is the producer's next number.
+            self._begin()
+            await self.stop()
+            raise
+        self._last = entry
+
+    async def _write_kept(self) -> None:
+        while self._kept:
+            await self._write(self._kept[0])
+            self._kept.popleft()
 
     async def require(self) -> None:
         """See that there is a topic to write to, before something is done that must be written down. Raises as `append`."""
@@ -73,11 +96,16 @@ class WorkerAudit:
                 await self._open()
 
     async def tell(self, action: str, details: Mapping[str, Any]) -> None:
-        """Write down what happens anyway: policies hold, and a worker stops, also where nothing can be written."""
+        """Write down what happens anyway: policies hold, and a worker stops, also where nothing can be written. It is kept for
+        the next time then."""
+        self._kept.append(_Happened(self._now(), action, details, ""))
+        if len(self._kept) > _KEPT_MOST:
+            log.error("audit_entry_lost", action=self._kept.popleft().action)
         try:
-            await self.append(action, details)
+            async with self._turn:
+                await self._write_kept()
         except (KafkaError, UsageError) as error:
-            log.error("audit_not_written", action=action, error=type(error).__name__)
+            log.error("audit_not_written", action=action, waiting=len(self._kept), error=type(error).__name__)
 
     async def _open(self) -> None:
         producer = AIOKafkaProducer(**self._options, enable_idempotence=True, acks="all", request_timeout_ms=_GIVE_UP_MS)

@@ -246,6 +246,45 @@ def test_a_budget_that_is_used_up_is_said_told_and_closes_a_gate(kafka_url: str,
     run(scene)
 
 
+def test_signals_wait_for_no_audit_log_that_does_not_answer(kafka_url: str, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def silent(action: str, _details: Any) -> None:
+        asked.append(action)
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        async with (
+            asyncio.timeout(3 * DEADLINE_S),
+            Town.of(kafka_url, tmp_path) as town,
+            Worker.on(town, tell=silent) as worker,
+        ):
+            await town.call(5)
+            await worker.until(lambda: _is(town, "block"))
+
+    run(scene)
+    assert asked == ["policies.in_force"]
+
+
+def test_a_policy_file_that_is_refused_is_told_once_and_so_is_that_it_is_mended(kafka_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Town.of(kafka_url, tmp_path) as town, Worker.on(town) as worker:
+            await town.call(1)
+            await worker.until(lambda: _spends(town, 1))
+            good = town.policy_file.read_text()
+            town.policy_file.write_text("policies: [{name: half}]")
+            await worker.until(lambda: _told(town, ["warning"]))
+            town.policy_file.write_text(good + "\n# mended")
+            await worker.until(lambda: _told(town, ["warning", "info"]))
+
+    run(scene)
+
+
+async def _told(town: Town, severities: list[str]) -> bool:
+    rows = [orjson.loads(row) for record in await town.records(ALERTS) for row in record.value.split(b"\n")]
+    return [row["severity"] for row in rows if row["key"] == "policy_file"] == severities
+
+
 async def _spends(town: Town, amount: int, tenant: str = HARBOR, policy: str = "hourly") -> bool:
     said = await town.signal(tenant, policy)
     return said is not None and said.spend == amount

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from tidegate.processors.distributed import roles, wire, worker_audit
 from tidegate.processors.distributed.worker_audit import WorkerAudit
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
@@ -24,6 +27,8 @@ class Broker:
     def __init__(self, topics: Sequence[str] = ("town.audit",)) -> None:
         self.topics = set(topics)
         self.lines: list[bytes] = []
+        # Of the entries that are sent next: whether they arrive, and whether that is answered.
+        self.next: list[tuple[bool, bool]] = []
 
     def __call__(self, **_: Any) -> Producer:
         return Producer(self)
@@ -45,7 +50,76 @@ class Producer:
         return self.broker.topics
 
     async def send_and_wait(self, _topic: str, line: bytes, **_: Any) -> None:
-        self.broker.lines.append(line)
+        arrives, is_answered = self.broker.next.pop(0) if self.broker.next else (True, True)
+        if arrives:
+            self.broker.lines.append(line)
+        if not is_answered:
+            raise KafkaTimeoutError
+
+
+class Clock:
+    """A second later each time."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 23, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.at += timedelta(seconds=1)
+        return self.at
+
+
+def entries(broker: Broker) -> list[tuple[str, int, str, Any]]:
+    """Chain, number, time and the version of which each entry tells."""
+    lines = [orjson.loads(line) for line in broker.lines]
+    return [(one["log"], one["seq"], one["at"][17:19], one["details"].get("version")) for one in lines]
+
+
+def test_what_may_not_have_arrived_is_written_first_next_time_in_a_new_chain_at_its_own_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = Broker()
+    monkeypatch.setattr(worker_audit, "AIOKafkaProducer", broker)
+
+    async def scene() -> None:
+        audit = WorkerAudit(SETTINGS, now=Clock())
+        await audit.append("worker.started", {})
+        broker.next = [(False, False), (True, False)]
+        for version in "123":
+            await audit.tell("policies.in_force", {"version": version})
+        await audit.append("worker.stopped", {})
+        await audit.stop()
+
+    asyncio.run(scene())
+
+    written = entries(broker)
+    assert [(at, version) for _, _, at, version in written] == [
+        ("01", None),
+        ("02", "1"),  # of this nobody knew that it had arrived
+        ("02", "1"),
+        ("03", "2"),
+        ("04", "3"),
+        ("05", None),
+    ]
+    assert [seq for _, seq, _, _ in written] == [1, 1, 1, 2, 3, 4]
+    assert len({chain for chain, *_ in written}) == 3
+
+
+def test_in_a_long_outage_no_more_is_kept_than_is_bearable_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    monkeypatch.setattr(worker_audit, "AIOKafkaProducer", broker)
+    monkeypatch.setattr(worker_audit, "_KEPT_MOST", 3)
+
+    async def scene() -> None:
+        audit = WorkerAudit(SETTINGS, now=Clock())
+        broker.next = [(False, False)] * 6
+        for version in "123456":
+            await audit.tell("policies.in_force", {"version": version})
+        await audit.tell("policies.in_force", {"version": "7"})
+        await audit.stop()
+
+    asyncio.run(scene())
+
+    assert [version for *_, version in entries(broker)] == ["5", "6", "7"]
 
 
 def test_a_store_is_not_migrated_where_nobody_could_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
