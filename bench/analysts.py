@@ -229,7 +229,7 @@ def check(store: Store, sums: Mapping[str, Sum]) -> None:
     question = "SELECT tenant, {} FROM {} GROUP BY tenant"
     rolled = "sum(requests), sum(cost_nano_usd), sum(requests_without_price)"
     asked = (
-        *((rolled, table) for table in ("calls_1m", "calls_1h", "calls_1d")),
+        *((rolled, table) for table in ("calls_1m", "calls_1h", "calls_1d", "calls_1d_totals")),
         ("count(), sum(cost_nano_usd), countIf(cost_nano_usd IS NULL)", "calls"),
     )
     for measures, table in asked:
@@ -240,7 +240,8 @@ def check(store: Store, sums: Mapping[str, Sum]) -> None:
 
 def _come_to_rest(client: Client) -> None:
     # As it is a day later: long ranges read it, and each late part of a month is another row of the same day.
-    client.command("OPTIMIZE TABLE calls_1d FINAL")
+    for table in ("calls_1d", "calls_1d_totals", "retrieval_1h"):
+        client.command(f"OPTIMIZE TABLE {table} FINAL")
     deadline = time.monotonic() + _MERGED_WITHIN_S
     quiet = 0
     while quiet < 4 and time.monotonic() < deadline:

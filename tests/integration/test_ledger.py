@@ -325,8 +325,11 @@ def tampered(replayed: Path, folder: Path, *changes: str) -> Path:
     return folder
 
 
-def test_a_day_that_is_not_the_sum_of_its_hours_is_found_out_whatever_the_ledger_has(replayed: Path, tmp_path: Path) -> None:
-    again = "INSERT INTO calls_1d SELECT * FROM calls_1d WHERE day = '2026-11-02' AND errors > 0 ORDER BY user LIMIT 1"
+@pytest.mark.parametrize("rollup", ["calls_1d", "calls_1d_totals"])
+def test_a_day_that_is_not_the_sum_of_its_hours_is_found_out_whatever_the_ledger_has(
+    replayed: Path, tmp_path: Path, rollup: str
+) -> None:
+    again = f"INSERT INTO {rollup} SELECT * FROM {rollup} WHERE day = '2026-11-02' AND errors > 0 ORDER BY tenant LIMIT 1"
     folder = tampered(replayed, tmp_path / "data", again, "ALTER TABLE usage_ledger DELETE WHERE 1")
 
     code, told = checked(folder, "--since", "2026-11-02T23:00", "--until", "2026-11-03")
@@ -336,8 +339,9 @@ def test_a_day_that_is_not_the_sum_of_its_hours_is_found_out_whatever_the_ledger
     assert code == plain.returncode == 1
     assert b"days compared, 1 differ" in plain.stdout
     assert told["differences"] == of_a_day_that_runs["day_differences"] == []
-    by_hour, by_day = next(one["said"].values() for one in told["day_differences"] if one["measure"] == "errors")
-    assert by_hour < by_day
+    said = next(one["said"] for one in told["day_differences"] if one["measure"] == "errors")
+    assert set(said) == {"calls_1h", "calls_1d", "calls_1d_totals"}
+    assert all((of_table > said["calls_1h"]) == (table == rollup) for table, of_table in said.items())
 
 
 def test_hours_that_the_ledger_has_not_counted_are_told_and_the_rest_of_them_compared(replayed: Path, tmp_path: Path) -> None:

@@ -230,6 +230,22 @@ def test_rows_are_kept_as_long_as_is_said(tmp_path: Path) -> None:
     assert {one["name"]: one["kept"] for one in tables}["calls"] == {"days": None, "tenants": {"hill": 3, "it's hill": 3}}
 
 
+def test_what_is_kept_for_ever_can_be_told_so_again(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    log.write_bytes(json.dumps(response("c-1")).encode() + b"\n")
+    assert tidegate("replay", log, "--data", tmp_path / "data").returncode == 0
+    said = []
+
+    for days in ("for-ever", "30", "for-ever", "for-ever"):
+        done = tidegate("db", "keep", "calls", days, "--data", tmp_path / "data")
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    of_a_tenant = tidegate("db", "keep", "calls", "for-ever", "--tenant", "hill", "--data", tmp_path / "data")
+
+    assert said == [b"calls: for ever\n", b"calls: 30 days\n", b"calls: for ever\n", b"calls: for ever\n"]
+    assert (of_a_tenant.returncode, of_a_tenant.stdout) == (0, b"calls: for ever\n")
+
+
 def test_a_folder_without_data_has_no_schema(tmp_path: Path) -> None:
     for command in ("status", "migrate"):
         refused = tidegate("db", command, "--data", tmp_path / "none")
