@@ -13,6 +13,7 @@ import pytest
 from console_visitor import Visitor, granted
 from node_process import NodeProcess, eventually, tidegate
 from support import response
+from tidegate.bench.chdb_server import ChdbServer
 from tidegate.console_cli import open_in_browser
 from tidegate.dashboards.boards import BOARDS
 
@@ -393,3 +394,28 @@ def test_a_browser_is_opened_where_there_is_a_display(monkeypatch: pytest.Monkey
 
     assert open_in_browser("http://127.0.0.1:8400/console/enter?code=x") is opens
     assert opened == (["http://127.0.0.1:8400/console/enter?code=x"] if opens else [])
+
+
+# ---- when something is away
+
+
+def test_a_store_that_is_away_is_a_problem_of_each_panel_until_it_is_back(tmp_path: Path) -> None:
+    server = ChdbServer(tmp_path / "store")
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    with NodeProcess(tmp_path / "data", TIDEGATE_GUARD="false", TIDEGATE_STORE=server.dsn) as node:
+        visitor = Visitor(node)
+        with visitor.stream(board="overview", range="1h") as stream:
+            problem = stream.until(lambda name, data: name == "problem" and data["key"] == "cost")
+            status = stream.until(lambda name, data: name == "status" and data["store_away"])
+            refused = visitor.ask("GET", "/console/budgets")
+            assert node.post([response("one", started_at=now)]).status == 202
+            with server:
+                panel = stream.until(lambda name, data: is_panel("cost")(name, data) and data["rows"][0][0], 120)
+                visitor.get("/console/budgets")
+                node.settled()
+
+    assert "cannot be reached" in problem["error"]
+    assert status["healthy"] is True
+    assert (refused.status, int(refused.headers["Retry-After"]) > 0) == (503, True)
+    assert panel["rows"][0][0] == pytest.approx(0.0035)

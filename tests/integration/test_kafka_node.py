@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import tidegate
+from console_visitor import Visitor
 from kafka_broker import needs_broker
 from kafka_fleet import Fleet
 from kafka_side import KafkaSide
@@ -321,3 +322,37 @@ def test_a_node_with_a_store_of_its_own_does_not_share_the_rows_with_another_sin
     assert "another sink writes the rows of this Kafka" in refused.stderr.decode()
     assert "TIDEGATE_STORE" in refused.stderr.decode()
     assert ledger(node, "still-whole")["calls"] == 9
+
+
+def test_the_console_shows_what_workers_make_of_it_and_hears_people(node: NodeProcess, workers: Fleet) -> None:
+    notifier = workers.start("notifier")
+    notifier.wait_until_it_works()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    operator = Visitor(node).signed_in(node.token)
+
+    assert node.post(calls("seen", 3, tenant="seen", started_at=now)).status == 202
+    with operator.stream(board="budgets", range="1h", tenant="seen") as stream:
+        told = stream.until(lambda name, data: name == "budgets" and any(one["state"] == "block" for one in data["budgets"]))
+    with operator.stream(board="overview", range="1h", tenant="seen") as stream:
+        panel = stream.until(lambda name, data: name == "panel" and data["key"] == "cost_over_time" and data["rows"])
+        status = stream.until(lambda name, data: name == "status")
+        opened = stream.until(lambda name, data: name == "incidents" and of_seen(data))
+        number = of_seen(opened)[0]["number"]
+        assert operator.ask("POST", f"/console/incidents/{number}/ack").status == 200
+        acked = stream.until(lambda name, data: name == "incidents" and of_seen(data)[0]["phase"] == "acknowledged")
+
+    [budget] = told["budgets"]
+    assert (budget["scope"], budget["limit"], budget["remaining"]) == ({"tenant": "seen"}, 0.001, 0.0)
+    assert budget["spend"] == pytest.approx(3 * COST / 1e9)
+    assert sum(row[2] or 0 for row in panel["rows"]) == pytest.approx(3 * COST / 1e9)
+    assert status["kafka"].startswith("kafka://")
+    assert of_seen(acked)[0]["acknowledged_by"].startswith("user:")
+    assert [call["call_id"] for call in operator.get("/console/calls", tenant="seen")["calls"]] == [
+        "seen-2",
+        "seen-1",
+        "seen-0",
+    ]
+
+
+def of_seen(told: Any) -> list[dict[str, Any]]:
+    return [one for one in told["incidents"] if one["scope"].get("tenant") == "seen"]
