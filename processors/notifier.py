@@ -163,10 +163,10 @@ class Notifier:
         stands = known if known is not None and known.well_since is None else None
         if problem is None:
             well = "the on-call file is in force"
-            return [Alert(key=ON_CALL_FILE, kind=ON_CALL_FILE, severity="info", title=well, at=now)] if stands else []
+            return [Alert(key=ON_CALL_FILE, kind="on_call_file", severity="info", title=well, at=now)] if stands else []
         if stands is not None and stands.alert.title == title and now - stands.heard_at < AGAIN_S:
             return []
-        return [Alert(key=ON_CALL_FILE, kind=ON_CALL_FILE, severity="warning", title=title, at=now, runbook="docs/oncall.md")]
+        return [Alert(key=ON_CALL_FILE, kind="on_call_file", severity="warning", title=title, at=now)]
 
     def _deliver(self, told: Notification, now: float) -> None:
         to: dict[str, list[Incident]] = {}

@@ -25,6 +25,7 @@ STALE: Final = f"{_FOLDER}/stale-gates.md"
 KINDS: Final[Mapping[str, str]] = {
     "policy": BUDGET,
     "policy_file": f"{STALE}#policy-file",
+    "on_call_file": "docs/oncall.md",
     "no_data": STALE,
     "residency": "docs/residency.md",
     "meter_stopped": f"{DEAD_LETTERS}#stopped",

@@ -187,7 +187,7 @@ def kinds_told() -> set[str]:
                 found |= {
                     word.value.value for word in call.keywords if word.arg == "kind" and isinstance(word.value, ast.Constant)
                 }
-            elif name == "tell":
+            elif name in ("tell", "stands"):
                 found |= {
                     text
                     for text in texts
