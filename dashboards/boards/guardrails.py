@@ -24,7 +24,7 @@ def mean_score(score: str) -> str:
 
 def _judged_share(asked: str) -> str:
     return (
-        f"(SELECT sum(judged) FROM verdicts_between({asked})) / nullIf((SELECT sum(requests) FROM usage_between({asked})), 0)"
+        f"(SELECT sum(judged) FROM verdicts_between({asked})) / nullIf((SELECT sum(requests) FROM totals_between({asked})), 0)"
     )
 
 

@@ -14,11 +14,11 @@ _PER_CALL: Final = "sum(cost_nano_usd) / 1e9 / nullIf(sum(requests) - sum(reques
 _NEW: Final = f"""
 SELECT
     if(
-        (SELECT sum(requests) FROM usage_between({BEFORE})) = 0,
+        (SELECT sum(requests) FROM totals_between({BEFORE})) = 0,
         NULL,
         (
-            SELECT {_VERSIONS} FROM usage_between({RANGE})
-            WHERE (prompt_name, prompt_version) NOT IN (SELECT prompt_name, prompt_version FROM usage_between({BEFORE}))
+            SELECT {_VERSIONS} FROM totals_between({RANGE})
+            WHERE (prompt_name, prompt_version) NOT IN (SELECT prompt_name, prompt_version FROM totals_between({BEFORE}))
         )
     ) AS value,
     {UNKNOWN} AS before
@@ -63,7 +63,7 @@ FROM
         sum(errors) / nullIf(sum(requests), 0) AS error_rate,
         {quantile("latency_s_state", 50)} AS latency_p50_s,
         {quantile("latency_s_state", 95)} AS latency_p95_s
-    FROM usage_between({RANGE}) AS u
+    FROM totals_between({RANGE}) AS u
     WHERE prompt_name != ''
     GROUP BY prompt_name, prompt_version
     ORDER BY calls DESC, prompt_name, prompt_version
@@ -82,7 +82,7 @@ PROMPTS: Final = Board(
             key="versions",
             title="Versions in use",
             about="Of prompts, by the calls of the range",
-            sql=compared("usage_between", _VERSIONS),
+            sql=compared("totals_between", _VERSIONS),
             shape="stat",
             unit="count",
             width=4,
@@ -100,7 +100,7 @@ PROMPTS: Final = Board(
             key="named_share",
             title="Calls that name a prompt",
             about="Of all calls; the others are on no line of this board",
-            sql=compared("usage_between", "sumIf(requests, prompt_name != '') / nullIf(sum(requests), 0)"),
+            sql=compared("totals_between", "sumIf(requests, prompt_name != '') / nullIf(sum(requests), 0)"),
             shape="stat",
             unit="share",
             width=4,

@@ -1,8 +1,8 @@
 """Where panels read, as fragments of SQL: the rollup that is fine enough, named by what a person chose, twenty names at most.
 
-    calls_1m | calls_1h | calls_1d ─► counted ─┬─► series     a point of each name, the smallest names as "other"
-             scored_1h, findings_1h ─► judged ─┴─► lines      a point of each measure
-         usage_between and its like ─────────────► compared   a range, and the range before it
+    calls_1m | calls_1h | calls_1d_totals ─► counted ─┬─► series     a point of each name, the smallest names as "other"
+                    scored_1h, findings_1h ─► judged ─┴─► lines      a point of each measure
+                  totals_between and its like ──────────► compared   a range, and the range before it
 
 A step is read from the coarsest rollup that it is made of: days from days, an hour from hours. Minutes know no prompts, and
 verdicts no minutes: what asks for them has hours at least. A series begins with the whole step that `since` is in.
@@ -75,7 +75,7 @@ def counted(columns: Sequence[str], *, by: bool = False) -> str:
     tables = (
         ("calls_1m", "minute", f"{step} < {HOUR}", _OF_MINUTES),
         ("calls_1h", "hour", f"{step} = {HOUR}", _OF_HOURS),
-        ("calls_1d", "day", f"{step} > {HOUR}", _OF_HOURS),
+        ("calls_1d_totals", "day", f"{step} > {HOUR}", _OF_HOURS),
     )
     return _together(
         [_steps(table, at, step, columns, fits, named(known) if by else None) for table, at, fits, known in tables]
@@ -84,7 +84,7 @@ def counted(columns: Sequence[str], *, by: bool = False) -> str:
 
 def prompted(columns: Sequence[str]) -> str:
     """As `counted`, by the version of a prompt, of the calls that name one: by the hour."""
-    tables = (("calls_1h", "hour", f"{HOURS} = {HOUR}"), ("calls_1d", "day", f"{HOURS} > {HOUR}"))
+    tables = (("calls_1h", "hour", f"{HOURS} = {HOUR}"), ("calls_1d_totals", "day", f"{HOURS} > {HOUR}"))
     return _together(
         [_steps(table, at, HOURS, columns, f"{fits} AND prompt_name != ''", _PROMPT) for table, at, fits in tables]
     )
