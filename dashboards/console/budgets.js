@@ -7,6 +7,8 @@ import { UNKNOWN, amount, clock, plural, seconds, span } from "./words.js";
 
 // As many as a screen shows without scrolling for long; the rest are lines of a table.
 const DRAWN = 12;
+// Of one policy so many, or a policy on users would leave no room for any other.
+const OF_ONE = 4;
 
 const scoped = (scope) => Object.entries(scope ?? {}).map(([name, value]) => `${name}=${value ?? UNKNOWN}`).join(", ") || "everything";
 
@@ -33,13 +35,14 @@ export class Budgets {
     for (const plot of this.plots) plot.destroy();
     this.plots = [];
     const all = this.told.budgets ?? [];
-    const drawn = all.slice(0, DRAWN);
+    const counts = new Map();
+    const drawn = all.filter(({ policy }) => counts.set(policy, (counts.get(policy) ?? 0) + 1).get(policy) <= OF_ONE).slice(0, DRAWN);
     if (!all.length) {
       fill(this.cards, h("p", { class: "quiet" }, "No policy has spoken of a scope yet. Name a file of policies in TIDEGATE_POLICY_FILE."));
       return fill(this.rest);
     }
     fill(this.cards, drawn.map((one) => this.#burn(one)));
-    const left = all.slice(DRAWN);
+    const left = all.filter((one) => !drawn.includes(one));
     fill(this.rest, left.length > 0 && table(left), this.told.more ? h("p", { class: "quiet" }, `and ${plural(this.told.more, "scope")} more: tidegate policy status`) : null);
     for (const [element, one] of this.waiting.splice(0)) this.#plot(element, one);
   }
@@ -70,7 +73,7 @@ export class Budgets {
         {},
         forecast && [h("dt", {}, "forecast"), h("dd", {}, forecast)],
         one.resets_at && [h("dt", {}, "resets"), h("dd", {}, `${clock(one.resets_at)}, in ${span(seconds(one.resets_at) - now)}`)],
-        one.contributors?.length > 0 && [h("dt", {}, "most by"), h("dd", {}, one.contributors.slice(0, 3).map(({ who, spend }) => `${who} ${amount(one.unit, spend)}`).join(", "))],
+        one.contributors?.length > 0 && [h("dt", {}, "most by"), h("dd", {}, one.contributors.slice(0, 3).map(({ who, spend, share }) => [who, (spend ?? null) !== null ? amount(one.unit, spend) : (share ?? null) !== null ? amount("share", share) : ""].join(" ").trim()).join(", "))],
         one.rule && [h("dt", {}, "rule"), h("dd", {}, one.rule)],
       ),
     );

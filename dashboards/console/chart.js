@@ -2,7 +2,7 @@
 
 import { colour, faded, ink, slot } from "./colours.js";
 import { h, say } from "./dom.js";
-import { amount, clock, iso, moment, seconds } from "./words.js";
+import { amount, clock, iso, seconds } from "./words.js";
 
 const MOST_POINTS = 2_000;
 const FONT = "11px system-ui, sans-serif";
@@ -15,6 +15,8 @@ export function pivot(rows, stepHint, additive) {
   let step = stepHint || Infinity;
   if (!stepHint) for (let i = 1; i < moments.length; i += 1) step = Math.min(step, moments[i] - moments[i - 1]);
   if (!Number.isFinite(step)) step = 60;
+  // Some answers are by the hour, however narrow a step was asked for.
+  if (step < 3_600 && moments.every((one) => one % 3_600 === 0)) step = 3_600;
   // Between the first and the last moment each step has a point, so that a silence is seen as one.
   const t = [];
   const first = moments[0];
@@ -88,11 +90,14 @@ export class Chart {
   }
 
   #columns() {
-    const { t, values, names } = this.data;
+    const { t, values, names, step } = this.data;
     if (!this.panel.stacked) return [t, ...names.map((name) => values.get(name))];
     const shown = this.#shown();
     const piles = new Map(piled(shown).map((pile, i) => [shown.names[i], pile]));
-    return [t, ...names.map((name) => piles.get(name) ?? new Array(t.length).fill(null))];
+    // A sum is of its whole step: the last one ends with the step, or now.
+    const end = Math.max(Math.min(t.at(-1) + step, this.view.until ?? Infinity), t.at(-1) + 1);
+    const none = new Array(t.length + 1).fill(null);
+    return [[...t, end], ...names.map((name) => (piles.has(name) ? [...piles.get(name), piles.get(name).at(-1)] : none))];
   }
 
   #rescale() {
@@ -131,7 +136,7 @@ export class Chart {
       select: { show: true },
       scales: { x: { time: true }, y: { range: (_plot, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.06 : 1] } },
       axes: [
-        { ...axis, size: 26, space: 64, values: (_plot, at) => at.map((one) => (one % 86_400 === 0 ? moment(one, one + 86_400 * 2).slice(0, 5) : clock(one).slice(-5))) },
+        { ...axis, size: 26, space: 64, values: (_plot, at, _axis, _space, step) => at.map((one) => tick(one, step)) },
         { ...axis, size: (_plot, words) => 12 + 6.2 * Math.max(3, ...(words ?? []).map((word) => word.length)), space: 34, values: (_plot, at) => at.map((one) => amount(unit, one, true)) },
       ],
       series: [
@@ -144,15 +149,16 @@ export class Chart {
             stroke,
             width: stacked ? 1 : 1.6,
             fill: stacked ? faded(stroke, 0.55) : undefined,
+            paths: stacked ? uPlot.paths.stepped({ align: 1 }) : undefined,
             dash: slot(name) === "rest" && !stacked ? [4, 3] : undefined,
             spanGaps: false,
-            points: { show: (_plot, index) => !stacked && alone(this.data.values.get(name), index) },
+            points: stacked ? { show: false } : { show: true, size: 5, filter: () => alone(this.data.values.get(name)) },
           };
         }),
       ],
       bands,
       hooks: {
-        setCursor: [(plot) => this.#tell(plot.cursor.idx)],
+        setCursor: [(plot) => this.#tell(plot.cursor.idx === null ? null : this.#at(plot))],
         setSelect: [(plot) => this.#zoomed(plot)],
         setSeries: [(_plot, index) => this.#lit(index)],
         draw: [(plot) => this.#unfinished(plot)],
@@ -161,15 +167,15 @@ export class Chart {
     };
   }
 
-  /** The step that is not over yet looks like a fall: a veil says that it is none. */
+  /** The step that is not over yet looks low: a veil says why. */
   #unfinished(plot) {
     const { t, step } = this.data;
     if (!t.length || this.view.fixed || !this.panel.stacked) return;
     const until = this.view.until ?? Date.now() / 1000;
     if (t.at(-1) + step <= until || t.length < 2) return;
     const { ctx } = plot;
-    const left = plot.valToPos(t.at(-2), "x", true);
-    const right = Math.min(plot.valToPos(t.at(-1), "x", true) + 1, plot.bbox.left + plot.bbox.width);
+    const left = plot.valToPos(t.at(-1), "x", true);
+    const right = plot.bbox.left + plot.bbox.width;
     ctx.save();
     ctx.fillStyle = faded(ink("card"), 0.6);
     ctx.fillRect(left, plot.bbox.top, right - left, plot.bbox.height);
@@ -206,7 +212,8 @@ export class Chart {
     let at = index;
     if (at === null || at === undefined) {
       at = t.length - 1;
-      if (this.panel.stacked && at > 0 && !this.view.fixed && t[at] + step > (this.view.until ?? Date.now() / 1000)) at -= 1;
+      const begun = this.panel.stacked && !this.view.fixed && t[at] + step > (this.view.until ?? Date.now() / 1000);
+      if (begun && at > 0 && t[at - 1] >= (this.view.since ?? 0)) at -= 1;
     }
     say(this.when, clock(t[at]));
     for (const { name, value } of this.marks) say(value, amount(this.panel.unit, values.get(name)[at]));
@@ -228,7 +235,7 @@ export class Chart {
   }
 
   #picked(plot, event) {
-    const index = plot.cursor.idx;
+    const index = plot.cursor.idx === null ? null : Math.min(this.#at(plot), this.data.t.length - 1);
     if (index === null || index === undefined || event.button) return;
     const names = this.data.names;
     let name = this.near ? names[this.near - 1] : names.length === 1 ? names[0] : null;
@@ -242,14 +249,29 @@ export class Chart {
     this.onPick(this.data.t[index], this.data.step, name);
   }
 
+  /** The point, or the step, that the cursor is in. */
+  #at(plot) {
+    const { t } = this.data;
+    const index = Math.min(plot.cursor.idx, t.length - 1);
+    return this.panel.stacked && index > 0 && t[index] > plot.posToVal(plot.cursor.left, "x") ? index - 1 : index;
+  }
+
   #fit() {
     if (!this.plot) this.redraw();
     else this.plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
   }
 }
 
-function alone(values, index) {
-  return values[index] !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null;
+/** The day at midnight, else the time, with its seconds where ticks are closer than a minute. */
+function tick(at, step) {
+  const text = new Date(at * 1000).toISOString();
+  return at % 86_400 === 0 ? text.slice(5, 10) : text.slice(11, step < 60 ? 19 : 16);
+}
+
+/** Where a value has no neighbours to draw a line to. */
+function alone(values) {
+  const known = (index) => (values[index] ?? null) !== null;
+  return values.flatMap((_, index) => (known(index) && !known(index - 1) && !known(index + 1) ? [index] : []));
 }
 
 /** What a chart shows, for who cannot see it. */

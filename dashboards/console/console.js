@@ -10,6 +10,7 @@ import { forget } from "./colours.js";
 import { byId, fill, h, say, set } from "./dom.js";
 import * as drawer from "./drawer.js";
 import * as incidents from "./incidents.js";
+import { Lags } from "./lags.js";
 import { Stream, get } from "./node.js";
 import { card } from "./panels.js";
 import * as session from "./session.js";
@@ -27,6 +28,7 @@ let cards = new Map();
 let budgets = null;
 let findings = null;
 let overview = null;
+let lags = null;
 let asOf = null;
 let stream = null;
 let asking = "";
@@ -117,12 +119,15 @@ function build(board) {
   cards = new Map(board.panels.map((panel) => [panel.key, card(panel, boards)]));
   budgets = board.key === "budgets" ? new Budgets() : null;
   findings = board.key === "guardrails" ? h("div", { class: "body" }) : null;
+  lags?.destroy();
+  lags = board.key === "pipeline" ? new Lags() : null;
   overview = board.key === "overview" ? h("div", { class: "body" }) : null;
   fill(
     byId("board"),
     h("h2", { class: "unseen" }, board.title),
     overview && wide("incidents-card", "Incidents", "What somebody is or will be told of", overview),
     budgets?.element,
+    lags?.element,
     [...cards.values()].map((one) => one.element),
     findings && wide("findings-card", "Latest findings", "Where and what, never the text", findings),
   );
@@ -157,6 +162,7 @@ function hear(event, data) {
   } else if (event === "problem") cards.get(data.key)?.problem(data.error);
   else if (event === "status") {
     vitals.draw(byId("vitals"), data);
+    lags?.hear(data);
     ill = vitals.trouble(data);
     standingChanged();
   } else if (event === "incidents") {
@@ -324,6 +330,7 @@ function theme() {
     forget();
     for (const one of cards.values()) one.redraw();
     budgets?.redraw();
+    lags?.redraw();
   };
   button.onclick = () => {
     root.dataset.theme = isDark() ? "light" : "dark";

@@ -117,7 +117,9 @@ async function sheetOfCall(shown) {
     const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== UNKNOWN);
     return known.length > 0 && h("section", {}, h("h3", {}, title), h("dl", { class: "facts" }, known.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
   };
-  const rest = Object.entries(price ?? {}).map(([name, value]) => [name.replaceAll("_", " "), typeof value === "object" && value !== null ? JSON.stringify(value) : cell("text", value)]);
+  const rest = Object.entries(price ?? {})
+    .filter(([name, value]) => !(name in call) && name !== "price_book" && value && typeof value !== "object")
+    .map(([name, value]) => [name.replaceAll("_", " ").replace("usd per million", "a million"), name.includes("usd") ? amount("usd", value) : name.endsWith("_from") ? moment(value) : cell("text", value)]);
   return frame(
     `${call.model || "A call"}, ${moment(call.started_at)} UTC`,
     h(
@@ -182,15 +184,17 @@ async function sheetOfTranscript(shown) {
 /** A text with its findings marked. Places count code points, as the node does, and not what JavaScript calls characters. */
 export function marked(text, marks) {
   const points = [...text];
-  const parts = [];
-  let at = 0;
-  for (const one of [...marks].sort((a, b) => a.start - b.start || b.end - a.end)) {
-    if (one.start < at || one.end > points.length || one.end <= one.start) continue;
-    parts.push(points.slice(at, one.start).join(""));
-    parts.push(h("mark", { class: one.detector, title: `${one.detector} ${one.type}` }, points.slice(one.start, one.end).join(""), h("sup", {}, one.type)));
-    at = one.end;
-  }
-  return [...parts, points.slice(at).join("")];
+  const places = marks.filter(({ start, end }) => start >= 0 && start < end && end <= points.length);
+  const cuts = [...new Set([0, points.length, ...places.flatMap(({ start, end }) => [start, end])])].sort((a, b) => a - b);
+  return cuts.slice(1).map((end, i) => {
+    const part = points.slice(cuts[i], end).join("");
+    const over = places.filter((one) => one.start <= cuts[i] && one.end >= end);
+    if (!over.length) return part;
+    // A tag says its type itself.
+    const types = [...new Set(over.filter((one) => one.end === end).map((one) => one.type))].filter((type) => !part.includes(type));
+    const kind = over.some((one) => one.detector === "phi") ? "phi" : over[0].detector;
+    return h("mark", { class: kind, title: over.map((one) => `${one.detector} ${one.type}`).join(", ") }, part, types.length > 0 && h("sup", {}, types.join(" ")));
+  });
 }
 
 // Findings

@@ -45,7 +45,7 @@ export function brief(most, open) {
         "li",
         { class: one.phase === "acknowledged" ? "seen" : null },
         badge(one.severity),
-        h("span", { class: "what" }, one.what),
+        h("span", { class: "what", title: one.what }, one.what),
         h("span", { class: "since" }, [out > now && `exhausted at ${clock(out)}`, one.phase === "acknowledged" ? `seen by ${one.acknowledged_by}` : phases[one.phase], `for ${span(now - seconds(one.opened_at))}`].filter(Boolean).join(" · ")),
         h("button", { type: "button", class: "small", "data-key": `incident-${one.number}`, "aria-label": `Incident #${one.number}`, onclick: open }, `#${one.number} ›`),
       );

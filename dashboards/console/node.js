@@ -31,6 +31,8 @@ export const send = (method, path, body) =>
 
 // The node says something at least every 15 s; after this long the connection hangs and is made anew.
 const SILENT_MS = 40_000;
+// A page that nobody has seen for this long asks nothing until somebody looks again.
+const UNSEEN_MS = 300_000;
 // Long enough not to hammer a node that starts, short enough that nobody reloads the page by hand.
 const PAUSES_MS = [500, 1_000, 2_000, 4_000, 8_000];
 
@@ -44,6 +46,11 @@ export class Stream {
     this.timer = 0;
     setInterval(() => this.#watch(), 5_000);
     addEventListener("online", () => this.#again(0));
+    document.addEventListener("visibilitychange", () => {
+      clearTimeout(this.unseen);
+      if (document.hidden) this.unseen = setTimeout(() => this.#leave(), UNSEEN_MS);
+      else if (!this.source && this.address) this.#join();
+    });
   }
 
   open(address, events) {

@@ -19,7 +19,7 @@ export function card(panel, boards) {
   const element = h(
     "section",
     { class: `card w${panel.width} ${panel.shape}`, id, "aria-labelledby": `${id}-title`, "aria-busy": "true", "data-panel": panel.key },
-    h("header", {}, h("h2", { id: `${id}-title` }, panel.title), h("p", { class: "about", title: panel.about }, panel.about), toggle, link),
+    h("header", {}, h("h2", { id: `${id}-title` }, panel.title), h("p", { class: "about", title: panel.about }, panel.about.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part))), toggle, link),
     note,
     body.element,
   );

@@ -1,7 +1,7 @@
 // One line of figures that are of now, whatever range is looked at: is the node well, and is anything behind.
 
 import { fill, h } from "./dom.js";
-import { UNKNOWN, amount, plural } from "./words.js";
+import { UNKNOWN, amount } from "./words.js";
 
 // Records that wait for less than this are on their way; more is a lag that somebody should see.
 const BEHIND = 1_000;
@@ -19,7 +19,7 @@ export function figures(status) {
     lag("guardrails behind", status.guardrails_lag_records),
     lag("store behind", status.sink_lag_records),
     { name: "dead letters", value: amount("records", refused, true), kind: refused ? "warn" : "", why: "lines that nobody could read: tidegate dlq list" },
-    policies && { name: policies.in_force ? `of ${plural(policies.in_force, "policy", "policies")} not fine` : "policies", value: policies.in_force ? amount("count", policies.not_fine) : "none", kind: policies.not_fine ? "warn" : "", why: (policies.worst ?? []).map((one) => `${one.state}: ${one.policy}`).join("\n") },
+    policies && { name: policies.in_force ? "scopes not fine" : "policies", value: policies.in_force ? amount("count", policies.not_fine) : "none", kind: policies.not_fine ? "warn" : "", why: (policies.worst ?? []).map((one) => `${one.state}: ${one.policy}`).join("\n") },
     guardrails?.stopped && { name: "guardrails", value: "stopped", kind: "bad" },
     notifier?.waiting !== undefined && notifier.waiting > 0 && { name: "messages not told yet", value: amount("count", notifier.waiting), kind: "warn" },
   ].filter(Boolean);
