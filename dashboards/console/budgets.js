@@ -9,6 +9,8 @@ import { UNKNOWN, amount, clock, plural, seconds, span } from "./words.js";
 const DRAWN = 12;
 // Of one policy so many, or a policy on users would leave no room for any other.
 const OF_ONE = 4;
+// A burn-down shows at least so long, or its first minute would look like a day.
+const LEAST_S = 900;
 
 const scoped = (scope) => Object.entries(scope ?? {}).map(([name, value]) => `${name}=${value ?? UNKNOWN}`).join(", ") || "everything";
 
@@ -82,8 +84,10 @@ export class Budgets {
   #plot(element, one) {
     const at = one.points.map(([when]) => seconds(when));
     const left = one.points.map(([, remaining]) => remaining);
-    const ends = seconds(one.resets_at) ?? seconds(one.window_end) ?? at.at(-1);
     const out = seconds(one.exhausted_at);
+    // A rolling window never ends: its forecast is drawn for two hours.
+    const ends = seconds(one.resets_at) ?? Math.min(out ?? 0, at.at(-1) + 7_200);
+    const begins = Math.min(at[0], at.at(-1) - LEAST_S);
     const t = [...at];
     const forecast = left.map(() => null);
     if (out !== null && out > at.at(-1) && (left.at(-1) ?? 0) > 0) {
@@ -100,11 +104,11 @@ export class Budgets {
         {
           width: element.clientWidth || 240,
           height: 74,
-          padding: [4, 4, 0, 4],
+          padding: [4, 14, 0, 14],
           legend: { show: false },
           cursor: { show: false },
           tzDate: (when) => uPlot.tzDate(new Date(when * 1e3), "Etc/UTC"),
-          scales: { x: { time: true, range: () => [at[0], Math.max(t.at(-1), Math.min(ends, at[0] + (at.at(-1) - at[0]) * 3))] }, y: { range: () => [0, one.limit * 1.03] } },
+          scales: { x: { time: true, range: () => [begins, Math.max(t.at(-1), Math.min(ends, begins + (at.at(-1) - begins) * 3))] }, y: { range: () => [0, one.limit * 1.03] } },
           axes: [{ size: 20, gap: 2, stroke: ink("dim"), font: "10px system-ui, sans-serif", grid: { show: false }, ticks: { show: false }, values: (_plot, when) => when.map((each) => clock(each).slice(-5)) }, { show: false }],
           series: [{}, { stroke: ink("dim"), width: 1, dash: [1, 3], points: { show: false } }, { stroke: line, width: 1.6, fill: faded(line, 0.16), points: { show: false } }, { stroke: line, width: 1.4, dash: [3, 4], points: { show: false } }],
         },
