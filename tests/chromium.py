@@ -107,7 +107,7 @@ def keep(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Page, str]
 
     def kept(page: Page, name: str = "") -> Path:
         path = folder / f"console-{name or stem}.png"
-        page.screenshot(path=path, full_page=True)
+        page.screenshot(path=path, full_page=page.locator("dialog[open]").count() == 0)
         return path
 
     return kept
