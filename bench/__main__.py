@@ -17,6 +17,7 @@ from rich.table import Table as ScreenTable
 from . import (
     analysts,
     block,
+    console,
     distributed,
     embedded,
     emit,
@@ -47,6 +48,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "block": block.run,
     "overspend": overspend.run,
     "outage": outage.run,
+    "console": console.run,
     "scopes": scopes.run,
     "guardrails": guardrails.run,
     "phi": phi.run,
