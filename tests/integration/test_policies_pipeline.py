@@ -1,4 +1,4 @@
-"""Policies in the running pipeline: a policy added while it runs knows what was before it, and nothing is open meanwhile."""
+"""Policies in the running pipeline: one added while it runs knows what was before it, and a bad file is told of."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from support import envelope, response
 from tidegate.processors.embedded.pipeline import Pipeline
+from tidegate.processors.notifier import alerts_of
 from tidegate.producers.local_log import LocalLog
 from tidegate.producers.sqlite_log import SqliteLog
 from tidegate.schemas.errors import LogUnavailable
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.settings import Settings
 from tidegate.schemas.signal import Signal, decode_signal, signal_key
-from tidegate.schemas.topics import SIGNALS
+from tidegate.schemas.topics import ALERTS, SIGNALS
 
 # Threads of the pipeline have to get there; on a busy machine that takes its time.
 DEADLINE_S = 60.0
@@ -101,3 +102,20 @@ def test_an_edit_that_meets_a_busy_log_is_not_lost(
 
     assert refused == []
     assert pipeline.healthy
+
+
+def test_a_policy_file_that_is_refused_is_told_once_and_so_is_that_it_is_mended(pipeline: Pipeline, policy_file: Path) -> None:
+    policy_file.write_text("policies: [{name: half}]")
+    eventually(lambda: told(pipeline.data_dir) == ["warning"])
+
+    policy_file.write_text("policies:\n" + HOURLY + "# mended\n")
+    eventually(lambda: told(pipeline.data_dir) == ["warning", "info"])
+
+    assert pipeline.healthy
+
+
+def told(folder: Path) -> list[str]:
+    """How bad each word on the policy file was."""
+    with SqliteLog(folder, fsync="normal") as log:
+        alerts = [alert for record in log.read(ALERTS.name, 0, 0) for alert in alerts_of(record.value)]
+    return [alert.severity for alert in alerts if alert.key == "policy_file"]
