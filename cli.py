@@ -46,6 +46,7 @@ from tidegate.worker_cli import worker
 if TYPE_CHECKING:
     from tidegate.processors.embedded.node import Node
     from tidegate.producers.emitter import Emitter
+    from tidegate.producers.gate import Gate
 
 app = typer.Typer(
     name="tidegate",
@@ -137,10 +138,11 @@ def up(
         log = f", log {escape(settings.url)}" if _on_kafka(settings) else ""
         out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}{log}", highlight=False, soft_wrap=True)
         _show_console(node, open_)
+        gates: list[Gate] = []
         if simulate:
-            traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping), name="tidegate-traffic")
+            traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping, gates), name="tidegate-traffic")
             traffic.start()
-        _watch(node, stopping)
+        _watch(node, stopping, gates)
     finally:
         stopping.set()
         if traffic is not None:
@@ -185,8 +187,9 @@ def _on_kafka(settings: Settings) -> bool:
     return settings.url.lower().startswith("kafka://")
 
 
-def _watch(node: Node, stopping: Stopping) -> None:
-    """Show the node until it is told to stop or fails; a live panel on a terminal, a line now and then elsewhere."""
+def _watch(node: Node, stopping: Stopping, gates: list[Gate]) -> None:
+    """Show the node until it is told to stop or fails; a live panel on a terminal, a line now and then elsewhere. `gates` are
+    those of simulated services."""
     from rich.live import Live
     from tidegate.dashboards.terminal import summary
 
@@ -199,16 +202,20 @@ def _watch(node: Node, stopping: Stopping) -> None:
         while not stopping.wait(0.5) and node.failure is None:
             status = node.status()
             events, now = status["totals"].get("events", 0), time.monotonic()
-            live.update(summary(status, (events - before) / (now - at)), refresh=True)
+            refused = sum(sum(gate.stats()["refused"].values()) for gate in gates) if gates else None
+            live.update(summary(status, (events - before) / (now - at), refused), refresh=True)
             before, at = events, now
 
 
-def _traffic(settings: Settings, rate: float, stopping: Stopping) -> None:
+def _traffic(settings: Settings, rate: float, stopping: Stopping, gates: list[Gate]) -> None:
     from tidegate.producers.connect import connect
     from tidegate.producers.simulate import simulate
 
     with connect(settings.url if _on_kafka(settings) else str(settings.data_dir), service="simulated-clinic") as emitter:
-        simulate(emitter, rate_per_s=rate, seed=secrets.randbelow(2**31), stop=stopping.is_set, content=True)
+        if (gate := emitter.gate) is not None:
+            gates.append(gate)
+        seed = secrets.randbelow(2**31)
+        simulate(emitter, rate_per_s=rate, seed=seed, stop=stopping.is_set, content=True, gate=gate)
 
 
 app.command()(worker)

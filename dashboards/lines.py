@@ -47,7 +47,8 @@ def lines(
         anchor = ("start", "middle", "end")[round(share * 2)]
         parts.append(f'<text class="dim" x="{x(at):.1f}" y="{_GROUND + 18}" text-anchor="{anchor}">{_clock(at)}</text>')
     parts += [
-        f'<g><title>{_clock(mark)}</title><line class="mark" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{_GROUND}"/></g>'
+        f"<g><title>{_clock(mark)}</title>"
+        f'<line class="mark" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{_GROUND}"/></g>'
         for mark in marks
         if since <= mark < until
     ]

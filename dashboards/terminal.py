@@ -41,8 +41,9 @@ def usd(nano_usd: int, places: int = 6) -> str:
     return f"${nano_usd / 1e9:,.{places}f}"
 
 
-def summary(status: dict[str, Any], rate_per_s: float | None = None) -> RenderableType:
-    """The node at a glance. With a rate it is the panel of a running node, which says how to stop it."""
+def summary(status: dict[str, Any], rate_per_s: float | None = None, kept_back: int | None = None) -> RenderableType:
+    """The node at a glance. With a rate it is the panel of a running node, which says how to stop it; `kept_back` counts the
+    calls that gates of this process refused."""
     totals, today = status["totals"], status["today"]
     head = Text("Tidegate ", style="bold cyan")
     head.append(plain(status["url"]), style="not bold underline" if "://" in status["url"] else "not bold")
@@ -59,6 +60,8 @@ def summary(status: dict[str, Any], rate_per_s: float | None = None) -> Renderab
     if rate_per_s is not None:
         head.append("   Ctrl-C stops", style="not bold dim")
         counts["events/s"] = f"{rate_per_s:,.0f}"
+    if kept_back is not None:
+        counts["kept back"] = Text(f"{kept_back:,}", style="bold yellow" if kept_back else "")
     grid = Table.grid(padding=(0, 3))
     grid.add_row(*counts, style="dim")
     grid.add_row(*counts.values())

@@ -152,8 +152,8 @@ class Change(NamedTuple):
 
 @dataclass(slots=True)
 class Episode:
-    """One incident, as far as the alerts tell it. `began_before`: it was open when the stretch began. `number` is known of those
-    that are open still."""
+    """One incident, as far as the alerts tell it. `began_before`: it was open when the stretch began. `number` is known of
+    those that are open still."""
 
     id: str
     kind: str
@@ -204,8 +204,8 @@ def facts(
     only: str | None = None,
     done: Callable[[str], None] = lambda _what: None,
 ) -> Facts:
-    """Ask the store for all of [since, until). `entries` are the audit log's, of any time. `only` is the key of one incident: of
-    others no episode is told. `done` hears of each question answered. Raises `TidegateError`."""
+    """Ask the store for all of [since, until). `entries` are the audit log's, of any time. `only` is the key of one incident:
+    of others no episode is told. `done` hears of each question answered. Raises `TidegateError`."""
     moments = {
         "since": _moment(since),
         "until": _moment(until),

@@ -7,7 +7,8 @@ asked for, texts for the guardrails beside them.
 Six tenants run a dozen workloads on real, priced models and one of their own that nobody has a price for. Calls stream,
 cache, retrieve, fail, are retried and fall back. Things happen that a dashboard should show: a provider has an outage
 (the first after a minute and a half), and from the 2,000th call on half of the triage users get a prompt version that is
-longer-winded and retrieves worse. The same seed and time give the same events on every machine.
+longer-winded and retrieves worse. The same seed and time give the same events on every machine. With a gate some of the
+services ask it first (`simulate_gates`), and then what goes out depends on its answers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
+from .ports import Settled
+from .simulate_gates import Asked, Obedience
 from .simulate_texts import texts_of
 
 # The draws that every event needs come from tables of this size: a table look-up costs a tenth of a draw.
@@ -436,21 +439,35 @@ def generate(seed: int, now: datetime, *, rate_per_s: float = 20.0, diurnal: boo
     return (event for _, event in _timeline(seed, now, rate_per_s, diurnal))
 
 
+def become(event: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The same call with another model, as a service makes it that was told to: of the tokens all but what was cached, for that
+    was another model's cache."""
+    caches = ("cache_read_tokens", "cache_write_5m_tokens", "response_model")
+    told = {field: value for field, value in event.items() if field not in caches}
+    told |= {"request_model": name, "fallback_from": event["request_model"]}
+    if (model := _MODELS.get(name)) is not None:
+        told["provider_name"] = model.provider_name
+        if model.response_model and "error_type" not in event:
+            told["response_model"] = model.response_model
+    return told
+
+
 class Outlet(Protocol):
     """What a simulation needs of an Emitter."""
 
-    def emit(self, event: Mapping[str, Any], /) -> bool: ...
+    def emit(self, event: Mapping[str, Any], settled: Settled | None = None, /) -> bool: ...
     def emit_content(self, call: Mapping[str, Any], texts: Mapping[str, Any], /) -> bool: ...
     def wait_for_room(self) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationReport:
-    """Events the emitter accepted and dropped, and how long it took by the clock."""
+    """Events the emitter accepted and dropped, and how long it took by the clock; calls kept back by a gate, by policy."""
 
     emitted: int
     dropped: int
     elapsed_s: float
+    kept_back: Mapping[str, int]
 
 
 def _never() -> bool:
@@ -469,12 +486,14 @@ def simulate(
     stop: Callable[[], bool] = _never,
     diurnal: bool = False,
     content: bool = False,
+    gate: Asked | None = None,
 ) -> SimulationReport:
     """Emit simulated traffic from `now` on (default: the time it is) until `stop` says so or `duration_s` is over.
 
     Each event goes out when its call ends. A paced simulation drops what the emitter has no room for, as a service
     would; with `rate_per_s=None` it runs as fast as the emitter takes events, and waits for room instead. With `content`
-    calls also say something (`simulate_texts`), which leaves by the emitter's way for content.
+    calls also say something (`simulate_texts`), which leaves by the emitter's way for content. With a `gate` the services that
+    ask one obey it.
     Raises `ValueError` when the rate is not positive.
     """
     if rate_per_s is not None and not rate_per_s > 0:
@@ -482,6 +501,7 @@ def simulate(
     paced = rate_per_s is not None
     started = clock()
     emitted = dropped = 0
+    obedience = Obedience(gate, become) if gate is not None else None
     timeline = _timeline(seed, now or datetime.now(UTC), rate_per_s or _UNPACED_RATE_PER_S, diurnal)
     for at_s, event in timeline:
         elapsed_s = clock() - started
@@ -493,10 +513,15 @@ def simulate(
             break
         if not paced:
             emitter.wait_for_room()
-        if emitter.emit(event):
+        held: Settled | None = None
+        if obedience is not None:
+            if (let := obedience.let(event)) is None:
+                continue
+            event, held = let
+        if emitter.emit(event, held) if held is not None else emitter.emit(event):
             emitted += 1
         else:
             dropped += 1
         if content and (texts := texts_of(event)) is not None:
             emitter.emit_content(event, texts)
-    return SimulationReport(emitted, dropped, clock() - started)
+    return SimulationReport(emitted, dropped, clock() - started, obedience.kept_back if obedience is not None else {})

@@ -62,16 +62,21 @@ def alerts() -> list[Row]:
     title = f"tenant=harbor-health, user={USER} ok → block: user-day: $12.00 in the last 24 h, limit $10.00"
     scope = {"tenant": "harbor-health", "user": USER}
     day = {"policy": "user-day", "scope": scope, "owner": "finops"}
+    well = title.replace("ok → block", "block → ok")
+
+    def at(minutes: int) -> datetime:
+        return START + HOUR + timedelta(minutes=minutes)
+
     return [
         alert(START + timedelta(minutes=10), "breaker", "critical", state="block", title=": breaker: 40 % errors"),
-        alert(START + HOUR + timedelta(minutes=1), "user-day|u", "critical", state="block", title=title, contributors=spent, **day),
-        alert(START + HOUR + timedelta(minutes=2), "silence-1", "info", kind="silenced", policy="", title=f"for {USER}"),
-        alert(START + HOUR + timedelta(minutes=3), "user-day|u", "info", kind="acknowledged", title="acknowledged by ops", **day | {"owner": "ops"}),
-        alert(START + HOUR + timedelta(minutes=9), "user-day|u", "info", state="ok", title=title.replace("ok → block", "block → ok"), **day),
-        alert(START + HOUR + timedelta(minutes=20), "m", "critical", kind="meter_stopped", policy="", title="the meter has stopped"),
-        alert(START + HOUR + timedelta(minutes=30), "m", "info", kind="resolved_by_hand", policy="", owner="ops"),
+        alert(at(1), "user-day|u", "critical", state="block", title=title, contributors=spent, **day),
+        alert(at(2), "silence-1", "info", kind="silenced", policy="", title=f"for {USER}"),
+        alert(at(3), "user-day|u", "info", kind="acknowledged", title="acknowledged by ops", **day | {"owner": "ops"}),
+        alert(at(9), "user-day|u", "info", state="ok", title=well, **day),
+        alert(at(20), "m", "critical", kind="meter_stopped", policy="", title="the meter has stopped"),
+        alert(at(30), "m", "info", kind="resolved_by_hand", policy="", owner="ops"),
         alert(START + 3 * HOUR, "later", "critical", state="block"),
-    ]  # fmt: skip
+    ]
 
 
 def letters() -> list[Row]:

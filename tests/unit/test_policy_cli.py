@@ -127,7 +127,7 @@ def test_check_says_what_each_policy_of_the_example_means_and_finds_nothing_to_l
     found = read_policies(EXAMPLE)
     for name in (*(policy.name for policy in found.policies), *(limit.name for limit in found.request_limits)):
         assert name in told
-    assert f"is valid: 9 policies, 5 request limits, version {found.version}." in told
+    assert f"is valid: 11 policies, 5 request limits, version {found.version}." in told
     assert "Look at this again" not in told
 
 
