@@ -146,6 +146,18 @@ def test_the_panel_that_the_page_adds_is_one_that_works() -> None:
     assert parameters(panel) == {(variable.name, variable.kind) for variable in VARIABLES}
 
 
+def test_what_runs_needs_no_sdk_of_grafanas() -> None:
+    """It is for those who work on Tidegate, and is not installed where a node runs."""
+    importing = [
+        str(path.relative_to(ROOT))
+        for room in ("dashboards", "processors", "producers", "schemas", "sinks")
+        for path in (ROOT / room).rglob("*.py")
+        if re.search(r"^\s*(from|import) (grafana_foundation_sdk|\.+(dashboards\.)?grafana)\b", path.read_text(), re.MULTILINE)
+    ]
+
+    assert importing == ["dashboards/grafana.py"]
+
+
 def test_links_lead_to_dashboards_that_exist() -> None:
     uids = {board["uid"] for board in KEPT.values()}
     links = re.findall(r"/d/(tidegate-\w+)", json.dumps(KEPT))
