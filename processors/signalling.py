@@ -10,7 +10,7 @@ from ..schemas.words import measure_text, window_text
 from .judging import AT_EASE, Rule, Verdict, Word
 from .runbooks import runbook_of_policy
 from .series import ScopeUsage, Series, Values
-from .windows import Ring, forecast
+from .windows import Buckets, Ring, forecast
 
 if TYPE_CHECKING:  # for its version, offsets and gates; it imports this file
     from .policies import PoliciesState
@@ -47,7 +47,7 @@ def signal_of(
         window_end=end,
         resets_at=buckets.resets_at(now),
         burn_per_s=burn,
-        exhausted_at=None if verdict.limit is None or burn is None else forecast(spent, burn, verdict.limit, now),
+        exhausted_at=None if verdict.limit is None else _exhausted_at(buckets, usage, spent, burn, verdict.limit, now),
         reason=_reason(policy, verdict),
         contributors=_contributors(rule.series, usage, now) if used else [],
         since=word.since,
@@ -65,6 +65,27 @@ def signal_of(
 def _burn(usage: list[ScopeUsage], now: float) -> float | None:
     rates = [part.ring.burn_per_s(now) for part in usage if isinstance(part.ring, Ring)]
     return sum(rates) if rates else None
+
+
+def _exhausted_at(
+    buckets: Buckets, usage: list[ScopeUsage], spent: float, burn: float | None, limit: float, now: float
+) -> float | None:
+    """When the limit is reached at this rate; of a calendar window also a moment after its end.
+
+    A rolling window forgets on the way: whatever leaves it before then puts the moment off. Once all has left that counts now,
+    what is spent and what leaves are in balance, and a limit that was not reached until then holds.
+    """
+    found = None if burn is None else forecast(spent, burn, limit, now)
+    if not burn or found is None or found <= now or buckets.resets_at(now) is not None:
+        return found
+    balanced = buckets.falls_out_at(buckets.number(now))
+    if found >= balanced:
+        return None
+    for leaves_at, amount in sorted(pair for part in usage if isinstance(part.ring, Ring) for pair in part.ring.leaving(now)):
+        if found < leaves_at:
+            break
+        found += amount / burn
+    return found if found < balanced else None
 
 
 def _contributors(series: Series, usage: list[ScopeUsage], now: float) -> list[Contributor]:
@@ -113,11 +134,17 @@ def alert_of(signal: Signal, policy: Policy, previous: State, worse: bool) -> Al
         spend=signal.spend,
         limit=signal.limit,
         resets_at=signal.resets_at,
-        exhausted_at=signal.exhausted_at,
+        # People are warned of what will be: a period that ends before is no matter.
+        exhausted_at=signal.exhausted_at if _is_reached(signal) else None,
         contributors=signal.contributors,
         owner=signal.owner,
         runbook=runbook_of_policy(policy),
     )
+
+
+def _is_reached(signal: Signal) -> bool:
+    """Whether the limit is reached, at this rate, before the period ends."""
+    return signal.exhausted_at is not None and (signal.resets_at is None or signal.exhausted_at < signal.resets_at)
 
 
 def withdrawn(rule: Rule, values: Values, word: Word, now: float) -> Alert:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Final, Literal, Self
 from zoneinfo import ZoneInfo
@@ -320,13 +320,16 @@ class Ring:
         first, last, lasted_s = self._buckets.burn_span(now_s)
         return self._between(first, last) / lasted_s
 
-    def next_change(self, now_s: float) -> float | None:
-        """When the sum next falls by itself; None when it is 0."""
+    def leaving(self, now_s: float) -> Iterator[tuple[float, int]]:
+        """What counts now, by when it falls out of the window: the oldest first."""
         first, last, _ = self._buckets.reach(now_s)
         for number in range(max(first, self._first), min(last + 1, self._first + len(self._amounts))):
-            if self._amounts[number - self._first]:
-                return self._buckets.falls_out_at(number)
-        return None
+            if amount := self._amounts[number - self._first]:
+                yield self._buckets.falls_out_at(number), amount
+
+    def next_change(self, now_s: float) -> float | None:
+        """When the sum next falls by itself; None when it is 0."""
+        return next((at_s for at_s, _ in self.leaving(now_s)), None)
 
     def next_rise(self, now_s: float) -> float | None:
         """When the sum next rises by itself, because a clock was ahead of this one; None when nothing waits to count."""

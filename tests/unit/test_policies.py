@@ -437,6 +437,55 @@ def test_a_forecast_says_when_the_limit_is_reached_at_this_rate() -> None:
     assert signal.exhausted_at == pytest.approx(NOW_S + 240 + 70 * 8)
 
 
+def test_a_rolling_limit_that_this_rate_cannot_fill_has_no_forecast() -> None:
+    house = House(policy_set(policy(limit=500, warn_at=[])))
+
+    for number in range(90):
+        house.run(calls(6, NOW_S + 60 * number))
+
+    # Six a minute are 366 in the hour and its odd bucket: the window forgets as fast as it counts. Without that, the rest would
+    # be spent in 18 minutes.
+    signal = house.signal("harbor-health")
+    assert (signal.spend, signal.exhausted_at) == (366, None)
+
+
+@given(st.dictionaries(st.integers(0, 59), st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 2_000))
+def test_a_rolling_forecast_is_when_what_comes_and_what_leaves_first_reach_the_limit(spent: dict[int, int], limit: int) -> None:
+    now = NOW_S + 3_590
+    house = House(policy_set(policy(limit=limit, warn_at=[])), partitions=2, now=NOW_S)
+    for minute, amount in sorted(spent.items()):
+        house.apply(minute % 2, calls(amount, NOW_S + 60 * minute))
+    house.run(now=now)
+    signal = house.signal("harbor-health")
+
+    # A bucket of a minute is let go an hour after its end; the rate is that of the newest five.
+    rate = sum(amount for minute, amount in spent.items() if minute >= 55) / (now - NOW_S - 55 * 60)
+
+    def counted(at: float) -> float:
+        return rate * (at - now) + sum(amount for minute, amount in spent.items() if at < NOW_S + 60 * minute + 3_660)
+
+    moments = [now + 5 * step for step in range(3_670 // 5)]
+    expected = next((at for at in moments if counted(at) >= limit), None)
+    if expected is None:
+        assert signal.exhausted_at is None or signal.exhausted_at > moments[-1] - 5
+    else:
+        assert signal.exhausted_at is not None
+        assert expected - 5 < signal.exhausted_at <= expected + 1e-3
+
+
+def test_nobody_is_told_of_a_limit_that_is_reached_after_its_period() -> None:
+    eve = datetime(2026, 11, 2, 23, 50, tzinfo=ZoneInfo("UTC")).timestamp()
+    house = House(policy_set(policy(limit=100, window={"calendar": "day"}, warn_at=[0.5])), now=eve)
+
+    house.run(calls(60, eve))
+
+    signal, alert = house.signal("harbor-health"), house.alerts[-1]
+    assert signal.exhausted_at is not None
+    assert signal.resets_at is not None
+    assert signal.exhausted_at > signal.resets_at
+    assert (alert.state, alert.exhausted_at) == ("warn", None)
+
+
 # Usage that comes twice, late, or from elsewhere
 
 
