@@ -62,24 +62,21 @@ class ScopeSets:
     """The scope sets in force, and the shortest way to add each up.
 
     A set is summed from the smallest set that has all its fields, or from the finest keys where there is none: tenants
-    from teams, and all from tenants.
+    from teams, and all from tenants. The account's set is one of them, though it has no buckets.
     """
 
     def __init__(self, sets: Sequence[tuple[str, ...]]) -> None:
         plain = tuple(dict.fromkeys(name for fields in (*sets, FIELDS) for name in fields if name != "model"))
         self.fields = ("model", *plain)
         self.read: Callable[[Any], tuple[Any, ...]] = _tuple_getter(attrgetter, plain)
+        self.counted = frozenset(sets)
         # (fields, the set it is summed from or None for the finest keys, how to pick its values from that one's)
         self.plan: list[tuple[tuple[str, ...], tuple[str, ...] | None, Pick]] = []
-        for fields in sorted(sets, key=len, reverse=True):
+        for fields in sorted(dict.fromkeys((*sets, FIELDS)), key=len, reverse=True):
             wider = [done for done, _, _ in self.plan if set(fields) < set(done)]
             source = min(wider, key=len, default=None)
             names = self.fields if source is None else source
             self.plan.append((fields, source, _tuple_getter(itemgetter, [names.index(name) for name in fields])))
-        # The same for the account of all calls, which has no buckets.
-        source = min((done for done, _, _ in self.plan if set(FIELDS) <= set(done)), key=len, default=None)
-        names = self.fields if source is None else source
-        self.account: tuple[tuple[str, ...] | None, Pick] = source, _tuple_getter(itemgetter, map(names.index, FIELDS))
 
 
 def _tuple_getter(kind: Any, names: Iterable[Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -183,10 +180,11 @@ class UsageState:
                 else:
                     total.merge(usage)
             minutes[fields] = by_minute
+            if fields not in self.scope_sets.counted:
+                continue
             for (minute, values), usage in by_minute.items():
                 self._apply(fields, values, minute * 60, usage)
-        source, pick = self.scope_sets.account
-        self.account.count((pick(values), usage) for (_, values), usage in minutes[source].items())
+        self.account.count((values, usage) for (_, values), usage in minutes[FIELDS].items())
 
     def _apply(self, fields: tuple[str, ...], values: tuple[Any, ...], minute_s: int, delta: Usage) -> None:
         for bucket, length_s in BUCKET_S.items():

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from ..schemas.metrics import CALL_SECONDS, OTHER, UNKNOWN
@@ -142,12 +143,21 @@ def _coarse(usage: Usage) -> Usage:
     found = Usage()
     get = found.get
     for place, count in usage.items():
-        for bins, first in ((LATENCY_BINS, LATENCY), (TTFT_BINS, TTFT)):
-            if abs(place - bins) < HALF:
-                bucket = first + bisect_left(_EDGES, place - bins)
-                found[bucket] = get(bucket, 0) + count
-                found[first + SUM] = get(first + SUM, 0) + round(value_of(place - bins) * 1e6) * count
-                break
-        else:
-            found[place] = get(place, 0) + count
+        if place < _FIRST_BIN:
+            found[place] = count
+            continue
+        bucket, total, micros = _bucket(place)
+        found[bucket] = get(bucket, 0) + count
+        found[total] = get(total, 0) + micros * count
     return found
+
+
+_FIRST_BIN: Final = LATENCY_BINS - HALF
+
+
+@cache
+def _bucket(place: int) -> tuple[int, int, int]:
+    """Of a bin of either sketch: the place of its bucket, of the sum, and the microseconds that stand for it."""
+    bins, first = (LATENCY_BINS, LATENCY) if place < TTFT_BINS - HALF else (TTFT_BINS, TTFT)
+    index = place - bins
+    return first + bisect_left(_EDGES, index), first + SUM, round(value_of(index) * 1e6)

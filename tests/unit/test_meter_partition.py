@@ -340,3 +340,42 @@ def test_prices_that_were_not_acknowledged_are_told_by_the_next_who_meters() -> 
     assert untold
     assert [(row["provider_name"], row["model"]) for row in wire.prices if not row["above_input_tokens"]] == untold
     assert not book.quotes
+
+
+class SlowChangelog(PromptWire):
+    """A broker that acknowledges a changelog's batches only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+
+    async def send_flush(self, *_: Any) -> asyncio.Future[Any]:
+        async def acknowledged() -> Any:
+            await self.may.wait()
+            return _Sent()
+
+        return asyncio.ensure_future(acknowledged())
+
+
+def test_prometheus_is_told_of_calls_once_the_changelog_has_them() -> None:
+    """Were it told before, a worker that ends then would seem to have been reset, and all of its account counted anew."""
+
+    async def scene() -> list[int]:
+        wire = SlowChangelog()
+        partition = partition_on(wire)
+        await partition.load({})
+        await partition.take(record(0, response("call-0")))
+        await partition.flush()
+        account = partition.state.usage.account
+        before = sum(usage.counts[0] for usage in account.told.values())
+        counted = sum(usage.counts[0] for usage in account.sets.values())
+        wire.may.set()
+        await partition.drain()
+        after = sum(usage.counts[0] for usage in account.told.values())
+        await partition.close()
+        return [counted, before, after]
+
+    with within(30):
+        found = asyncio.run(scene())
+
+    assert found == [1, 0, 1]
