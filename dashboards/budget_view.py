@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..processors.console_access import Digests
-from ..schemas.policy import NANO, SEVERITY, PolicySet
+from ..processors.signalling import TOO_FEW
+from ..schemas.policy import NANO, QUANTILES, RATES, SEVERITY, PolicySet
 from ..schemas.signal import Signal
 from .incident_view import who_spent
 from .policy_words import meaning
@@ -43,8 +44,12 @@ def budgets_shown(
 
 def _budget(one: Signal, spent: Sequence[tuple[float, float]], rule: str | None, digests: Digests) -> dict[str, Any]:
     per_unit = NANO if one.measure == "cost_usd" else 1
+    # Of too few calls a rate or a quantile is not known, and not zero; and neither is ever used up.
+    judged = one.measure in RATES | QUANTILES
+    known = not (judged and one.reason.endswith(TOO_FEW))
     taken = one.spend + one.reserved
     limit = one.limit
+    spenders = who_spent(one.contributors, one.spend, digests)
 
     def amount(value: float | None) -> float | None:
         return None if value is None else value / per_unit
@@ -60,11 +65,11 @@ def _budget(one: Signal, spent: Sequence[tuple[float, float]], rule: str | None,
         "rule": rule,
         "measure": one.measure,
         "unit": _UNITS.get(one.measure, "seconds"),
-        "spend": amount(one.spend),
+        "spend": amount(one.spend) if known else None,
         "reserved": amount(one.reserved),
         "limit": amount(limit),
-        "share": taken / limit if limit else None,
-        "remaining": left(taken),
+        "share": taken / limit if limit and known else None,
+        "remaining": None if judged else left(taken),
         "burn_per_h": None if one.burn_per_s is None else one.burn_per_s * 3_600 / per_unit,
         "exhausted_at": iso_of(one.exhausted_at),
         "state": one.state,
@@ -74,8 +79,8 @@ def _budget(one: Signal, spent: Sequence[tuple[float, float]], rule: str | None,
         "window_start": iso_of(one.window_start),
         "window_end": iso_of(one.window_end),
         "resets_at": iso_of(one.resets_at),
-        "points": [] if limit is None else [[iso_of(at), left(used)] for at, used in within],
-        "contributors": who_spent(one.contributors, one.spend, digests),
+        "points": [] if limit is None or judged else [[iso_of(at), left(used)] for at, used in within],
+        "contributors": [told | {"spend": amount(by.spend)} for told, by in zip(spenders, one.contributors, strict=True)],
         "owner": one.owner,
         "runbook": one.runbook,
     }

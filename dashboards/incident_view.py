@@ -27,6 +27,7 @@ def incidents_shown(incidents: Sequence[Incident], windows: Sequence[Window], di
 
 
 def who_spent(contributors: Sequence[Contributor], spend: float | None, digests: Digests) -> list[dict[str, Any]]:
+    """Who spent which share of it."""
     return [
         {
             "who": ", ".join(_spender(name, value, digests) for name, value in one.scope.items()) or "everything",

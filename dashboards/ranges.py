@@ -80,9 +80,9 @@ def moment(text: str) -> datetime:
     """A moment in UTC. Raises `UsageError`."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError("times are ISO 8601, such as 2026-11-23T08:00:00Z") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def iso(at: datetime) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # for its version, offsets and gates; it imports this file
     from .policies import PoliciesState
 
 _TOP: Final = 5
+# How a reason ends where a rate or a quantile is of too few calls to be known.
+TOO_FEW: Final = "too few to judge"
 
 
 def signal_of(
@@ -108,7 +110,7 @@ def _reason(policy: Policy, verdict: Verdict) -> str:
         return f"{policy.name}: no limit for this scope"
     used = verdict.reading.value
     if used is None:
-        return f"{policy.name}: fewer than {policy.minimum_requests} calls in {window_text(policy)}, too few to judge"
+        return f"{policy.name}: fewer than {policy.minimum_requests} calls in {window_text(policy)}, {TOO_FEW}"
     total = used + verdict.reading.reserved
     share = f", {total / verdict.limit:.0%} of it" if verdict.limit else ""
     return (

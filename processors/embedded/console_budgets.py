@@ -19,7 +19,7 @@ from ...schemas.policy import PolicySet
 from ...schemas.signal import POLICIES_KEY, Signal, decode_signal, signal_prefix
 from ..console_access import Digests
 from .backend import Feed
-from .console_hub import Said, Source
+from .console_hub import Said, Source, Wanted
 
 _PACE_S: Final = 2.0
 _MOST: Final = 60
@@ -59,7 +59,7 @@ class ConsoleBudgets:
         self._policies: tuple[bytes, PolicySet] = (b"", PolicySet())
 
     def source(self, tenant: str) -> Source:
-        async def said() -> Said:
+        async def said(_wanted: Wanted) -> Said:
             shown, cost_s = await self.shown(tenant)
             return Said("budgets", shown, cost_s=cost_s)
 

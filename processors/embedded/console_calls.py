@@ -5,7 +5,7 @@
     GET /console/findings?since&until&tenant&type&detector       the newest findings
     GET /console/transcripts/{call_id}                           redacted texts; each read is in the audit log first
 
-Users are digests but for those who may know them (`console_access.NAMES_USERS`).
+Users, conversations and labels are digests but for those who may know them (`console_access.NAMES_USERS`).
 """
 
 from __future__ import annotations
@@ -95,9 +95,14 @@ class ConsoleCalls:
 
     def _of(self, call: dict[str, Any], who: Who) -> dict[str, Any]:
         # A word that is not known is '' in the store.
-        known = {name: None if value == "" else value for name, value in call.items()}
-        if who.role not in NAMES_USERS and known["user"] is not None:
-            known["user"] = self._digests.of(known["user"])
+        known: dict[str, Any] = {name: None if value == "" else value for name, value in call.items()}
+        if who.role in NAMES_USERS:
+            return known
+        for name in ("user", "conversation_id"):
+            if known.get(name) is not None:
+                known[name] = self._digests.veil(name, known[name])
+        if known.get("labels"):
+            known["labels"] = {name: self._digests.veil(name, value) for name, value in known["labels"].items()}
         return known
 
     async def _ask(self, sql: str, parameters: Mapping[str, Any], heard: Heard | None = None) -> list[dict[str, Any]]:

@@ -34,6 +34,14 @@ class Said:
     cost_s: float = 0.0
 
 
+# Whether somebody still looks: a question that waits for its turn meanwhile need not be asked any more.
+Wanted = Callable[[], bool]
+
+
+class Unwanted(Exception):
+    """A question's turn came when nobody looked any more; it was not asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """`key` says what is asked: sources with the same key are one. `ask` may raise a `TidegateError`, which is told as a
@@ -41,7 +49,7 @@ class Source:
 
     key: Hashable
     name: str
-    ask: Callable[[], Awaitable[Said]]
+    ask: Callable[[Wanted], Awaitable[Said]]
     pace_s: float
 
 
@@ -118,7 +126,9 @@ class Hub:
             # Once more than there are viewers: whoever comes back within the pause finds the answer.
             while asked.viewers:
                 try:
-                    said = await source.ask()
+                    said = await source.ask(lambda: bool(asked.viewers))
+                except Unwanted:
+                    continue
                 except TidegateError as error:
                     said = Said("problem", {"key": source.name, "error": str(error)})
                 body = orjson.dumps([said.event, said.body])

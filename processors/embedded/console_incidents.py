@@ -2,7 +2,7 @@
 
     GET    /console/incidents                       the open ones, and the silences
     POST   /console/incidents/{number}/ack|resolve  seen; over
-    POST   /console/silences                        {"match": {field: value}, "for": "1h", "why": "…"}
+    POST   /console/silences                        {"incident": number} or {"match": {field: value}}; "for": "1h", "why": "…"
     DELETE /console/silences/{id}                   taken back
 
 As `tidegate alerts` has it, and on Kafka as well: a word goes among the alerts, and the notifier hears it. Each is in the audit
@@ -26,8 +26,9 @@ from ...schemas.policy import parse_duration
 from .. import incident_desk
 from ..console_access import Digests, Who
 from ..incident_desk import Desk
+from ..incidents import Incident
 from ..on_call_file import MAINTENANCE
-from .console_hub import Said, Source
+from .console_hub import Said, Source, Wanted
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class ConsoleIncidents:
         """The open incidents and the silences. Raises `TidegateError`."""
         return await self._at_the_desk(lambda desk: incidents_shown(desk.incidents(), desk.windows(), self._digests))
 
-    async def _said(self) -> Said:
+    async def _said(self, _wanted: Wanted) -> Said:
         def look(desk: Desk) -> Said:
             began = time.monotonic()
             shown = incidents_shown(desk.incidents(), desk.windows(), self._digests)
@@ -80,6 +81,9 @@ class ConsoleIncidents:
         id_ = f"silence-{secrets.token_hex(3)}"
 
         def say(desk: Desk) -> dict[str, Any]:
+            if (number := asked.get("incident")) is not None:
+                # Its scope as it is: a page knows persons and labels by their digests alone.
+                match.update(_only(incident_desk.find(desk.incidents(), str(number))))
             told = {"silence": id_, "fields": sorted(match), "for_s": seconds, "by": who.name}
             self._audit.append("incident.silenced", details=told, actor=who.actor)
             now = time.time()
@@ -126,10 +130,21 @@ class ConsoleIncidents:
         self._pool.shutdown()
 
 
+def _only(incident: Incident) -> dict[str, str]:
+    """What matches this incident, and others of the same policy and scope alone."""
+    alert = incident.alert
+    of = {"policy": alert.policy} if alert.policy else {"kind": alert.kind}
+    return of | {name: value for name, value in alert.scope.items() if value}
+
+
 def _silence(asked: dict[str, Any]) -> tuple[dict[str, str], int, str]:
-    match, why = asked.get("match"), asked.get("why", "")
-    if not (isinstance(match, dict) and 0 < len(match) <= _MOST_FIELDS and isinstance(why, str) and len(why) <= _LONGEST_WORDS):
-        raise UsageError('send {"match": {"tenant": "batch"}, "for": "1h", "why": "…"}')
+    match, why = asked.get("match", {}), asked.get("why", "")
+    if "incident" in asked and match:
+        raise UsageError("a silence is of an incident, or of what matches: not of both")
+    if not (
+        isinstance(match, dict) and len(match) <= _MOST_FIELDS and isinstance(why, str) and len(why) <= _LONGEST_WORDS
+    ) or not (match or asked.get("incident")):
+        raise UsageError('send {"incident": 42}, or {"match": {"tenant": "batch"}}, with "for": "1h" and "why": "…"')
     if not all(isinstance(value, str) and 0 < len(value) <= _LONGEST_WORDS for value in match.values()):
         raise UsageError("each field of a silence has a text to match, with a * at its end for the rest")
     try:

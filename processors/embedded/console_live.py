@@ -2,11 +2,12 @@
 
     panel      {"key", "columns", "rows", "as_of", "took_ms"}      when its answer has changed
     problem    {"key", "error"}                                    in its place, when it cannot be answered
-    status     once a second while it changes
+    status     each second, more rarely where a look takes long
     incidents, budgets                                             when they change
     ping       {"at"}                                              every 15 s: the stream is alive
 
-Each question is asked once, however many look (`console_hub`), in two threads, with one core each.
+Each question is asked once, however many look (`console_hub`), in two threads, with one core each; one that waits for its turn
+when the last viewer leaves is not asked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ...dashboards.ranges import Range, iso
 from ...schemas.errors import Backpressure
 from ...sinks.clickhouse import Store
 from ..console_access import Digests
-from .console_hub import Hub, Said, Source
+from .console_hub import Hub, Said, Source, Unwanted, Wanted
 
 _THREADS: Final = 2
 # Longer than the longest range takes on a slow machine; what takes longer is told as a problem.
@@ -55,6 +56,8 @@ class ConsoleLive:
         self._status = status
         self._digests = digests
         self._pool = ThreadPoolExecutor(_THREADS, "tidegate-console")
+        # What there is to choose, and budgets, do not wait for panels.
+        self._lists = ThreadPoolExecutor(1, "tidegate-console-lists")
         self._calls, self._cost = Rates(), Rates()
         self._viewers = 0
         self.hub = Hub()
@@ -90,22 +93,26 @@ class ConsoleLive:
         finally:
             self._viewers -= 1
 
-    async def ask(self, sql: str, parameters: dict[str, Any], timeout_s: float = _TIMEOUT_S) -> tuple[Rows, float]:
-        """One question to the store, in one of the console's threads; and how long it took. Raises `TidegateError`."""
+    async def ask(self, sql: str, parameters: dict[str, Any], wanted: Wanted | None = None) -> tuple[Rows, float]:
+        """One question to the store, and how long it took; those of panels are `wanted` as long as somebody looks, and stand in
+        a queue of their own. Raises `TidegateError`, and `Unwanted`."""
 
         def answered() -> tuple[Rows, float]:
+            if wanted is not None and not wanted():
+                raise Unwanted
             began = time.monotonic()
             asked = {name: value for name, value in parameters.items() if f"{{{name}:" in sql}
-            answer = self._store().answer(sql, FORMAT, asked, max_rows=_MOST_ROWS, timeout_s=timeout_s, guest=True)
+            answer = self._store().answer(sql, FORMAT, asked, max_rows=_MOST_ROWS, timeout_s=_TIMEOUT_S, guest=True)
             return rows_of(answer.data), time.monotonic() - began
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, answered)
+        pool = self._pool if wanted is not None else self._lists
+        return await asyncio.get_running_loop().run_in_executor(pool, answered)
 
     def _panel(self, panel: Panel, of_board: str, stretch: Range, values: dict[str, str]) -> Source:
-        async def ask() -> Said:
+        async def ask(wanted: Wanted) -> Said:
             since, until = stretch.bounds(datetime.now(UTC))
             parameters = values | {"since": iso(since), "until": iso(until), "step_s": stretch.step_s}
-            found, took_s = await self.ask(panel.sql, parameters)
+            found, took_s = await self.ask(panel.sql, parameters, wanted)
             body = {"key": panel.key, "columns": found.columns, "rows": found.rows}
             beside = {"as_of": iso(until.replace(microsecond=0)), "took_ms": round(took_s * 1e3)}
             beside |= {"since": parameters["since"], "until": parameters["until"], "step_s": stretch.step_s}
@@ -114,13 +121,19 @@ class ConsoleLive:
         used = tuple(sorted((name, value) for name, value in values.items() if f"{{{name}:" in panel.sql))
         return Source(("panel", of_board, panel.key, stretch, used), panel.key, ask, stretch.pace_s)
 
-    async def _status_now(self) -> Said:
-        status = await run_in_threadpool(self._status)
+    async def _status_now(self, _wanted: Wanted) -> Said:
+        def looked() -> tuple[dict[str, Any], float]:
+            # A node with many scopes walks over all of them: what that takes of a core is the meter's.
+            began = time.thread_time()
+            return self._status(), time.thread_time() - began
+
+        status, cost_s = await run_in_threadpool(looked)
         told = shown(status, self._calls, self._cost, time.monotonic(), self._digests)
-        return Said("status", told, {"at": iso(datetime.now(UTC).replace(microsecond=0))})
+        return Said("status", told, {"at": iso(datetime.now(UTC).replace(microsecond=0))}, cost_s)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._lists.shutdown(cancel_futures=True)
 
 
 def _ping() -> ServerSentEvent:

@@ -92,7 +92,7 @@ class Sessions:
         if scheme.lower() == "bearer":
             return self._known(given.strip(), address(request))[0]
         # A page of another site whose name was made to mean this machine sends that name along: it is shown nothing.
-        at_home = self._token is None and is_loopback((urlsplit(f"//{request.headers.get('host', '')}").hostname) or "")
+        at_home = self._token is None and is_loopback(_asked_as(request)[0])
         return Who(None, ("look",) if at_home else ())
 
     def sign_in(self, token: str, client: str) -> tuple[str, Session]:
@@ -110,11 +110,9 @@ class Sessions:
 
     def enter(self, code: str, client: str) -> tuple[str, Session]:
         """The session that a code opens. Raises `SignInRefused`."""
-        if self._quota.wait_s(client, counts=False):
-            raise _later()
         ends_at = self._codes.pop(_hash(code), None)
         if ends_at is None or self._monotonic() >= ends_at:
-            self._quota.wait_s(client)
+            # Not counted among wrong tokens: any site's page can make a browser follow such a link, and nobody guesses one.
             raise SignInRefused(401, "this link was used or is too old; `tidegate console` makes another")
         return self._begin(self._operator(), client, None)
 
@@ -125,14 +123,15 @@ class Sessions:
 
     def _known(self, token: str, client: str) -> tuple[Who, str | None]:
         """Whose token it is, and the id of a personal one."""
-        if self._quota.wait_s(client, counts=False):
-            raise _later()
         if token and hmac.compare_digest(token.encode(), self._own_token.encode()):
             return self._operator(), None
-        if token and self._token and hmac.compare_digest(token.encode(), self._token.encode()):
-            return Who.of("analyst", "token", "token"), None
         grant = self._tokens.grant_of(token)
         if grant is None:
+            # The others are too long to be guessed; this one is whatever a person has chosen.
+            if self._quota.wait_s(client, counts=False):
+                raise SignInRefused(429, "too many wrong tokens; try again in a moment", int(1 / _SLIPS_PER_S))
+            if token and self._token and hmac.compare_digest(token.encode(), self._token.encode()):
+                return Who.of("analyst", "token", "token"), None
             self._quota.wait_s(client)
             log.warning("console_token_refused", client=client)
             raise SignInRefused(401, "that is no token of this node; `tidegate access grant --role …` makes one")
@@ -171,7 +170,16 @@ class Sessions:
 
 def cookie_of(request: Request) -> str:
     """A name for each port, for cookies do not tell ports apart: two nodes on one machine would sign each other out."""
-    return f"tidegate_console_{request.url.port or (443 if request.url.scheme == 'https' else 80)}"
+    return f"tidegate_console_{_asked_as(request)[1] or (443 if request.scope['scheme'] == 'https' else 80)}"
+
+
+def _asked_as(request: Request) -> tuple[str, int | None]:
+    """The name and port by which the sender knows this node; "" where they are none."""
+    try:
+        found = urlsplit(f"//{request.headers.get('host', '')}")
+        return found.hostname or "", found.port
+    except ValueError:
+        return "", None
 
 
 def from_own_pages(request: Request) -> bool:
@@ -180,15 +188,11 @@ def from_own_pages(request: Request) -> bool:
     if site is not None and site not in ("same-origin", "none"):
         return False
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host", "")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host", "")
 
 
 def address(request: Request) -> str:
     return request.client.host if request.client is not None else ""
-
-
-def _later() -> SignInRefused:
-    return SignInRefused(429, "too many wrong tokens; try again in a moment", int(1 / _SLIPS_PER_S))
 
 
 def _hash(secret: str) -> str:

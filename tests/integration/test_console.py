@@ -153,11 +153,12 @@ def test_a_link_signs_the_operator_in_once_and_keeps_what_was_to_be_seen(node: N
     made = json.loads(Visitor(node).ask("POST", "/console/code", **operator).data)["path"]
 
     prefetched = Visitor(node).ask("GET", made, **{"Sec-Purpose": "prefetch"})
+    scanned = Visitor(node).ask("HEAD", made)
     person = Visitor(node)
     entered = person.ask("GET", f"{made}&board=cost&range=7d")
     again = Visitor(node).ask("GET", made)
 
-    assert prefetched.status == 425
+    assert (prefetched.status, scanned.status) == (425, 405)
     assert (entered.status, entered.headers["Location"]) == (303, "/?board=cost&range=7d")
     assert person.get("/console/session")["role"] == "operator"
     assert again.status == 401
@@ -203,6 +204,16 @@ def test_wrong_tokens_are_slowed_down_and_right_ones_of_others_are_not(open_node
     assert int(tried[-1].headers["Retry-After"]) > 0
     assert as_bearer.status == 429
     assert json.loads(tried[0].data)["error"]
+    # A token that nobody guesses is taken all the same.
+    assert Visitor(open_node).signed_in(open_node.token).get("/console/session")["role"] == "operator"
+
+
+def test_links_that_another_sites_page_follows_keep_nobody_from_signing_in(open_node: NodeProcess) -> None:
+    for _ in range(20):
+        assert Visitor(open_node).ask("GET", "/console/enter?code=x", **{"Sec-Fetch-Site": "cross-site"}).status == 401
+
+    assert Visitor(open_node).ask("POST", "/console/session", {"token": "wrong"}).status == 401
+    assert Visitor(open_node).signed_in(open_node.token).get("/console/session")["role"] == "operator"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +229,8 @@ def test_a_sign_in_without_a_token_says_what_to_send(node: NodeProcess, body: by
 def test_without_a_token_the_machines_own_people_may_look_and_no_page_of_another_name(open_node: NodeProcess) -> None:
     here = Visitor(open_node).get("/console/session")
     rebound = Visitor(open_node, headers={"Host": "rebound.example"})
+    for nonsense in ("[", "127.0.0.1:x", ""):
+        assert Visitor(open_node, headers={"Host": nonsense}).ask("GET", "/console/definitions").status in (400, 401)
 
     assert (here["role"], here["may"]) == (None, ["look"])
     assert rebound.get("/console/session")["may"] == []

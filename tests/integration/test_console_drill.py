@@ -46,6 +46,7 @@ def called(n: int) -> dict[str, Any]:
         "tenant": "lakeview" if n % 2 else "northside",
         "team": "triage",
         "user": PERSON,
+        "labels": {"ward": "7 north"},
         "provider_name": "openai",
         "request_model": "gpt-4o" if n % 3 else "gpt-4o-mini",
         "prompt_name": "triage",
@@ -259,12 +260,33 @@ def test_a_call_is_told_with_its_price_its_verdict_and_what_was_found(people: Ma
     assert people["analyst"].ask("GET", "/console/calls/call-none").status == 404
 
 
+def test_a_silence_of_an_incident_is_of_its_scope_as_it_is(node: NodeProcess, people: Mapping[str, Visitor]) -> None:
+    oncall = people["oncall"]
+    [incident] = eventually(lambda: of_policy(oncall.get("/console/incidents"), "user-hour"), bool)
+    made = json.loads(oncall.ask("POST", "/console/silences", {"incident": incident["number"], "for": "1h"}).data)["id"]
+    asked = f"SELECT scope FROM alerts WHERE key = '{made}' AND kind = 'silenced'"
+
+    said = eventually(lambda: node.rows(asked), bool)
+
+    assert said == [{"scope": {"policy": "user-hour", "tenant": "harbor-health", "user": PERSON}}]
+    [window] = eventually(lambda: oncall.get("/console/incidents")["windows"], bool)
+    assert window["match"]["user"] == incident["scope"]["user"] != PERSON
+    assert oncall.ask("DELETE", f"/console/silences/{made}").status == 200
+    assert eventually(lambda: oncall.get("/console/incidents")["windows"], lambda found: not found) == []
+    for wrong in ({"incident": 999}, {"incident": incident["number"], "match": {"tenant": "a"}}):
+        assert oncall.ask("POST", "/console/silences", wrong).status == 400
+
+
 def test_a_user_is_named_to_those_who_may_know_and_a_digest_to_others(people: Mapping[str, Visitor]) -> None:
-    users = {role: people[role].get("/console/calls/call-1")["call"]["user"] for role in ("analyst", "operator", "compliance")}
+    told = {role: people[role].get("/console/calls/call-1")["call"] for role in ("analyst", "operator", "compliance")}
+    users = {role: call["user"] for role, call in told.items()}
+    labels = {role: call["labels"]["ward"] for role, call in told.items()}
     again = people["compliance"].get("/console/calls", range="1h")["calls"]
 
     assert users["analyst"] == users["operator"] == PERSON
     assert users["compliance"].startswith("user-")
+    assert labels["analyst"] == labels["operator"] == "7 north"
+    assert labels["compliance"].startswith("ward-")
     assert {call["user"] for call in again} == {users["compliance"]}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from tidegate.processors.embedded.console_hub import Event, Hub, Mailbox, Said, Source
+from tidegate.processors.embedded.console_hub import Event, Hub, Mailbox, Said, Source, Unwanted, Wanted
 from tidegate.schemas.errors import StoreUnavailable
 
 NEVER_AGAIN_S = 3_600.0
@@ -24,7 +24,7 @@ class Asking:
         self.most_at_once = 0
         self.pace_s = pace_s
 
-    async def ask(self) -> Said:
+    async def ask(self, _wanted: Wanted) -> Said:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
@@ -107,6 +107,31 @@ def test_a_source_is_asked_by_one_at_a_time_and_by_nobody_when_nobody_looks() ->
     asyncio.run(run())
 
 
+def test_a_question_that_waits_for_its_turn_is_not_asked_once_the_last_viewer_has_left() -> None:
+    async def run() -> None:
+        hub, turn, asked = Hub(), asyncio.Event(), []
+
+        async def ask(wanted: Wanted) -> Said:
+            await turn.wait()
+            if not wanted():
+                raise Unwanted
+            asked.append(1)
+            return Said("panel", {})
+
+        source = Source("cost", "cost", ask, NEVER_AGAIN_S)
+        with hub.viewing([source]):
+            await asyncio.sleep(0)
+        turn.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert asked == []
+        with hub.viewing([source]) as mailbox:
+            await heard(mailbox, 1)
+        assert asked == [1]
+
+    asyncio.run(run())
+
+
 def test_a_slow_viewer_gets_the_newest_and_never_more_than_one_of_a_source() -> None:
     async def run() -> None:
         asking = Asking(*([n] for n in range(1_000)))
@@ -147,7 +172,7 @@ def test_what_took_long_is_asked_more_rarely(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr("tidegate.processors.embedded.console_hub.asyncio.sleep", sleep)
         costs = iter((0.001, 0.5))
 
-        async def ask() -> Said:
+        async def ask(_wanted: Wanted) -> Said:
             return Said("panel", {"n": len(pauses)}, cost_s=next(costs, 0.0))
 
         with Hub().viewing([Source("cost", "cost", ask, 2.0)]) as mailbox:

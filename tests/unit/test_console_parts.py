@@ -17,6 +17,7 @@ from tidegate.dashboards.budget_view import budgets_shown
 from tidegate.dashboards.live_status import Rates, shown
 from tidegate.dashboards.ranges import MOVING, Range, iso
 from tidegate.processors.console_access import RIGHTS, Digests
+from tidegate.processors.signalling import TOO_FEW
 from tidegate.schemas.errors import UsageError
 from tidegate.schemas.policy import NANO, Action, CalendarWindow, Policy, PolicySet
 from tidegate.schemas.signal import Contributor, Signal
@@ -64,7 +65,13 @@ def test_a_fixed_range_is_as_it_was_asked_for_in_utc() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [{"range": "2h"}, {"since": "now"}, {"since": "1900-01-01", "until": "2026-01-01"}, {"since": "2026-01-01", "until": "x"}],
+    [
+        {"range": "2h"},
+        {"since": "now"},
+        {"since": "1900-01-01", "until": "2026-01-01"},
+        {"since": "2026-01-01", "until": "x"},
+        {"since": "0001-01-01T00:00:00+14:00", "until": "2026-01-01"},
+    ],
 )
 def test_a_range_that_is_none_is_told_so(asked: dict[str, str]) -> None:
     with pytest.raises(UsageError):
@@ -153,7 +160,7 @@ def test_a_burn_down_is_what_was_left_at_each_point_of_the_window_and_now() -> N
     assert [left for _, left in told["points"]] == [10.0, 7.5, 5.0]
     assert [at for at, _ in told["points"]] == ["1970-01-01T00:16:40Z", "1970-01-01T05:33:20Z", "1970-01-01T13:53:20Z"]
     assert (told["spend"], told["reserved"], told["limit"], told["remaining"], told["share"]) == (4.0, 1.0, 10.0, 5.0, 0.5)
-    assert told["contributors"] == [{"who": "team=x", "share": 0.25}]
+    assert told["contributors"] == [{"who": "team=x", "share": 0.25, "spend": 1.0}]
     assert told["scope"]["user"].startswith("user-")
 
 
@@ -202,11 +209,24 @@ def test_the_harshest_come_first_then_the_fullest_and_those_without_a_policy_not
     ],
 )
 def test_amounts_are_in_the_unit_of_the_measure(measure: str, unit: str) -> None:
+    # A limit of the policy is a share where a rate's is; the signal's is what counts.
     one = signal("p", 3.0, measure=measure, limit=12.0)
 
-    [told] = budgets_shown([one], {}, PolicySet(policies=(policy("p", measure, "12"),)), DIGESTS)
+    [told] = budgets_shown([one], {}, PolicySet(policies=(policy("p", measure, "1"),)), DIGESTS)
 
-    assert (told["unit"], told["spend"], told["limit"], told["remaining"], told["share"]) == (unit, 3.0, 12.0, 9.0, 0.25)
+    # A rate or a quantile is judged and never used up.
+    adds_up = unit not in ("share", "seconds")
+    assert (told["unit"], told["spend"], told["limit"], told["share"]) == (unit, 3.0, 12.0, 0.25)
+    assert told["remaining"] == (9.0 if adds_up else None)
+    assert len(told["points"]) == (1 if adds_up else 0)
+
+
+def test_a_rate_of_too_few_calls_is_not_known_and_not_zero() -> None:
+    one = signal("p", 0.0, measure="error_rate", limit=0.5, reason=f"p: fewer than 20 calls in the last 1 h, {TOO_FEW}")
+
+    [told] = budgets_shown([one], {}, PolicySet(policies=(policy("p", "error_rate", "0.5"),)), DIGESTS)
+
+    assert (told["spend"], told["share"], told["remaining"], told["limit"]) == (None, None, None, 0.5)
 
 
 @pytest.mark.parametrize(
