@@ -22,8 +22,10 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 run: $(STAMP) ## start the embedded node with simulated clinic traffic; Ctrl-C stops it
 	$(BIN)/tidegate up --simulate --policies docs/examples/policies.yaml --open
 
+# Many tests wait for brokers, processes and browsers, so three share two cores well; a file's tests stay together, for its fixtures.
+TESTERS ?= 3
 test: $(STAMP) ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 # torch takes some 7 GB of disk and minutes to install: these tests have an environment of their own.
 MODELS_VENV ?= .venv-models
