@@ -32,6 +32,11 @@ export class Budgets {
     this.redraw();
   }
 
+  destroy() {
+    this.size.disconnect();
+    for (const plot of this.plots) plot.destroy();
+  }
+
   redraw() {
     if (!this.told) return;
     for (const plot of this.plots) plot.destroy();

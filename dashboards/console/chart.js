@@ -12,11 +12,11 @@ export function pivot(rows, stepHint, additive) {
   const names = [...new Set(rows.map((row) => row[1]))];
   const at = rows.map((row) => seconds(row[0]));
   const moments = [...new Set(at)].sort((a, b) => a - b);
-  let step = stepHint || Infinity;
-  if (!stepHint) for (let i = 1; i < moments.length; i += 1) step = Math.min(step, moments[i] - moments[i - 1]);
-  if (!Number.isFinite(step)) step = 60;
-  // Some answers are by the hour, however narrow a step was asked for.
-  if (step < 3_600 && moments.every((one) => one % 3_600 === 0)) step = 3_600;
+  // Some answers are by the hour, however narrow a step was asked for: what is there tells.
+  let step = Infinity;
+  for (let i = 1; i < moments.length; i += 1) step = Math.min(step, moments[i] - moments[i - 1]);
+  if (!Number.isFinite(step)) step = moments.every((one) => one % 3_600 === 0) ? 3_600 : 0;
+  step = Math.max(step, stepHint ?? 0) || 60;
   // Between the first and the last moment each step has a point, so that a silence is seen as one.
   const t = [];
   const first = moments[0];
@@ -102,7 +102,8 @@ export class Chart {
 
   #rescale() {
     const { t, step } = this.data;
-    const min = this.view.since ?? t[0] ?? 0;
+    // The first step may have begun before the range did.
+    const min = Math.min(this.view.since ?? Infinity, t[0] ?? Infinity);
     const max = Math.max(this.view.until ?? 0, t.at(-1) ?? 0, min + step);
     this.plot.setScale("x", { min, max });
   }

@@ -34,6 +34,8 @@ let stream = null;
 let asking = "";
 let standing = "joining";
 let ill = "";
+// What the node cannot tell now besides panels, and why.
+const untold = new Map();
 
 start();
 
@@ -97,6 +99,7 @@ function changed(shown, before) {
   if (question !== asking) {
     asking = question;
     byId("board").setAttribute("aria-busy", "true");
+    untold.clear();
     stream.open(question, EVENTS);
     extras();
   }
@@ -117,6 +120,7 @@ function tabs(board) {
 function build(board) {
   for (const one of cards.values()) one.destroy();
   cards = new Map(board.panels.map((panel) => [panel.key, card(panel, boards)]));
+  budgets?.destroy();
   budgets = board.key === "budgets" ? new Budgets() : null;
   findings = board.key === "guardrails" ? h("div", { class: "body" }) : null;
   lags?.destroy();
@@ -150,6 +154,7 @@ async function extras() {
 // What comes
 
 function hear(event, data) {
+  if (untold.delete(event)) standingChanged();
   if (event === "panel") {
     const one = cards.get(data.key);
     if (!one) return;
@@ -159,8 +164,13 @@ function hear(event, data) {
     const since = seconds(data.since) ?? (shown.since ? seconds(shown.since) : until - address.rangeSeconds(shown.range));
     one.update(data, { since, until, fixed: Boolean(shown.since) });
     if (![...cards.values()].some(({ element }) => element.hasAttribute("aria-busy"))) byId("board").removeAttribute("aria-busy");
-  } else if (event === "problem") cards.get(data.key)?.problem(data.error);
-  else if (event === "status") {
+  } else if (event === "problem") {
+    if (cards.has(data.key)) cards.get(data.key).problem(data.error);
+    else {
+      untold.set(data.key, `${data.key}: ${data.error}`);
+      standingChanged();
+    }
+  } else if (event === "status") {
     vitals.draw(byId("vitals"), data);
     lags?.hear(data);
     ill = vitals.trouble(data);
@@ -198,11 +208,13 @@ async function rejoin() {
 }
 
 function standingChanged() {
-  const words = { live: ill ? "ill" : "live", joining: "joining", away: "away" }[standing];
+  const wrong = [ill, ...untold.values()].filter(Boolean).join("; ");
+  const words = standing === "live" && wrong ? "ill" : standing;
   set(byId("live"), { "data-state": words });
+  say(byId("live").children[1], { live: "live", ill: "not well", joining: "joining", away: "away" }[words]);
   if (standing === "away") {
     banner(`The node does not answer${asOf ? `: what is shown is of ${clock(asOf)} UTC` : ""}. Trying again.`);
-  } else banner(ill ? `${ill[0].toUpperCase()}${ill.slice(1)}.` : "");
+  } else banner(wrong ? `${wrong[0].toUpperCase()}${wrong.slice(1)}.` : "");
   tick();
 }
 
@@ -214,10 +226,10 @@ function banner(text) {
 
 function tick() {
   const now = Date.now() / 1000;
-  const [, word] = byId("live").children;
   const age = asOf === null ? null : Math.max(0, now - asOf);
   set(byId("live"), { title: asOf === null ? null : `What is shown last changed at ${moment(asOf)} UTC` });
-  say(word, standing === "live" ? (address.now().since ? "fixed range" : age === null ? "live" : `live · ${age < 1.5 ? "now" : `${span(age)} ago`}`) : standing === "away" ? "away" : "joining");
+  say(byId("live").children[2], standing !== "live" ? "" : address.now().since ? "fixed range" : age === null ? "" : age < 1.5 ? "now" : `${span(age)} ago`);
+  for (const one of cards.values()) one.tick(now, address.now());
   say(byId("clock"), `${iso(Math.floor(now)).slice(11, 19)} UTC`);
 }
 

@@ -106,7 +106,7 @@ function row(one, changed) {
   const deeds = may("act") && [
     one.phase !== "acknowledged" && deed("Acknowledge", () => send("POST", `/console/incidents/${one.number}/ack`), "primary"),
     deed("Resolve", () => send("POST", `/console/incidents/${one.number}/resolve`)),
-    deed("Silence 1 h", () => send("POST", "/console/silences", { match: matched(one), for: "1h", why: `#${one.number}` })),
+    deed("Silence 1 h", () => send("POST", "/console/silences", { incident: one.number, for: "1h", why: `#${one.number}` })),
   ];
   return h(
     "article",
@@ -123,13 +123,6 @@ function row(one, changed) {
     problem,
     deeds && h("p", { class: "deeds" }, deeds),
   );
-}
-
-/** A silence of just this: its policy or kind, and as much of its scope as is said plainly. */
-function matched(one) {
-  const match = one.policy ? { policy: one.policy } : { kind: one.kind };
-  for (const [name, value] of Object.entries(one.scope ?? {})) if (value && name !== "user") match[name] = value;
-  return match;
 }
 
 function silence(window, changed) {

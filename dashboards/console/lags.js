@@ -22,8 +22,7 @@ export class Lags {
       if (status[name] !== undefined) this.#rows.push([iso(at), stage, status[name]]);
     }
     this.#rows = this.#rows.filter(([when]) => seconds(when) > at - KEPT_S);
-    // What is not told between two words has not changed.
-    this.card.update({ columns: ["t", "series", "value"], rows: this.#rows, step_s: Infinity }, { since: seconds(this.#rows[0][0]), until: at, fixed: true });
+    this.card.update({ columns: ["t", "series", "value"], rows: this.#rows, step_s: null }, { since: seconds(this.#rows[0][0]), until: at, fixed: true });
   }
 
   redraw() {

@@ -31,6 +31,8 @@ export const send = (method, path, body) =>
 
 // The node says something at least every 15 s; after this long the connection hangs and is made anew.
 const SILENT_MS = 40_000;
+// From then on a stream that has told its status alone is taken for one that works.
+const SETTLED_MS = 10_000;
 // A page that nobody has seen for this long asks nothing until somebody looks again.
 const UNSEEN_MS = 300_000;
 // Long enough not to hammer a node that starts, short enough that nobody reloads the page by hand.
@@ -76,16 +78,14 @@ export class Stream {
     if (this.tries === 0) this.state("joining");
     const source = new EventSource(this.address);
     this.source = source;
-    this.heardAt = performance.now();
-    const heard = () => {
-      this.heardAt = performance.now();
-      this.tries = 0;
-      this.state("live");
-    };
-    source.onopen = heard;
+    const openedAt = performance.now();
+    this.heardAt = openedAt;
     for (const name of this.events) {
       source.addEventListener(name, (event) => {
-        heard();
+        this.heardAt = performance.now();
+        // One that breaks off right after its first word is not a stream that works: the pauses go on growing.
+        if (name !== "status" || this.heardAt - openedAt > SETTLED_MS) this.tries = 0;
+        this.state("live");
         if (event.data) this.hear(name, JSON.parse(event.data));
       });
     }

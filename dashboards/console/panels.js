@@ -4,7 +4,11 @@ import * as address from "./address.js";
 import { Chart, pivot, summary } from "./chart.js";
 import { fill, h, say, set } from "./dom.js";
 import { SIGNS, badge } from "./states.js";
-import { UNKNOWN, amount, cell, iso, moment } from "./words.js";
+import { UNKNOWN, amount, cell, iso, moment, seconds } from "./words.js";
+
+// Younger than this, or than this part of the range, is as good as now.
+const LATE_S = 30;
+const LATE_PARTS = 60;
 
 const DRAWN = { series: SeriesBody, bars: BarsBody, stat: StatBody, table: TableBody };
 
@@ -12,6 +16,7 @@ const DRAWN = { series: SeriesBody, bars: BarsBody, stat: StatBody, table: Table
 export function card(panel, boards) {
   const id = `panel-${panel.key}`;
   const note = h("p", { class: "note", hidden: true });
+  const age = h("span", { class: "age", hidden: true, title: "UTC. A panel is told when its answer has changed, and is asked the more rarely the longer that takes" });
   const body = new DRAWN[panel.shape](panel);
   const toggle = panel.shape === "series" && h("button", { type: "button", class: "small", "aria-pressed": "false", title: "As a table (t)", onclick: () => flip() }, "table");
   const more = panel.more && boards.find((board) => board.key === panel.more);
@@ -19,7 +24,7 @@ export function card(panel, boards) {
   const element = h(
     "section",
     { class: `card w${panel.width} ${panel.shape}`, id, "aria-labelledby": `${id}-title`, "aria-busy": "true", "data-panel": panel.key },
-    h("header", {}, h("h2", { id: `${id}-title` }, panel.title), h("p", { class: "about", title: panel.about }, panel.about.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part))), toggle, link),
+    h("header", {}, h("h2", { id: `${id}-title` }, panel.title), age, h("p", { class: "about", title: panel.about }, panel.about.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part))), toggle, link),
     note,
     body.element,
   );
@@ -33,9 +38,17 @@ export function card(panel, boards) {
   element.addEventListener("keydown", (event) => {
     if (event.key === "t" && toggle && !event.ctrlKey && !event.metaKey && !event.altKey) flip();
   });
+  let toldAt = null;
   return {
     element,
+    /** Say how old it is once others are much younger: a question that takes long is asked rarely. */
+    tick(now, { range, since }) {
+      const late = toldAt !== null && !since && now - toldAt > Math.max(LATE_S, address.rangeSeconds(range) / LATE_PARTS);
+      age.hidden = !late;
+      if (late) say(age, `told ${moment(toldAt)}`);
+    },
     update(answer, view) {
+      toldAt = seconds(answer.as_of);
       element.removeAttribute("aria-busy");
       element.classList.remove("away");
       note.hidden = true;

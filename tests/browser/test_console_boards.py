@@ -66,6 +66,33 @@ def test_the_table_of_a_chart_says_what_the_chart_shows(clinic: Clinic, page_of:
     accessible(page)
 
 
+@pytest.mark.parametrize(
+    ("moments", "hint_s", "step_s", "values"),
+    [
+        (["08:00", "09:00", "11:00"], 120, 3_600, [5, 5, 0, 5]),  # by the hour, whatever step was asked for
+        (["08:00"], 60, 3_600, [5]),
+        (["08:01", "08:03"], 60, 120, [5, 5]),
+        (["08:01"], 60, 60, [5]),
+    ],
+)
+def test_the_step_of_a_chart_is_that_of_its_answer(
+    clinic: Clinic, page_of: Opener, moments: list[str], hint_s: int, step_s: int, values: list[int]
+) -> None:
+    page = page_of(f"{clinic.url}/console/assets/mark.svg")
+    rows = [[f"2026-11-02T{moment}:00Z", "a", 5] for moment in moments]
+
+    found = page.evaluate(
+        """async ([rows, hint]) => {
+            const { pivot } = await import("/console/assets/chart.js");
+            const { step, values } = pivot(rows, hint, true);
+            return [step, values.get("a")];
+        }""",
+        [rows, hint_s],
+    )
+
+    assert found == [step_s, values]
+
+
 def test_a_new_call_is_seen_without_anybody_doing_anything(clinic: Clinic, page_of: Opener) -> None:
     page = page_of(f"{clinic.url}/?tenant=newcomer")
     drawn(page)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 from chromium import Keep, Opener, accessible, drawn
 from clinic import ANSWER, LEAKING, PROMPT, Clinic
 from node_process import NodeProcess, tidegate
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 
 def test_the_address_holds_what_is_shown_and_back_goes_back(clinic: Clinic, page_of: Opener) -> None:
@@ -80,7 +81,7 @@ def test_dragging_over_a_chart_looks_closer_and_escape_goes_back(clinic: Clinic,
     page.mouse.up()
 
     page.wait_for_url(re.compile(r"since=.*until="))
-    expect(page.locator("#live")).to_have_text("fixed range")
+    expect(page.locator("#live")).to_contain_text("fixed range")
     expect(page.locator(".zoom")).to_be_visible()
     drawn(page)
     page.keyboard.press("Escape")
@@ -207,6 +208,24 @@ def test_an_incident_is_told_and_acknowledged(clinic: Clinic, page_of: Opener, k
 
     expect(incident.locator(".phase")).to_have_text("seen")
     expect(incident.get_by_role("button", name=re.compile("^Acknowledge"))).to_have_count(0)
+
+
+def test_a_silence_names_the_incident_and_no_digest_of_it(clinic: Clinic, page_of: Opener) -> None:
+    page = page_of(f"{clinic.url}/?open=incidents", token=clinic.node.token)
+    sent: list[Any] = []
+
+    def took(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(status=200, json={})
+
+    page.route("**/console/silences", took)
+    incident = page.locator("#drawer .incident.warning")
+    number = int(incident.get_attribute("data-incident") or "")
+
+    with page.expect_response("**/console/silences"):
+        incident.get_by_role("button", name=re.compile("^Silence")).click()
+
+    assert sent == [{"incident": number, "for": "1h", "why": f"#{number}"}]
 
 
 def test_who_may_not_act_sees_incidents_and_no_deeds(clinic: Clinic, page_of: Opener) -> None:
