@@ -153,7 +153,7 @@ def _news(browser: Browser, node: Node, rounds: int, tick: Tick) -> list[tuple[f
         placed = time.time()
         if answer.status != 202:
             raise RuntimeError(f"the node answered {answer.status}")
-        seen = page.wait_for_function(f"seen['{number}']", timeout=_PATIENCE_MS).json_value()
+        seen = page.wait_for_function("number => window.seen[number]", arg=str(number), timeout=_PATIENCE_MS).json_value()
         found.append(((placed - began) * 1e3, seen - began * 1e3))
         # Not in step with the pace at which panels are asked.
         time.sleep(0.1 + (number * 0.37) % 1.9)
