@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
 
 from ..schemas.errors import UsageError
 
@@ -14,6 +17,23 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_at_home(host: str, headers: Iterable[str]) -> bool:
+    """Whether a request, by its Host and the names of its headers, comes from this machine to this machine.
+
+    A web page whose name was made to mean this machine sends that name along; a proxy says whom it speaks for.
+    """
+    if any(name.lower() in _OF_PROXIES or name.lower().startswith("x-forwarded-") for name in headers):
+        return False
+    try:
+        found = urlsplit(f"//{host}")
+        return is_loopback(found.hostname or "") and found.port != 0
+    except ValueError:  # of a name in brackets that is none, or a port that is no number
+        return False
+
+
+_OF_PROXIES: Final = frozenset({"forwarded", "via", "x-real-ip"})
 
 
 def bind(host: str, port: int, setting: str = "--port") -> socket.socket:

@@ -33,6 +33,7 @@ from ...schemas.residency import Residency
 from ...schemas.settings import Settings
 from ...sinks.clickhouse import Heard
 from ..letters import REPLAYED
+from ..listening import is_at_home
 from ..meter import KEYED, VERDICTS
 from ..tenant_tokens import TenantTokens
 from ..transcript_reads import TranscriptReads
@@ -119,9 +120,9 @@ class Doors:
     async def events(self, request: Request) -> Response:
         """Events in. Once it answers 202, all of them are durable in the log."""
         try:
-            if self._settings.token and not _bears(request, self._settings.token, self._own_token):
+            if not self._may_enter(request):
                 await self._bodies.discard(request)
-                return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+                return self._stranger()
             if self._backend.behind:
                 await self._bodies.discard(request)
                 return self._refused(503, "the node is behind with its work; try again", retry_after_s=2)
@@ -181,9 +182,9 @@ class Doors:
     async def content(self, request: Request) -> Response:
         """Sealed texts in."""
         try:
-            if self._settings.token and not _bears(request, self._settings.token, self._own_token):
+            if not self._may_enter(request):
                 await self._content.discard(request)
-                return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+                return self._stranger()
             if self._backend.content_behind:
                 await self._content.discard(request)
                 return self._refused(503, "the guardrails are behind with their work; try again", retry_after_s=5)
@@ -254,8 +255,8 @@ class Doors:
 
     async def signals(self, request: Request) -> Response:
         """What policies say, as it changes."""
-        if self._settings.token and not _bears(request, self._settings.token, self._own_token):
-            return _problem(401, "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>")
+        if not self._may_enter(request):
+            return self._stranger()
         try:
             return await self._signals.serve(request)
         except LogUnavailable as error:
@@ -269,14 +270,25 @@ class Doors:
         return Response(orjson.dumps(self._status()), media_type="application/json")
 
     def metrics(self, request: Request) -> Response:
-        if not self._may_look(request):
-            return _problem(401, "metrics show spend; give Prometheus the token: authorization: credentials: <TIDEGATE_TOKEN>")
+        if not self._may_enter(request):
+            return self._stranger("metrics show spend; give Prometheus the token: authorization: credentials: <TIDEGATE_TOKEN>")
         page, content_type = self._metrics.render(request.headers.get("accept"))
         return Response(page, media_type=content_type)
 
-    def _may_look(self, request: Request) -> bool:
-        """What was spent is nobody's business beyond this machine, unless they have the token."""
-        return not self._settings.token or _bears(request, self._settings.token, self._own_token)
+    # who
+
+    def _may_enter(self, request: Request) -> bool:
+        """What comes in and what was spent is nobody's business beyond this machine, unless they have the token."""
+        if not self._settings.token and is_at_home(request.headers.get("host", ""), request.headers):
+            return True
+        return _bears(request, self._settings.token, self._own_token)
+
+    def _stranger(self, advice: str = "give the node's token: Authorization: Bearer <TIDEGATE_TOKEN>") -> Response:
+        if self._settings.token:
+            return _problem(401, advice)
+        return _problem(
+            401, "without TIDEGATE_TOKEN this node answers its own machine alone, at localhost and not by a proxy; set it"
+        )
 
     async def healthz(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")

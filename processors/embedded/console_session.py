@@ -26,7 +26,7 @@ from starlette.requests import Request
 from ...producers.audit_log import AuditLog, operator
 from ...schemas.errors import UsageError
 from ..console_access import Role, Who
-from ..listening import is_loopback
+from ..listening import is_at_home
 from ..tenant_tokens import TenantTokens
 from .tenant_door import Quota
 
@@ -91,8 +91,7 @@ class Sessions:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._known(given.strip(), address(request))[0]
-        # A page of another site whose name was made to mean this machine sends that name along: it is shown nothing.
-        at_home = self._token is None and is_loopback(_asked_as(request)[0])
+        at_home = self._token is None and is_at_home(request.headers.get("host", ""), request.headers)
         return Who(None, ("look",) if at_home else ())
 
     def sign_in(self, token: str, client: str) -> tuple[str, Session]:
@@ -170,16 +169,11 @@ class Sessions:
 
 def cookie_of(request: Request) -> str:
     """A name for each port, for cookies do not tell ports apart: two nodes on one machine would sign each other out."""
-    return f"tidegate_console_{_asked_as(request)[1] or (443 if request.scope['scheme'] == 'https' else 80)}"
-
-
-def _asked_as(request: Request) -> tuple[str, int | None]:
-    """The name and port by which the sender knows this node; "" where they are none."""
     try:
-        found = urlsplit(f"//{request.headers.get('host', '')}")
-        return found.hostname or "", found.port
+        port = urlsplit(f"//{request.headers.get('host', '')}").port
     except ValueError:
-        return "", None
+        port = None
+    return f"tidegate_console_{port or (443 if request.scope['scheme'] == 'https' else 80)}"
 
 
 def from_own_pages(request: Request) -> bool:

@@ -243,6 +243,35 @@ def test_without_a_token_events_are_taken_and_answers_still_need_the_nodes_own(n
     assert node.query("SELECT 1").status == 200
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        pytest.param({"Host": "rebound.example"}, id="a page whose name means this machine"),
+        pytest.param({"X-Forwarded-For": "203.0.113.7"}, id="a proxy"),
+        pytest.param({"Forwarded": "for=203.0.113.7"}, id="a proxy of the standard"),
+        pytest.param({"Host": "["}, id="no name at all"),
+    ],
+)
+def test_without_a_token_nobody_enters_from_elsewhere(node: NodeProcess, strange: dict[str, str]) -> None:
+    for path in ("/v1/events", "/v1/content"):
+        assert node.post(events("rebound", 1), strange, path).status == 401
+    for path in ("/v1/signals", "/metrics"):
+        answer = node.http.request("GET", node.url + path, headers=strange)
+        assert (answer.status, b"TIDEGATE_TOKEN" in answer.data) == (401, True)
+    assert node.http.request("GET", node.url + "/console/definitions", headers=strange).status == 401
+    owner = strange | {"Authorization": f"Bearer {node.token}"}
+    assert node.http.request("GET", node.url + "/metrics", headers=owner).status == 200
+    assert calls_of(node, "rebound") == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_without_a_token_the_machine_itself_enters_by_any_of_its_names(node: NodeProcess, host: str) -> None:
+    port = node.url.rpartition(":")[2]
+
+    for path in ("/metrics", "/v1/signals"):
+        assert node.http.request("GET", node.url + path, headers={"Host": f"{host}:{port}"}).status == 200
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost.example"])
 def test_a_node_does_not_listen_beyond_this_machine_without_a_token(tmp_path: Path, host: str) -> None:
     refused = tidegate("up", "--data", tmp_path / "data", "--host", host, "--port", "0")
