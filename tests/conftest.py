@@ -14,6 +14,9 @@ settings.register_profile("local", max_examples=150, deadline=None, suppress_hea
 settings.register_profile("ci", settings.get_profile("local"), max_examples=500, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+# pytest-xdist tells its processes how wide the terminal is, and rich would keep to that whatever a test says later.
+os.environ.pop("COLUMNS", None)
+
 # chDB leaves three open files for each thread of a store that was closed, and the tests open hundreds of stores.
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

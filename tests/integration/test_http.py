@@ -91,7 +91,7 @@ def test_json_and_gzip_in_members_are_taken_whole(node: NodeProcess) -> None:
     [
         (400, b"{torn", {"Content-Type": "application/json"}),
         (400, b"not gzip", {"Content-Encoding": "gzip"}),
-        (400, gzip.compress(b"{}" * 1000)[:-9], {"Content-Encoding": "gzip"}),
+        (400, gzip.compress(b"{}" * 1000, mtime=0)[:-9], {"Content-Encoding": "gzip"}),
         (400, b"no-number", {"X-Tidegate-Producer": "p", "X-Tidegate-Seq": "-1"}),
         (400, b"a\nb", {"X-Tidegate-Producer": "p", "X-Tidegate-Seq": "0", "X-Tidegate-Count": "3"}),
         (400, b"x", {"X-Tidegate-Producer": "no spaces", "X-Tidegate-Seq": "0"}),
@@ -99,7 +99,7 @@ def test_json_and_gzip_in_members_are_taken_whole(node: NodeProcess) -> None:
         (400, b"verdicts", {"X-Tidegate-Producer": "guardrails:svc", "X-Tidegate-Seq": str(2**61)}),
         (400, b"keyed-verdicts", {"X-Tidegate-Producer": "idempotency-key:guardrails:svc", "X-Tidegate-Seq": "0"}),
         (413, b"y" * (BODY_LIMIT + 1), {}),
-        (413, gzip.compress(b"\n" * (BODY_LIMIT * 4 + 1)), {"Content-Encoding": "gzip"}),
+        (413, gzip.compress(b"\n" * (BODY_LIMIT * 4 + 1), mtime=0), {"Content-Encoding": "gzip"}),
         (413, b"\n" * 150_000, {}),
         (415, b"<xml/>", {"Content-Type": "text/xml"}),
         (415, b"brotli", {"Content-Encoding": "br"}),
