@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from rich.text import Text
 from tidegate.alerts_cli import desk_of
 from tidegate.audit_cli import worker_logs
 from tidegate.dashboards.terminal import plain
+from tidegate.processors.folder import FolderLock, own_or_find
 from tidegate.processors.folder_mark import kafka_of
 from tidegate.processors.incident_desk import find
 from tidegate.producers.folder_audit import audit_of
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from tidegate.schemas.policy import PolicySet
 
 incident_app = typer.Typer(
-    name="incident", help="What happened, gathered for the post-mortem without a text or a name in it.", no_args_is_help=True
+    name="incident",
+    help="What happened, gathered for the post-mortem without a text or a user's name in it.",
+    no_args_is_help=True,
 )
 out = Console()
 err = Console(stderr=True)
@@ -65,7 +67,6 @@ _GUARDRAILS: Final = (
     "detectors",
 )
 _NOTIFIER: Final = ("incidents", "waiting", "sent", "failed", "given_up")
-_COMMENT: Final = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 
 
 @incident_app.callback()
@@ -93,7 +94,7 @@ def bundle(
     Holds no text of a call; people are keyed digests. Works while a node runs, while none does, and of a ClickHouse server.
     """
     from tidegate.dashboards.incident_bundle import About, archive, files, series_of
-    from tidegate.processors.incident_facts import QUESTIONS, Names, facts
+    from tidegate.processors.incident_facts import QUESTIONS, Names, facts, without_people
 
     if since is None and incident is None:
         raise UsageError("say from when on: --since 3h, or --incident NUMBER")
@@ -110,7 +111,8 @@ def bundle(
     key, lasting = _key(settings)
     names = Names(key)
     audit = audit_of(settings.data_dir, settings)
-    with progress_bar() as bar, _ask(settings) as (ask, status):
+    file, file_problem = _policy_file(settings)
+    with progress_bar() as bar, _ask(settings, catch_up=file_problem is None) as (ask, status):
         task = bar.add_task("asking the store", total=None)
         task_total = len(QUESTIONS) + 11
 
@@ -125,8 +127,8 @@ def bundle(
             where="a ClickHouse server" if settings.store else "a data folder",
             status=_status(status),
             versions={**_versions(), "clickhouse": ask("SELECT version() AS v").decode().split('"')[3]},
-            policies=_policies(settings, names, entries, end),
-            policy_file=_policy_file(settings, names),
+            policies=_policies(settings, names, entries, end, file) | {"file_problem": file_problem},
+            policy_file=without_people(file, names) if file is not None else None,
             proof=proof,
             lasting_digests=lasting,
         )
@@ -143,8 +145,11 @@ def bundle(
 
 
 @contextmanager
-def _ask(settings: Settings) -> Iterator[tuple[Ask, Callable[[], dict[str, Any]] | None]]:
-    """A way to ask the store, and its status where somebody can tell it."""
+def _ask(settings: Settings, *, catch_up: bool) -> Iterator[tuple[Ask, Callable[[], dict[str, Any]] | None]]:
+    """A way to ask the store, and its status where somebody can tell it.
+
+    Without `catch_up` a folder that no node has is asked as it stands: what its log holds is not judged without policies.
+    """
     if settings.store is not None and not _is_folder(settings):
         from tidegate.sinks.clickhouse import Store
 
@@ -152,6 +157,14 @@ def _ask(settings: Settings) -> Iterator[tuple[Ask, Callable[[], dict[str, Any]]
             yield (lambda sql: store.query_bytes(sql, "JSONEachRow")), None
         return
     must_exist(settings)
+    if not catch_up and isinstance(found := own_or_find(settings.data_dir), FolderLock):
+        from tidegate.sinks.clickhouse import Store
+
+        err.print(Text("of the store as it stands: what waits in the log is not in it", style="yellow"), soft_wrap=True)
+        path = None if settings.store else settings.data_dir / "store"
+        with found, Store.open(path=path, dsn=settings.store, cluster=settings.store_cluster) as store:
+            yield (lambda sql: store.query_bytes(sql, "JSONEachRow")), None
+        return
     with asked(settings) as folder:
         yield (lambda sql: folder.query(sql, "JSONEachRow")), folder.status
 
@@ -231,12 +244,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _policies(settings: Settings, names: Names, entries: list[Entry], until: float) -> dict[str, Any]:
+def _policies(settings: Settings, names: Names, entries: list[Entry], until: float, file: PolicySet | None) -> dict[str, Any]:
     """What was in force when, by its hash, and what is in force now."""
     from tidegate.processors.audit_events import IN_FORCE
     from tidegate.processors.incident_facts import without_people
 
-    known = _in_force(settings)
+    known = _in_force(settings, file)
     return {
         "now": without_people(known, names) if known is not None else None,
         "in_force": [
@@ -247,9 +260,8 @@ def _policies(settings: Settings, names: Names, entries: list[Entry], until: flo
     }
 
 
-def _in_force(settings: Settings) -> PolicySet | None:
+def _in_force(settings: Settings, file: PolicySet | None) -> PolicySet | None:
     """As the folder's log has it, else as the file that the settings name."""
-    from tidegate.processors.policy_file import read_policies
     from tidegate.producers.sqlite_log import SqliteLog
     from tidegate.schemas.policy import PolicySet
     from tidegate.schemas.signal import POLICIES_KEY
@@ -260,30 +272,23 @@ def _in_force(settings: Settings) -> PolicySet | None:
             word = log.last(SIGNALS.name, 0, POLICIES_KEY)
         if word is not None and word.value:
             return PolicySet.model_validate_json(word.value)
-    return read_policies(settings.policy_file) if settings.policy_file is not None else None
+    return file
 
 
-def _policy_file(settings: Settings, names: Names) -> str | None:
-    """The file's text without its comments, which may say anything, and without the people whom limits name."""
+def _policy_file(settings: Settings) -> tuple[PolicySet | None, str | None]:
+    """What the file says, and which kind of error keeps it from being taken: a node goes on without it, and so does a bundle.
+
+    The whole of the error may quote the file, which names people: it is told here, and not in the bundle.
+    """
     from tidegate.processors.policy_file import read_policies
 
     if settings.policy_file is None:
-        return None
-    policies = read_policies(settings.policy_file)
-    text = _COMMENT.sub("", settings.policy_file.read_text())
-    people = {
-        (name, value)
-        for policy in policies.policies
-        for scope in [
-            *(row.scope for row in policy.limits),
-            *({name: value} for name, some in policy.match.items() for value in some),
-        ]
-        for name, value in scope.items()
-        if names.value(name, value) != value
-    }
-    for name, value in sorted(people, key=lambda pair: -len(pair[1])):
-        text = re.sub(rf"(?<![\w-]){re.escape(value)}(?![\w-])", names.digest(name, value), text)
-    return text
+        return None, None
+    try:
+        return read_policies(settings.policy_file), None
+    except UsageError as error:
+        err.print(Text(f"without the policy file: {plain(str(error))}", style="yellow"), soft_wrap=True)
+        return None, type(error.__cause__ or error).__name__
 
 
 def _say(words: str) -> None:

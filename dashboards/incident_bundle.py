@@ -18,6 +18,7 @@ from html import escape
 from typing import Any, Final, NamedTuple
 
 import orjson
+import yaml
 
 from ..processors.audit_check import Ask
 from ..processors.incident_facts import QUESTIONS, Episode, Facts, Row, iso, rows
@@ -64,7 +65,8 @@ class About:
     status: Mapping[str, Any] | None
     versions: Mapping[str, str]
     policies: Mapping[str, Any] | None
-    policy_file: str | None
+    # What the file says, without people: its own text may name them in comments, and spells them in many ways.
+    policy_file: Mapping[str, Any] | None
     proof: Mapping[str, Any]
     # Whether the digests of people are those of other bundles of the same ring.
     lasting_digests: bool
@@ -103,7 +105,7 @@ def files(facts: Facts, series: Sequence[Series], about: About) -> dict[str, byt
         **{f"plots/{name}.svg": picture.encode() for name, picture in pictures.items()},
     }
     if about.policy_file is not None:
-        made["policy_file.txt"] = about.policy_file.encode()
+        made["policy_file.yaml"] = yaml.safe_dump(about.policy_file, sort_keys=False, allow_unicode=True).encode()
     made[MANIFEST] = _json(
         {
             "made_at": about.made_at.isoformat(timespec="seconds"),
@@ -197,7 +199,8 @@ def _made(about: About) -> str:
         "the same in every bundle of this key ring" if about.lasting_digests else "of this bundle alone: there is no key ring"
     )
     made = f"Made by Tidegate {about.versions.get('tidegate', '')} at {about.made_at:%Y-%m-%d %H:%M} UTC of {about.where}."
-    return f"{made} No text of a call is in here, and nobody's name: what begins with ~ is a keyed digest, {digests}."
+    named = "no user's or patient's name, but those of who acted"
+    return f"{made} No text of a call is in here, and {named}: what begins with ~ is a keyed digest, {digests}."
 
 
 def _incident_rows(facts: Facts) -> list[tuple[str, ...]]:

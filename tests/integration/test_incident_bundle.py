@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 import pytest
+import yaml
 from canaries import EMAIL, MRN, NAME, prompt, texts, traces
 from node_process import NodeProcess, eventually, tidegate
 from support import finding, ndjson, response, scored
@@ -200,6 +201,7 @@ def test_the_bundle_names_nobody_and_its_manifest_proves_every_file(store: Store
         minute: by_minute[minute] for minute in {row["t"][:16] for row in drawn}
     }
     assert b"<script" not in made["index.html"]
+    assert b"name, but those of who acted" in made["index.html"]
 
 
 def test_what_a_service_calls_itself_is_text_in_a_spreadsheet_and_on_the_page(store: Store) -> None:
@@ -233,6 +235,63 @@ policies:
     assert USER not in json.dumps(told)
     assert told["version"] == policies.version
     assert told["policies"][0]["limits"][0]["scope"] == {"tenant": "harbor-health", "user": NAMES.digest("user", USER)}
+
+
+# People as YAML lets them be written: what is looked for is what the file means.
+SPELLED: Final = r"""
+policies:
+  - name: user-day
+    scope: [user]
+    measure: requests
+    window: {rolling: 24h}
+    limit: 2
+    limits:
+      - {scope: {user: 'pat o''brien'}, limit: 3}
+      - {scope: {user: "J\u00fcrgen Kr\u00e4mer"}, limit: 4}
+    action: block
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One call, in the store, and no node."""
+    data = tmp_path / "data"
+    with connect(str(data), producer_id="clinic", gate=False) as tide:
+        assert tide.emit(response("c1", started_at=datetime.now(UTC).isoformat()))
+        assert tide.flush(60)
+    asked = tidegate("query", "SELECT count() FROM calls", "--data", data)
+    assert asked.returncode == 0, asked.stderr
+    return data
+
+
+def test_a_policy_files_people_are_digests_however_they_are_spelled(folder: Path, tmp_path: Path) -> None:
+    policies, to = tmp_path / "policies.yaml", tmp_path / "b.zip"
+    policies.write_text(SPELLED)
+
+    done = tidegate("incident", "bundle", "--since", "1h", "--out", to, "--data", folder, TIDEGATE_POLICY_FILE=str(policies))
+
+    assert done.returncode == 0, done.stderr
+    told = yaml.safe_load(opened(to)["policy_file.yaml"])["policies"][0]
+    assert (told["name"], len(told["limits"])) == ("user-day", 2)
+    assert all(row["scope"]["user"].startswith("~") for row in told["limits"])
+    whole = b"".join(opened(to).values()).lower()
+    assert [name for name in ("brien", "rgen kr") if name.encode() in whole] == []
+
+
+def test_a_policy_file_that_is_not_taken_does_not_keep_the_bundle_from_being_made(folder: Path, tmp_path: Path) -> None:
+    policies, to = tmp_path / "policies.yaml", tmp_path / "b.zip"
+    policies.write_text(SPELLED.replace("limit: 2", f'limit: "{NAME}"'))
+
+    done = tidegate("incident", "bundle", "--since", "1h", "--out", to, "--data", folder, TIDEGATE_POLICY_FILE=str(policies))
+
+    assert done.returncode == 0, done.stderr
+    assert b"without the policy file: " in done.stderr
+    assert b"limit: must be a number" in done.stderr
+    made = opened(to)
+    assert orjson.loads(made["policies.json"])["file_problem"] == "ValidationError"
+    assert sum(int(row["calls"]) for row in read(made["tables/cost.csv"])) == 1
+    assert "policy_file.yaml" not in made
+    assert NAME.encode() not in b"".join(made.values())
 
 
 POLICIES: Final = f"""
@@ -298,7 +357,8 @@ def test_no_byte_of_what_a_patient_said_is_in_a_bundle_with_a_node_and_without_o
         assert orjson.loads(made["audit_proof.json"])["whole"] is True
         assert orjson.loads(made["status.json"])["totals"]["responses"] == 6
         assert orjson.loads(made["policies.json"])["now"]["policies"][0]["name"] == "user-day"
-        assert b"name: user-day" in made["policy_file.txt"]
+        assert b"name: user-day" in made["policy_file.yaml"]
+        assert orjson.loads(made["policies.json"])["file_problem"] is None
         assert read(made["tables/findings.csv"])
         assert sum(int(row["letters"]) for row in read(made["tables/dead_letters.csv"])) == 1
     exported = [json.loads(line) for line in (data / "audit.jsonl").read_bytes().splitlines() if b"incident.exported" in line]
