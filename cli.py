@@ -137,7 +137,7 @@ def up(
         where = escape(str(settings.data_dir))
         log = f", log {escape(settings.url)}" if _on_kafka(settings) else ""
         out.print(f"Tidegate listens on [bold]{node.url}[/], data in {where}{log}", highlight=False, soft_wrap=True)
-        _show_console(node, open_)
+        _show_console(node, open_, fresh=simulate)
         gates: list[Gate] = []
         if simulate:
             traffic = threading.Thread(target=_traffic, args=(settings, rate, stopping, gates), name="tidegate-traffic")
@@ -154,12 +154,16 @@ def up(
     out.print("Stopped. Nothing accepted was lost; `tidegate up` carries on.", highlight=False)
 
 
-def _show_console(node: Node, open_: bool) -> None:
-    """Where the console is, and a way in. A log keeps what it is told: links go to people alone, or to who asked for one."""
-    if open_ and open_in_browser(node.console_link()):
+def _show_console(node: Node, open_: bool, fresh: bool) -> None:
+    """Where the console is, and a way in. A log keeps what it is told: links go to people alone, or to who asked for one.
+
+    `fresh`: traffic begins now, so the console is to look at minutes.
+    """
+    look = "&range=15m" if fresh else ""
+    if open_ and open_in_browser(node.console_link() + look):
         out.print("The console is open in the browser", highlight=False)
     elif open_ or out.is_terminal:
-        out.print(Text(f"Console, once within ten minutes: {node.console_link()}"), soft_wrap=True, highlight=False)
+        out.print(Text(f"Console, once within ten minutes: {node.console_link()}{look}"), soft_wrap=True, highlight=False)
     else:
         out.print("`tidegate console` signs in to the console", highlight=False)
 

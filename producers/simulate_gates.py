@@ -31,7 +31,7 @@ ASKING: Final = frozenset(
 )
 # What a gate knows a call by.
 _SCOPE: Final = (
-    *("tenant", "team", "user", "service", "environment", "region", "task_type", "provider_name", "request_model"),
+    *("tenant", "team", "user", "service", "environment", "region", "task_type", "provider_name"),
     *("prompt_name", "prompt_version"),
 )
 
@@ -40,6 +40,10 @@ class Asked(Protocol):
     """What is needed of a gate."""
 
     def reserve(self, scope: Mapping[str, Any], estimate: Estimate | None = None) -> Reservation: ...
+
+    def learn(self, model: str, used: Estimate) -> None: ...
+
+    def answered(self, model: str, response_model: str | None, provider_name: str | None) -> None: ...
 
 
 class Obedience:
@@ -54,15 +58,21 @@ class Obedience:
         """The event that goes, and what it holds of its policies; None for a call that is kept back."""
         if (event["tenant"], event["team"]) not in ASKING:
             return event, None
+        # What a call may cost depends on its model: without it, a gate lets one at a time go.
+        scope = {name: event.get(name) for name in _SCOPE} | {"model": event["request_model"]}
         try:
-            held = self._gate.reserve({name: event.get(name) for name in _SCOPE}, Estimate(event.get("input_tokens")))
+            held = self._gate.reserve(scope, Estimate(event.get("input_tokens")))
         except GateClosed as closed:
             self.kept_back[closed.policy or "no policy"] += 1
             return None
         if held.model not in (None, event["request_model"]):
             event = self._become(event, held.model or "")
-        # What failed used nothing, as it will be counted.
-        failed = "error_type" in event
-        used = Estimate(0, 0, 0.0) if failed else Estimate(event.get("input_tokens"), event.get("output_tokens"))
+        if "error_type" in event:
+            # As it will be counted.
+            held.settle(Estimate(0, 0, 0.0), rides=True)
+            return event, held
+        used = Estimate(event.get("input_tokens"), event.get("output_tokens"))
+        self._gate.learn(event["request_model"], used)
         held.settle(used, rides=True)
+        self._gate.answered(event["request_model"], event.get("response_model"), event.get("provider_name"))
         return event, held
