@@ -208,14 +208,16 @@ class Notifier:
         return [delivery for delivery in first.values() if delivery.due_at <= now]
 
     def delivered(self, delivery: Delivery, now: float, problem: str = "", patience_s: float | None = None) -> bool:
-        """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not: it is older
-        than `patience_s`, or than any may be."""
+        """Note that it has arrived, or what went wrong. False: it will never be tried again, although it has not: such
+        problems have gone on for `patience_s`, or it is older than any may be."""
         if delivery.id not in self.deliveries:
             return True  # another one has seen to it
         if not problem:
             del self.deliveries[delivery.id]
             return True
-        if now - delivery.made_at >= (_GIVE_UP_S if patience_s is None else patience_s):
+        # Not its age: it may have waited long for a receiver that was away, and that refuses all while it comes up.
+        since = now if delivery.refused_since is None else delivery.refused_since
+        if now - delivery.made_at >= _GIVE_UP_S or (patience_s is not None and now - since >= patience_s):
             del self.deliveries[delivery.id]
             before = self.given_up.get(delivery.destination)
             count = before.count + 1 if before is not None else 1
@@ -225,7 +227,11 @@ class Notifier:
             return False
         wait_s = min(_FIRST_RETRY_S * 2**delivery.attempts, _RETRY_MAX_S)
         self.deliveries[delivery.id] = replace(
-            delivery, attempts=delivery.attempts + 1, due_at=now + wait_s, problem=problem[:200]
+            delivery,
+            attempts=delivery.attempts + 1,
+            due_at=now + wait_s,
+            problem=problem[:200],
+            refused_since=None if patience_s is None else since,
         )
         return True
 

@@ -45,7 +45,7 @@ class Sending:
                 self._going[delivery.destination] = delivery, self._pool.submit(self._send, notifier, delivery)
 
     def _send(self, notifier: Notifier, delivery: Delivery) -> tuple[str, float | None]:
-        """Why it did not arrive, or ''; and how old it may become."""
+        """Why it did not arrive, or ''; and how long that may go on."""
         destination = notifier.on_call.destinations.get(delivery.destination)
         if destination is None:
             return "the on-call file names no such destination any more", None

@@ -100,8 +100,8 @@ class MeterStopped(TidegateError):
 
 
 class NotDelivered(TidegateError):
-    """A destination did not take a message. It may be tried again until it is `patience_s` old; None: as long as any may.
-    Says nothing of where that is."""
+    """A destination did not take a message. It may be tried again until it has answered so for `patience_s`; None: as long
+    as any may. Says nothing of where that is."""
 
     def __init__(self, problem: str, patience_s: float | None = None) -> None:
         super().__init__(problem)

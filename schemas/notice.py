@@ -50,6 +50,8 @@ class Delivery(msgspec.Struct, frozen=True):
     attempts: int = 0
     due_at: float = 0.0
     problem: str = ""
+    # Since when it has been answered by nothing but what can be waited for so long and no longer.
+    refused_since: float | None = None
 
     @property
     def id(self) -> str:

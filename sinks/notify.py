@@ -39,9 +39,10 @@ _BY_ID: Final = {
 }
 
 
-# These answers speak of the address, not of the message: a person who mends a secret has that long, and what came meanwhile
-# arrives. After it what waits behind goes on: it may be this message alone that is not let in.
-_ABOUT_THE_ADDRESS: Final = frozenset({401, 402, 403, 404, 407, 410})
+# These answers speak of the address, or of how things stand there (409, 423), not of the message: whoever mends it has that
+# long from the first of them, and what came meanwhile arrives. After it what waits behind goes on: it may be this message
+# alone that is not let in.
+_NOT_ABOUT_THE_MESSAGE: Final = frozenset({401, 402, 403, 404, 405, 407, 409, 410, 421, 423})
 _MENDED_WITHIN_S: Final = 3_600.0
 # All others of 400 to 499 say that this message is not wanted, however often it is sent; but for these, which mean "later".
 _LATER: Final = frozenset({408, 425, 429})
@@ -49,7 +50,7 @@ _LATER: Final = frozenset({408, 425, 429})
 
 def answered(status: int) -> NotDelivered:
     """What an HTTP answer other than thanks means for the message."""
-    if status in _ABOUT_THE_ADDRESS:
+    if status in _NOT_ABOUT_THE_MESSAGE:
         return NotDelivered(f"it answered {status}", _MENDED_WITHIN_S)
     if 400 <= status < 500 and status not in _LATER:
         return NotDelivered(f"it refused the message, by {status}", 0.0)

@@ -320,6 +320,24 @@ def test_an_address_that_is_not_let_in_has_an_hour_to_be_mended(folder: Folder, 
     assert folder.notifier.sending.given_up == 2
 
 
+@pytest.mark.parametrize("status", [401, 404, 405, 409, 423])
+def test_what_waited_for_a_receiver_that_was_away_outlives_the_refusals_while_it_comes_up(
+    folder: Folder, hook: Webhook, status: int
+) -> None:
+    hook.away = True
+    folder.tell(blocked(T))
+    folder.run()
+    folder.run(4_200)
+    hook.away, hook.refusals = False, {"clinic-a": status}
+    folder.run(10)
+    hook.refusals.clear()
+
+    folder.run(10)
+
+    assert pages(hook)[0]["title"] == "[CRITICAL] tenant-day: tenant=clinic-a block"
+    assert folder.notifier.sending.given_up == 0
+
+
 def test_a_destination_that_was_away_hears_how_it_began_and_how_it_is_now(folder: Folder, hook: Webhook) -> None:
     """Not each of the hours between: of two incidents, one that goes on, and one that has ended."""
     hook.away = True

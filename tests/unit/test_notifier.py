@@ -87,3 +87,22 @@ def test_another_patience_counts_at_once() -> None:
     told = kept.notifier.hear([], T + 71)
 
     assert [one.occasion for one in told] == ["renotified"]
+
+
+def test_only_refusals_one_after_the_other_use_up_the_patience_for_them() -> None:
+    """A receiver is away for longer than an address may refuse, then refuses, is away once more, and refuses for good."""
+    kept = Kept()
+    kept.notifier.hear([blocked("a")], T)
+    kept.notifier.hear([], T + 10)
+    answers = [(0, None), (4_000, None), (4_100, 3_600.0), (7_600, 3_600.0), (7_650, None), (7_700, 3_600.0), (11_299, 3_600.0)]
+
+    goes_on = []
+    for after, patience_s in answers:
+        kept.keep()
+        [delivery] = kept.read_back().deliveries.values()
+        goes_on.append(kept.notifier.delivered(delivery, T + 10 + after, "it answered", patience_s))
+    [delivery] = kept.notifier.deliveries.values()
+    ends = kept.notifier.delivered(delivery, T + 10 + 11_300, "it answered", 3_600.0)
+
+    assert goes_on == [True] * 7
+    assert (ends, kept.notifier.deliveries) == (False, {})
