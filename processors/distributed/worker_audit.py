@@ -70,11 +70,14 @@ class WorkerAudit:
             await self._write_kept()
             await self._write(_Happened(self._now(), action, details, subject))
 
+    def _entry(self, happened: _Happened) -> Entry:
+        at, action, details, subject = happened
+        return checked(Entry.after(self._log, self._last, at, self._actor, action, subject, details))
+
     async def _write(self, happened: _Happened) -> None:
         if self._producer is None:
             await self._open()
-        at, action, details, subject = happened
-        entry = checked(Entry.after(self._log, self._last, at, self._actor, action, subject, details))
+        entry = self._entry(happened)
         try:
             await self._producer.send_and_wait(self._address.topic(AUDIT), entry.line(), partition=0, headers=_HEADERS)
         except BaseException:
@@ -86,8 +89,13 @@ class WorkerAudit:
 
     async def _write_kept(self) -> None:
         while self._kept:
-            await self._write(self._kept[0])
-            self._kept.popleft()
+            # Out of the queue first: while it is written, what is told meanwhile may push out the oldest.
+            happened = self._kept.popleft()
+            try:
+                await self._write(happened)
+            except BaseException:
+                self._kept.appendleft(happened)
+                raise
 
     async def require(self) -> None:
         """See that there is a topic to write to, before something is done that must be written down. Raises as `append`."""
@@ -98,8 +106,14 @@ class WorkerAudit:
     async def tell(self, action: str, details: Mapping[str, Any]) -> None:
         """Write down what happens anyway: policies hold, and a worker stops, also where nothing can be written. It is kept for
         the next time then."""
-        self._kept.append(_Happened(self._now(), action, details, ""))
-        if len(self._kept) > _KEPT_MOST:
+        happened = _Happened(self._now(), action, details, "")
+        try:
+            self._entry(happened)
+        except UsageError as error:  # it would hold up all that is told later
+            log.error("audit_entry_lost", action=action, error=str(error))
+            return
+        self._kept.append(happened)
+        while len(self._kept) > _KEPT_MOST:
             log.error("audit_entry_lost", action=self._kept.popleft().action)
         try:
             async with self._turn:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka.errors import KafkaTimeoutError
+from structlog.testing import capture_logs
 from tidegate.processors.distributed import roles, wire, worker_audit
 from tidegate.processors.distributed.worker_audit import WorkerAudit
 from tidegate.processors.distributed.worker_doors import WorkerMetrics
@@ -29,6 +30,9 @@ class Broker:
         self.lines: list[bytes] = []
         # Of the entries that are sent next: whether they arrive, and whether that is answered.
         self.next: list[tuple[bool, bool]] = []
+        # Whether any is answered yet, and whether one was sent that is not.
+        self.answering, self.asked = asyncio.Event(), asyncio.Event()
+        self.answering.set()
 
     def __call__(self, **_: Any) -> Producer:
         return Producer(self)
@@ -50,6 +54,9 @@ class Producer:
         return self.broker.topics
 
     async def send_and_wait(self, _topic: str, line: bytes, **_: Any) -> None:
+        if not self.broker.answering.is_set():
+            self.broker.asked.set()
+            await self.broker.answering.wait()
         arrives, is_answered = self.broker.next.pop(0) if self.broker.next else (True, True)
         if arrives:
             self.broker.lines.append(line)
@@ -120,6 +127,51 @@ def test_in_a_long_outage_no_more_is_kept_than_is_bearable_and_the_oldest_goes(m
     asyncio.run(scene())
 
     assert [version for *_, version in entries(broker)] == ["5", "6", "7"]
+
+
+def test_what_is_being_written_while_too_much_is_kept_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    monkeypatch.setattr(worker_audit, "AIOKafkaProducer", broker)
+    monkeypatch.setattr(worker_audit, "_KEPT_MOST", 2)
+
+    async def scene() -> None:
+        audit = WorkerAudit(SETTINGS, now=Clock())
+        broker.next = [(False, False)] * 2
+        for version in "12":
+            await audit.tell("policies.in_force", {"version": version})
+        broker.answering.clear()
+        writing = asyncio.create_task(audit.tell("policies.in_force", {"version": "3"}))
+        await broker.asked.wait()
+        others = [asyncio.create_task(audit.tell("policies.in_force", {"version": version})) for version in "45"]
+        await asyncio.sleep(0)  # both are told, and wait for their turn
+        broker.answering.set()
+        await asyncio.gather(writing, *others)
+        await audit.stop()
+
+    with capture_logs() as logs:
+        asyncio.run(scene())
+
+    lost = [line for line in logs if line["event"] == "audit_entry_lost"]
+    assert [version for *_, version in entries(broker)] == ["2", "4", "5"]
+    assert len(lost) == 2
+
+
+def test_an_entry_that_is_too_long_holds_up_none_that_are_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = Broker()
+    monkeypatch.setattr(worker_audit, "AIOKafkaProducer", broker)
+
+    async def scene() -> None:
+        audit = WorkerAudit(SETTINGS, now=Clock())
+        await audit.tell("policies.in_force", {"version": "1" * 100_000})
+        await audit.tell("policies.in_force", {"version": "2"})
+        await audit.append("worker.stopped", {})
+        await audit.stop()
+
+    with capture_logs() as logs:
+        asyncio.run(scene())
+
+    assert [(at, version) for _, _, at, version in entries(broker)] == [("02", "2"), ("03", None)]
+    assert [line["action"] for line in logs if line["event"] == "audit_entry_lost"] == ["policies.in_force"]
 
 
 def test_a_store_is_not_migrated_where_nobody_could_be_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
