@@ -22,6 +22,7 @@ from ..schemas.policy import PolicySet
 from ..schemas.signal import (
     POLICIES_KEY,
     SIGNAL_PREFIX,
+    TROUBLE_PREFIX,
     Alert,
     Gates,
     Signal,
@@ -123,8 +124,10 @@ class Enforcement:
         self._unit_prices = unit_prices
         self._share = share
         self.trouble: list[Alert] = []
-        # What stands of it: what was said, and when.
-        self.standing: dict[str, tuple[str, float]] = {}
+        # What stands of it: what was said (empty: before this one began), and when.
+        self.standing: dict[str, tuple[str, float]] = {
+            key.removeprefix(TROUBLE_PREFIX).decode(): ("", float(value)) for key, value in memory.signals(TROUBLE_PREFIX)
+        }
         self._gates: dict[str, float] = {}
         self._told: tuple[list[str], list[int]] | None = None
         self._beat_at = float("-inf")
@@ -214,7 +217,8 @@ class Enforcement:
             self.standing[kind] = problem, now
             self.trouble.append(Alert(key=kind, kind=kind, severity="warning", title=problem[:1_000], at=now))
         elif before is not None:
-            self.trouble.append(Alert(key=kind, kind=kind, severity="info", title=f"over: {before[0]}"[:1_000], at=now))
+            title = f"over: {before[0] or kind.replace('_', ' ')}"
+            self.trouble.append(Alert(key=kind, kind=kind, severity="info", title=title[:1_000], at=now))
 
     def judge(self, counted: list[int], now: float, *, anyway: bool = False) -> Publication | None:
         """What is to be said now, everything up to these offsets being heard; None for nothing, unless `anyway`. Until it
@@ -234,6 +238,10 @@ class Enforcement:
         if self._news is not None:
             records.append((POLICIES_KEY, self._news))
         records += [(signal.key(), msgspec.json.encode(signal)) for signal in outputs.signals]
+        # Without its words: those may name people, and services read these.
+        records += [
+            (TROUBLE_PREFIX + told.key.encode(), b"" if told.severity == "info" else b"%.3f" % told.at) for told in self.trouble
+        ]
         beat = self._beat(now)
         if not (records or alerts or beat or anyway):
             return None

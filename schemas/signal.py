@@ -1,6 +1,6 @@
 """Signals: what a policy says about a scope now. Compacted by key, so a gate that starts late still hears the last word.
 
-Five kinds of record share the topic, told apart by the key's first part:
+Six kinds of record share the topic, told apart by the key's first part:
 
     signal|<policy>|<values>   one Signal
     policies                   the PolicySet in force, for gates: limits of scopes nobody has spoken of yet
@@ -8,6 +8,7 @@ Five kinds of record share the topic, told apart by the key's first part:
     prices                     what a token costs at most (`unit_prices.py`)
     gates, gates|<number>      the live gates, by id, and the offsets counted in: heartbeat, and what leases divide by;
                                where several workers share the scopes, each has its own
+    trouble|<kind>             when people were last told of trouble that is no policy's, until they are told that it is over
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SIGNAL_PREFIX: Final = b"signal|"
 POLICIES_KEY: Final = b"policies"
 COMING_KEY: Final = b"policies.coming"
 GATES_KEY: Final = b"gates"
+TROUBLE_PREFIX: Final = b"trouble|"
 
 
 class Contributor(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -221,3 +221,17 @@ def test_trouble_that_was_told_outlives_a_publish_that_failed(tmp_path: Path) ->
     meter.close()
 
     assert list(alerted(tmp_path).values()) == [1]
+
+
+def test_trouble_that_was_told_is_over_once_for_those_who_begin_again(tmp_path: Path) -> None:
+    clock = Clock()
+    meter = MeterEngine(tmp_path, Settings(fsync="normal"), policies=POLICIES, clock_ms=clock.ms)
+
+    for problem in ("the policy file was not taken", None, None):
+        engine = PoliciesEngine(meter.log, POLICIES, meter.counted, clock=clock)
+        engine.stands("policy_file", problem)
+        engine.run_once()
+    rows = [orjson.loads(row) for record in meter.log.read(ALERTS.name, 0, 0) for row in record.value.split(b"\n")]
+    meter.close()
+
+    assert [(row["key"], row["severity"]) for row in rows] == [("policy_file", "warning"), ("policy_file", "info")]

@@ -687,9 +687,16 @@ def test_a_bad_policy_file_at_the_start_keeps_what_was_in_force_and_somebody_is_
 
             assert await _enforces(town, ["hourly"])
             assert await _is(town, "block")
-            assert [key for key, _, _ in await town.alerts()].count("policy_file") == 1
+            assert await _told_of_the_file(town, 1)
+            town.policy_file.write_text(good)
+            async with Worker.on(town) as worker:
+                await worker.until(lambda: _told_of_the_file(town, 2))
 
     run(scene)
+
+
+async def _told_of_the_file(town: Town, times: int) -> bool:
+    return [key for key, _, _ in await town.alerts()].count("policy_file") == times
 
 
 def test_a_worker_without_a_policy_file_goes_on_with_what_is_in_force(kafka_url: str, tmp_path: Path) -> None:

@@ -172,6 +172,23 @@ def test_trouble_that_stands_is_told_again_each_hour_and_once_when_it_is_over() 
     ]
 
 
+def test_who_begins_again_says_once_that_trouble_that_was_told_is_over() -> None:
+    house = House(policy(limit=3))
+    house.enforcement.stands("policy_file", "rows name Rosa Martinez", NOW_S)
+    house.judge(NOW_S)
+    words = b"".join(house.topics.words.values())
+    told: list[tuple[int, str, str]] = []
+
+    for restart in range(3):
+        house.start(NOW_S + restart)
+        house.enforcement.stands("policy_file", None, NOW_S + restart)
+        said = house.judge(NOW_S + restart)
+        told += [(restart, alert.severity, alert.title) for alert in (said.alerts if said else [])]
+
+    assert told == [(0, "info", "over: policy file")]
+    assert b"Rosa" not in words
+
+
 # Beginning again
 
 
