@@ -90,18 +90,17 @@ class Publication:
 
 
 class Beat(NamedTuple):
-    """When gates were last told that somebody is there, seconds since 1970, and how many gates live."""
+    """When gates were last told that somebody is there, or that began; seconds since 1970. And how many gates live."""
 
     at: float
     gates: int
 
 
 def beat_of(enforcements: Sequence[Enforcement]) -> Beat | None:
-    """The oldest of their words, as a gate waits for all of them; None before the first."""
-    beats = [one.beat_at for one in enforcements]
-    if not beats or None in beats:
+    """The oldest of their words, as a gate waits for all of them; None where there are none of them."""
+    if not enforcements:
         return None
-    return Beat(min(at for at in beats if at is not None), max(one.gates for one in enforcements))
+    return Beat(min(one.beat_at for one in enforcements), max(one.gates for one in enforcements))
 
 
 class Enforcement:
@@ -130,7 +129,7 @@ class Enforcement:
         }
         self._gates: dict[str, float] = {}
         self._told: tuple[list[str], list[int]] | None = None
-        self._beat_at = float("-inf")
+        self._began_at, self._beat_at = now, float("-inf")
         self._outputs = PoliciesOutputs()
         self._outdated: dict[bytes, None] = {}
         self._news: bytes | None = None
@@ -265,9 +264,10 @@ class Enforcement:
             self._told = publication.beat.ids, publication.beat.applied
 
     @property
-    def beat_at(self) -> float | None:
-        """When gates were last told that somebody is there."""
-        return self._beat_at if math.isfinite(self._beat_at) else None
+    def beat_at(self) -> float:
+        """When gates were last told that somebody is there. Before the first time, when this began: one that never comes to
+        speak is seen as one that fell silent is."""
+        return self._beat_at if math.isfinite(self._beat_at) else self._began_at
 
     @property
     def gates(self) -> int:

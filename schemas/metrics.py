@@ -118,7 +118,7 @@ METER_STOPPED: Final = Definition(
 POLICIES_BEAT: Final = Definition(
     "tidegate_policies_beat_timestamp_seconds",
     "gauge",
-    "When policies last told gates that they are there; a gate goes stale some seconds after it stands still",
+    "When policies last told gates that they are there, or began; a gate goes stale some seconds after it stands still",
     (),
     ("node", "policies"),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from policing import Call, feed, policy, policy_set
 from support import NOW_S
-from tidegate.processors.enforcement import BEAT_S, GATE_GONE_S, Enforcement, Publication, Share
+from tidegate.processors.enforcement import BEAT_S, GATE_GONE_S, Beat, Enforcement, Publication, Share, beat_of
 from tidegate.processors.series import SeriesState, Values, parse_usage_key, series_of
 from tidegate.schemas.policy import PolicySet
 from tidegate.schemas.signal import GATES_KEY, POLICIES_KEY, Gates, Signal, decode_gates, decode_signal, signal_key
@@ -126,6 +126,19 @@ def test_the_heartbeat_names_the_live_gates_the_offsets_and_the_version_in_force
 
     assert (before.ids, before.applied, before.of, before.policies) == (["gate-a", "gate-b"], [7], 1, "1")
     assert (house.topics.beat().ids, house.topics.beat().applied) == (["gate-a"], [8])
+
+
+def test_one_that_never_spoke_was_heard_last_when_it_began_and_none_hides_behind_another() -> None:
+    silent, speaking = House(policy(limit=3)), House(policy(limit=3))
+    speaking.enforcement.hear_gate("gate-a", NOW_S + 60)
+    speaking.judge(NOW_S + 60)
+
+    at_first, both = beat_of([silent.enforcement]), beat_of([speaking.enforcement, silent.enforcement])
+    silent.judge(NOW_S + 70)
+
+    assert (at_first, both) == (Beat(NOW_S, 0), Beat(NOW_S, 1))
+    assert beat_of([speaking.enforcement, silent.enforcement]) == Beat(NOW_S + 60, 1)
+    assert beat_of([]) is None
 
 
 def test_prices_ride_along_when_they_are_news() -> None:
