@@ -5,7 +5,8 @@
                   totals_between and its like ──────────► compared   a range, and the range before it
 
 A step is read from the coarsest rollup that it is made of: days from days, an hour from hours. Minutes know no prompts, and
-verdicts no minutes: what asks for them has hours at least. A series begins with the whole step that `since` is in.
+verdicts no minutes: what asks for them has hours at least. A series begins with the whole step that `since` is in,
+and ends with the whole minute, hour or day that `until` is in: its points may add up to more than an exact number beside it.
 """
 
 from __future__ import annotations
