@@ -192,10 +192,12 @@ def test_the_hours_without_a_price_are_carried_over(tmp_path: Path, before: Path
 
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+# Each rollup, and what is wrong along with it.
 EVERYTHING: Final = {
-    "calls_1h": ("hour", "tenant", "user"),
-    "calls_1d": ("day", "tenant", "user"),
-    "calls_1d_totals": ("day", "tenant"),
+    "calls_1h": ("calls_1h", "calls_1d", "calls_1d_totals"),
+    "calls_1d": ("calls_1d", "calls_1d_totals"),
+    "calls_1d_totals": ("calls_1d_totals",),
+    "retrieval_1h": ("retrieval_1h",),
 }
 
 
@@ -219,15 +221,20 @@ def everything(store: Store, table: str) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("torn", list(EVERYTHING))
 def test_a_month_is_made_anew_as_the_page_says(tmp_path: Path, torn: str) -> None:
     section = PAGE.partition("**A month of rollups made anew.**")[2]
-    [of_calls, of_hours, of_days_] = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)[:3]
+    [of_calls, of_hours, of_days_, of_chunks] = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)[:4]
     # Each block makes its table and what follows of it.
-    mending = {"calls_1h": of_calls + of_days_, "calls_1d": of_hours + of_days_, "calls_1d_totals": of_days_}[torn]
+    mending = {
+        "calls_1h": of_calls + of_days_,
+        "calls_1d": of_hours + of_days_,
+        "calls_1d_totals": of_days_,
+        "retrieval_1h": of_chunks,
+    }[torn]
     rows = a_past(300, seed=4)
     with Store.open(path=tmp_path / "store") as store:
         store.migrate()
         store.insert("calls", ndjson(rows), "t:0:1-300")
         sound = {table: everything(store, table) for table in EVERYTHING}
-        for table in list(EVERYTHING)[list(EVERYTHING).index(torn) :]:
+        for table in EVERYTHING[torn]:
             store._writer.command(f"ALTER TABLE {table} DELETE WHERE tenant = 't1' SETTINGS mutations_sync = 2")
         broken = {table: everything(store, table) for table in EVERYTHING}
 
@@ -238,6 +245,7 @@ def test_a_month_is_made_anew_as_the_page_says(tmp_path: Path, torn: str) -> Non
         assert broken[torn] != sound[torn]
         assert {table: everything(store, table) for table in EVERYTHING} == sound
         assert said(store) == of_days(rows)
+        assert said_of_retrieval(store) == retrieved_of(rows)
 
 
 def test_what_the_cache_saved_in_calls_of_before_is_unknown_and_not_0(tmp_path: Path, before: Path) -> None:
