@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, PolicyViolationError
 from kafka_broker import needs_broker
 from kafka_side import KafkaSide
 from signalling import MemorySignals
@@ -405,7 +405,16 @@ def test_a_topic_whose_beginning_was_deleted_is_heard_from_what_is_left(topics: 
     name = topics.side.address.topic(SIGNALS)
     topics.side.configure(SIGNALS, {"cleanup.policy": "delete"})  # of others nothing can be deleted by hand
     topics.publish([(b"a", b"1"), (b"b", b"1")])
-    topics.side.administer(lambda admin: admin.delete_records({TopicPartition(name, 0): RecordsToDelete(before_offset=2)}))
+
+    def deleted() -> bool:
+        beginning = {TopicPartition(name, 0): RecordsToDelete(before_offset=2)}
+        try:
+            topics.side.administer(lambda admin: admin.delete_records(beginning))
+        except PolicyViolationError:
+            return False  # the partition has not heard of its new configuration yet
+        return True
+
+    eventually(deleted)
 
     nothing = ear.poll(START, 0.1)
     topics.publish([(b"c", b"1")])

@@ -158,7 +158,8 @@ def everything(store: Store) -> dict[str, Any]:
     """What the table and the rollups say, for comparing before and after."""
     sums = ", ".join(f"sum({name}) AS {name}" for name in ADDITIVE)
     said: dict[str, Any] = {"calls": store.query("SELECT count(), sum(cityHash64(call_id, seq)) FROM calls").rows}
-    totals = "sumMap(errors_by_type), quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(latency_s_state)"
+    # As text: quantiles of nothing are NaN, which equals nothing.
+    totals = "sumMap(errors_by_type), toString(quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(latency_s_state))"
     said["calls_1d_totals"] = store.query(f"SELECT {sums}, {totals} FROM calls_1d_totals").rows
     for view in ("v_calls_1m", "v_calls_1h", "v_calls_1d"):
         said[view] = store.query(f"SELECT {sums}, sumMap(errors_by_type), count() FROM {view}").rows
