@@ -87,6 +87,19 @@ def test_a_downgrade_is_made_with_the_model_that_the_policy_names() -> None:
     assert sum(event["team"] == "emergency" for event in out.events) > 50
 
 
+def test_a_gate_learns_what_calls_of_a_model_use_and_keeps_none_back_that_fits() -> None:
+    made = Stage()
+    made.enforce(policy(scope=("tenant",), measure="total_tokens", limit=10**9, actions=[{"do": "block"}]))
+    for tenant, _ in ASKING:
+        made.tell(made.signal("budget", 1, scope={"tenant": tenant}, measure="total_tokens", limit=1e9))
+
+    out, report = run(made.gate)
+
+    models = {event["request_model"] for event in out.events if asks(event)}
+    assert sum(report.kept_back.values()) <= len(models), "the first call of a model is of unknown size, and goes alone"
+    assert sum(map(asks, out.events)) > 500
+
+
 def test_the_same_gate_lets_the_same_traffic_go() -> None:
     first, second = (run(stage("retail-care", "block").gate)[0] for _ in range(2))
 
